@@ -1,2 +1,6 @@
 //! Cellgate: an edge proxy that routes each tenant to the cell where it lives.
+//!
+//! See `docs/architecture.md` for the way of a request and of a change through
+//! these modules.
+
 pub mod routing;

@@ -1,1 +1,66 @@
-//! Pure routing.
+//! What an operator wrote, compiled into what a request reads.
+//!
+//! A *routing document* (JSON, `version`, `routingTable`, `cellEndpoints`,
+//! `defaultPlacement`) goes in as bytes; an immutable [`RoutingTable`] or the
+//! full list of [`Problem`]s comes out. Nothing here knows a runtime, a socket
+//! or a clock, so that everything here can be tested as a function of its
+//! input. Any other part of Cellgate may import this folder; it imports none of
+//! them (a test in `purity.rs` keeps it so).
+//!
+//! A document takes one of two paths:
+//!
+//! 1. `document` streams it through serde into the table's own map, refusing
+//!    at the first thing that looks wrong; `table` checks the references.
+//!    This is the path of every valid document and costs one pass.
+//! 2. When that refuses, `diagnose` reads the document again, slowly, keeping
+//!    the place of every key and value, and reports *all* that is wrong.
+//!
+//! Both take their verdicts on single values from `rules` and [`Endpoint`],
+//! so that they cannot disagree about what is valid.
+
+mod diagnose;
+mod diff;
+mod document;
+mod endpoint;
+mod explain;
+mod findings;
+mod locate;
+mod problem;
+mod reason;
+mod rules;
+mod table;
+mod wording;
+
+#[cfg(test)]
+mod purity;
+#[cfg(test)]
+mod tests;
+
+pub use diff::{Changes, Diff, Moved, diff};
+pub use endpoint::{Endpoint, EndpointError, Scheme};
+pub use explain::Explanation;
+pub use problem::Problem;
+pub use reason::RouteReason;
+pub use rules::{KeyError, check_key};
+pub use table::{Placement, PlacementId, Route, RoutingTable};
+
+/// Compiles a routing document, all or nothing.
+///
+/// # Errors
+///
+/// Every problem of the document, in the order of their places in it and never
+/// an empty list. A document with very many problems gets the first hundred
+/// and a last entry that counts the rest.
+pub fn compile(document: &[u8]) -> Result<RoutingTable, Vec<Problem>> {
+    match quick(document) {
+        Ok(table) => Ok(table),
+        Err(refusal) => Err(diagnose::diagnose(document, &refusal)),
+    }
+}
+
+/// The path of valid documents: one pass, and no word on what was wrong beyond
+/// the first refusal.
+fn quick(document: &[u8]) -> Result<RoutingTable, serde_json::Error> {
+    let document: document::Document = serde_json::from_slice(document)?;
+    RoutingTable::build(document).map_err(serde::de::Error::custom)
+}

@@ -1,0 +1,237 @@
+//! What changed from one table to the next, for the log line of a reload.
+
+use std::collections::HashMap;
+use std::fmt;
+
+use super::table::{PlacementId, RoutingTable};
+
+/// How many changes of each kind are named.
+const NAMED: usize = 3;
+
+/// What changed from one table to the next. Its [`Display`](fmt::Display) is
+/// one short line, however much changed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Diff {
+    /// The two versions, when they differ.
+    pub version: Option<Moved>,
+    /// The names of the two default placements, when they differ.
+    pub default: Option<Moved>,
+    pub keys_added: Changes,
+    pub keys_removed: Changes,
+    /// Keys that are in both tables, on placements of different names.
+    pub keys_moved: Changes,
+    pub placements_added: Changes,
+    pub placements_removed: Changes,
+    /// Placements of the same name at another endpoint.
+    pub placements_changed: Changes,
+}
+
+/// Something that was one thing and is another now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Moved {
+    pub from: String,
+    pub to: String,
+}
+
+/// Changes of one kind: all counted, a few named.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    pub count: usize,
+    /// The first few by name, in order; each with what it was and is when it
+    /// is in both tables.
+    pub examples: Vec<(String, Option<Moved>)>,
+}
+
+impl Changes {
+    fn add(&mut self, name: &str, moved: impl FnOnce() -> Option<Moved>) {
+        self.count += 1;
+        // The tables iterate in no order; the smallest names are the same
+        // ones each time.
+        let place = self
+            .examples
+            .partition_point(|(known, _)| known.as_str() < name);
+        if place < NAMED {
+            self.examples.insert(place, (name.to_owned(), moved()));
+            self.examples.truncate(NAMED);
+        }
+    }
+}
+
+impl Diff {
+    /// Whether the two tables route every key alike, to the same endpoints.
+    pub fn is_empty(&self) -> bool {
+        let Self {
+            version: _,
+            default,
+            ..
+        } = self;
+        default.is_none() && self.changes().iter().all(|(_, changes)| changes.count == 0)
+    }
+
+    fn changes(&self) -> [(&'static str, &Changes); 6] {
+        [
+            ("keys added", &self.keys_added),
+            ("keys removed", &self.keys_removed),
+            ("keys moved", &self.keys_moved),
+            ("placements added", &self.placements_added),
+            ("placements removed", &self.placements_removed),
+            ("placements changed", &self.placements_changed),
+        ]
+    }
+}
+
+/// Compares two tables: one lookup for each key of the new one, and a second
+/// pass over the old one only when keys are gone from it.
+pub fn diff(old: &RoutingTable, new: &RoutingTable) -> Diff {
+    let mut diff = Diff {
+        version: moved(old.version(), new.version()),
+        default: moved(default_name(old), default_name(new)),
+        ..Diff::default()
+    };
+
+    let old_ids: HashMap<&str, PlacementId> = ids(old).collect();
+    for (name, id) in ids(new) {
+        let Some(old_id) = old_ids.get(name) else {
+            diff.placements_added.add(name, || None);
+            continue;
+        };
+        let (was, is) = (
+            &old.placement(*old_id).endpoint,
+            &new.placement(id).endpoint,
+        );
+        if was != is {
+            diff.placements_changed
+                .add(name, || moved(&was.to_string(), &is.to_string()));
+        }
+    }
+    let new_ids: HashMap<&str, PlacementId> = ids(new).collect();
+    for (name, _) in ids(old).filter(|(name, _)| !new_ids.contains_key(name)) {
+        diff.placements_removed.add(name, || None);
+    }
+
+    // Each old id as the new table numbers it, so that keys compare by number.
+    let renumbered: Vec<Option<PlacementId>> = ids(old)
+        .map(|(name, _)| new_ids.get(name).copied())
+        .collect();
+    let mut kept = 0;
+    for (key, is) in new.keys() {
+        match old.placement_of(key) {
+            None => diff.keys_added.add(key, || None),
+            Some(was) => {
+                kept += 1;
+                if renumbered.get(was.index()).copied().flatten() != Some(is) {
+                    diff.keys_moved.add(key, || {
+                        moved(&old.placement(was).name, &new.placement(is).name)
+                    });
+                }
+            }
+        }
+    }
+    if kept < old.key_count() {
+        for (key, _) in old
+            .keys()
+            .filter(|(key, _)| new.placement_of(key).is_none())
+        {
+            diff.keys_removed.add(key, || None);
+        }
+    }
+    diff
+}
+
+fn ids(table: &RoutingTable) -> impl Iterator<Item = (&str, PlacementId)> {
+    (0..)
+        .map(PlacementId)
+        .zip(table.placements())
+        .map(|(id, placement)| (placement.name.as_str(), id))
+}
+
+fn default_name(table: &RoutingTable) -> &str {
+    &table.placement(table.default_placement()).name
+}
+
+fn moved(from: &str, to: &str) -> Option<Moved> {
+    (from != to).then(|| Moved {
+        from: from.to_owned(),
+        to: to.to_owned(),
+    })
+}
+
+/// `version 1.0.0 -> 1.0.1; 2 keys added (globex, initech); …`.
+impl fmt::Display for Diff {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut separator = "";
+        for (what, change) in [
+            ("version", &self.version),
+            ("default placement", &self.default),
+        ] {
+            if let Some(Moved { from, to }) = change {
+                write!(
+                    f,
+                    "{separator}{what} {} -> {}",
+                    from.escape_debug(),
+                    to.escape_debug()
+                )?;
+                separator = "; ";
+            }
+        }
+        for (what, changes) in self.changes() {
+            if changes.count == 0 {
+                continue;
+            }
+            write!(
+                f,
+                "{separator}{} {} (",
+                changes.count,
+                Counted(what, changes.count)
+            )?;
+            separator = "; ";
+            for (index, (name, moved)) in changes.examples.iter().enumerate() {
+                let comma = if index > 0 { ", " } else { "" };
+                write!(f, "{comma}{}", Name(name))?;
+                if let Some(Moved { from, to }) = moved {
+                    write!(f, ": {from} -> {to}")?;
+                }
+            }
+            let ellipsis = if changes.count > changes.examples.len() {
+                ", …"
+            } else {
+                ""
+            };
+            write!(f, "{ellipsis})")?;
+        }
+        if separator.is_empty() {
+            f.write_str("no change")
+        } else {
+            Ok(())
+        }
+    }
+}
+
+/// `keys added` as `key added` when it was one.
+struct Counted(&'static str, usize);
+
+impl fmt::Display for Counted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.split_once("s ") {
+            Some((noun, verb)) if self.1 == 1 => write!(f, "{noun} {verb}"),
+            _ => f.write_str(self.0),
+        }
+    }
+}
+
+/// A name in a log line: no longer than a glance, and on one line.
+struct Name<'a>(&'a str);
+
+impl fmt::Display for Name<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut rest = self.0.chars();
+        for character in rest.by_ref().take(40) {
+            write!(f, "{}", character.escape_debug())?;
+        }
+        if rest.as_str().is_empty() {
+            Ok(())
+        } else {
+            f.write_str("…")
+        }
+    }
+}

@@ -1,0 +1,301 @@
+//! Where a cell listens: the part of a URL that a connection needs, and nothing
+//! that would be dropped without a word.
+//!
+//! URL parsers are forgiving: they remove tabs and newlines, turn `\` into `/`,
+//! read `127.1` as 127.0.0.1, and keep a path that a proxy has no use for. An
+//! operator who wrote any of these meant something, so here each is an error
+//! that says what would be valid. The `url` crate reads the host, which is the
+//! hard part (IPv6, IDNA); the split around it is ours and strict.
+
+use std::fmt;
+use std::net::Ipv6Addr;
+use std::str::FromStr;
+
+use serde::{Serialize, Serializer};
+use url::Host;
+
+use super::wording::{Quoted, nearest};
+
+/// Where a cell listens.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Endpoint {
+    pub scheme: Scheme,
+    /// A name, in lowercase ASCII (punycode where the document had Unicode), or
+    /// an IP address in its canonical form, IPv6 without brackets.
+    pub host: String,
+    /// 1 to 65535.
+    pub port: u16,
+}
+
+/// How to speak to a cell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Scheme {
+    /// Plain TCP, port 80 unless the URL says otherwise.
+    Http,
+    /// TLS, always verified, port 443 unless the URL says otherwise.
+    Https,
+}
+
+impl Scheme {
+    /// `http` or `https`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Https => "https",
+        }
+    }
+
+    const fn default_port(self) -> u16 {
+        match self {
+            Self::Http => 80,
+            Self::Https => 443,
+        }
+    }
+}
+
+impl fmt::Display for Scheme {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// The canonical URL, with its port: `http://cell-tier1:9001`, `https://[::1]:443`.
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { scheme, host, port } = self;
+        if host.contains(':') {
+            write!(f, "{scheme}://[{host}]:{port}")
+        } else {
+            write!(f, "{scheme}://{host}:{port}")
+        }
+    }
+}
+
+impl Serialize for Endpoint {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// Why a text is no endpoint: names the text, what is wrong with it, and what
+/// would be right.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EndpointError(String);
+
+impl fmt::Display for EndpointError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for EndpointError {}
+
+impl FromStr for Endpoint {
+    type Err = EndpointError;
+
+    fn from_str(text: &str) -> Result<Self, EndpointError> {
+        parse(text).map_err(|fault| {
+            EndpointError(match fault {
+                Fault::Empty => {
+                    "empty endpoint (valid: http://host:port or https://host:port)".to_owned()
+                }
+                Fault::Is(what) => format!("endpoint {} {what}", Quoted(text)),
+            })
+        })
+    }
+}
+
+/// What is wrong, as the end of a sentence that began with the endpoint.
+enum Fault {
+    Empty,
+    Is(String),
+}
+
+fn fault<T>(what: impl Into<String>) -> Result<T, Fault> {
+    Err(Fault::Is(what.into()))
+}
+
+fn parse(text: &str) -> Result<Endpoint, Fault> {
+    if text.is_empty() {
+        return Err(Fault::Empty);
+    }
+    if let Some(character) = text.chars().find(|c| c.is_whitespace() || c.is_control()) {
+        return fault(format!("contains {}", Invisible(character)));
+    }
+    if text.contains('\\') {
+        return fault("contains a backslash (URLs have forward slashes)");
+    }
+    let Some((scheme, rest)) = text.split_once("://") else {
+        return fault(without_scheme(text));
+    };
+    let scheme = parse_scheme(scheme)?;
+
+    let (authority, tail) = match rest.find(['/', '?', '#']) {
+        Some(at) => rest.split_at(at),
+        None => (rest, ""),
+    };
+    refuse_tail(tail)?;
+    if authority.contains('@') {
+        return fault("carries a user name or password, which would not be sent (remove it)");
+    }
+    let (host, port) = split_port(authority)?;
+    Ok(Endpoint {
+        scheme,
+        host: parse_host(host)?,
+        port: match port {
+            Some(port) => parse_port(port)?,
+            None => scheme.default_port(),
+        },
+    })
+}
+
+fn parse_scheme(text: &str) -> Result<Scheme, Fault> {
+    // RFC 3986, section 3.1: schemes are case-insensitive.
+    for scheme in [Scheme::Http, Scheme::Https] {
+        if text.eq_ignore_ascii_case(scheme.as_str()) {
+            return Ok(scheme);
+        }
+    }
+    let hint = match nearest(["http", "https"].into_iter(), text) {
+        Some(scheme) => format!("; did you mean \"{scheme}\"?"),
+        None => String::new(),
+    };
+    fault(format!(
+        "has the scheme {} (valid: http, https{hint})",
+        Quoted(text)
+    ))
+}
+
+/// `cell:9001` is the likeliest slip, and as a URL it has the scheme `cell`.
+fn without_scheme(text: &str) -> String {
+    let guess = format!(
+        "http://{}",
+        text.trim_start_matches("http:").trim_start_matches('/')
+    );
+    match parse(&guess) {
+        Ok(_) => format!("has no scheme (write {})", Quoted(&guess)),
+        Err(_) => "has no scheme (valid: http://host:port or https://host:port)".to_owned(),
+    }
+}
+
+/// What follows host and port: nothing, or the slash that every URL has.
+fn refuse_tail(tail: &str) -> Result<(), Fault> {
+    let part = match tail.as_bytes() {
+        [] | [b'/'] => return Ok(()),
+        [b'?', ..] | [b'/', b'?', ..] => "query",
+        [b'#', ..] | [b'/', b'#', ..] => "fragment",
+        _ => "path",
+    };
+    fault(format!(
+        "has the {part} {}, which would be dropped (requests keep their own path and query)",
+        Quoted(if part == "path" {
+            tail
+        } else {
+            tail.trim_start_matches('/')
+        })
+    ))
+}
+
+fn split_port(authority: &str) -> Result<(&str, Option<&str>), Fault> {
+    if authority.starts_with('[') {
+        let Some(end) = authority.find(']') else {
+            return fault("has an IPv6 address without its closing bracket");
+        };
+        let (host, rest) = authority.split_at(end + 1);
+        return match rest.strip_prefix(':') {
+            Some(port) => Ok((host, Some(port))),
+            None if rest.is_empty() => Ok((host, None)),
+            None => fault(format!("has {} between its host and its end", Quoted(rest))),
+        };
+    }
+    match authority.rsplit_once(':') {
+        Some((host, _)) if host.contains(':') => match authority.parse::<Ipv6Addr>() {
+            Ok(address) => fault(format!(
+                "has an IPv6 address without brackets (write [{address}])"
+            )),
+            Err(_) => fault("has more than one colon after its host"),
+        },
+        Some((host, port)) => Ok((host, Some(port))),
+        None => Ok((authority, None)),
+    }
+}
+
+fn parse_port(text: &str) -> Result<u16, Fault> {
+    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    match text.parse::<u16>() {
+        Ok(port) if digits && port > 0 => Ok(port),
+        _ if text.is_empty() => fault("ends in a colon without a port (valid: 1 to 65535)"),
+        _ => fault(format!("has the port {} (valid: 1 to 65535)", Quoted(text))),
+    }
+}
+
+fn parse_host(text: &str) -> Result<String, Fault> {
+    if text.is_empty() {
+        return fault("has no host");
+    }
+    let invalid = || format!("has the invalid host {}", Quoted(text));
+    // The parser would decode it; nobody writes hosts so.
+    if text.contains('%') {
+        return fault(format!("{} (a percent sign has no place in it)", invalid()));
+    }
+    match Host::parse(text) {
+        Ok(Host::Ipv6(address)) => Ok(address.to_string()),
+        Ok(Host::Ipv4(address)) => {
+            let canonical = address.to_string();
+            if canonical == text {
+                Ok(canonical)
+            } else {
+                // RFC 6943, section 3.1.1: what "010.1" means depends on who reads it.
+                fault(format!(
+                    "{} (it could be read as the address {canonical})",
+                    invalid()
+                ))
+            }
+        }
+        Ok(Host::Domain(name)) => match check_name(&name) {
+            Ok(()) => Ok(name),
+            Err(why) => fault(format!("{} ({why})", invalid())),
+        },
+        Err(error) => fault(format!("{} ({error})", invalid())),
+    }
+}
+
+/// What a resolver can look up: RFC 1123, section 2.1, and the underscore that
+/// container networks use. Without this, an unexpanded `${CELL_HOST}` is a name.
+fn check_name(name: &str) -> Result<(), String> {
+    let relative = name.strip_suffix('.').unwrap_or(name);
+    if relative.len() > 253 {
+        return Err(format!("{} characters, at most 253", relative.len()));
+    }
+    for label in relative.split('.') {
+        if label.is_empty() {
+            return Err("empty label".to_owned());
+        }
+        if label.len() > 63 {
+            return Err(format!("a label of {} characters, at most 63", label.len()));
+        }
+        let valid = |c: &char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+        if let Some(character) = label.chars().find(|c| !valid(c)) {
+            return Err(format!(
+                "the character '{character}' is not valid in a host name"
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// A character that cannot be shown.
+struct Invisible(char);
+
+impl fmt::Display for Invisible {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = match self.0 {
+            ' ' => "a space",
+            '\t' => "a tab",
+            '\n' | '\r' => "a line break",
+            other if other.is_whitespace() => "white space",
+            _ => "a control character",
+        };
+        write!(f, "{name} (U+{:04X})", u32::from(self.0))
+    }
+}

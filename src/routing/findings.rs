@@ -1,0 +1,158 @@
+//! Problems while they are being collected: places are byte offsets still, and
+//! only as many are put into words as will be reported.
+
+use std::fmt::Display;
+
+use super::locate::{Positions, Raw};
+use super::problem::{Problem, push_token};
+
+/// How many problems of one document are reported; the rest is counted.
+pub(super) const REPORTED: usize = 100;
+
+/// Longest key that a pointer repeats, in bytes. Beyond, the pointer ends at
+/// the object that holds the key.
+const POINTED: usize = 256;
+
+/// The path to a value: nothing, a field, or an entry of a field.
+#[derive(Clone, Copy)]
+pub(super) struct Path<'k> {
+    field: Option<&'k str>,
+    entry: Option<&'k str>,
+}
+
+impl<'k> Path<'k> {
+    /// The document as a whole.
+    pub const ROOT: Path<'static> = Path {
+        field: None,
+        entry: None,
+    };
+
+    /// The path one level down.
+    pub fn child(self, name: &'k str) -> Self {
+        match self.field {
+            None => Self {
+                field: Some(name),
+                entry: None,
+            },
+            Some(_) => Self {
+                entry: Some(name),
+                ..self
+            },
+        }
+    }
+
+    fn pointer(self) -> String {
+        let mut pointer = String::new();
+        for token in [self.field, self.entry].into_iter().flatten() {
+            if token.len() > POINTED {
+                break;
+            }
+            push_token(&mut pointer, token);
+        }
+        pointer
+    }
+}
+
+/// The problems of one document.
+pub(super) struct Findings<'a> {
+    text: &'a str,
+    kept: Vec<Finding>,
+    total: usize,
+}
+
+struct Finding {
+    offset: usize,
+    pointer: String,
+    message: String,
+    /// A second place that the message ends with.
+    first: Option<usize>,
+}
+
+impl<'a> Findings<'a> {
+    /// Starts with none; `text` is the document that all places refer to.
+    pub fn new(text: &'a str) -> Self {
+        Self {
+            text,
+            kept: Vec::new(),
+            total: 0,
+        }
+    }
+
+    /// Adds a problem with the key or value `raw`.
+    pub fn at<D: Display>(&mut self, raw: Raw<'a>, path: Path<'_>, message: impl FnOnce() -> D) {
+        self.offset(raw.offset_in(self.text), path, message);
+    }
+
+    /// Adds a problem at a byte offset of the text.
+    pub fn offset<D: Display>(
+        &mut self,
+        offset: usize,
+        path: Path<'_>,
+        message: impl FnOnce() -> D,
+    ) {
+        self.add(|| Finding {
+            offset,
+            pointer: path.pointer(),
+            message: message().to_string(),
+            first: None,
+        });
+    }
+
+    /// Adds that `again` is the same key as `first`.
+    pub fn duplicate(&mut self, again: Raw<'a>, first: Raw<'a>, path: Path<'_>) {
+        let text = self.text;
+        self.add(|| Finding {
+            offset: again.offset_in(text),
+            pointer: path.pointer(),
+            message: "duplicate key".to_owned(),
+            first: Some(first.offset_in(text)),
+        });
+    }
+
+    fn add(&mut self, finding: impl FnOnce() -> Finding) {
+        self.total += 1;
+        if self.kept.len() < REPORTED {
+            self.kept.push(finding());
+        }
+    }
+
+    /// The problems in the order of the text.
+    pub fn into_problems(mut self) -> Vec<Problem> {
+        self.kept.sort_by_key(|finding| finding.offset);
+        let offsets = self
+            .kept
+            .iter()
+            .flat_map(|finding| [Some(finding.offset), finding.first])
+            .flatten()
+            .collect();
+        let positions = Positions::find(self.text, offsets);
+        let uncounted = self.total - self.kept.len();
+        let mut problems: Vec<Problem> = self
+            .kept
+            .into_iter()
+            .map(|finding| {
+                let position = positions.of(finding.offset);
+                let message = match finding.first {
+                    Some(first) => format!(
+                        "{}, first given at {}",
+                        finding.message,
+                        positions.of(first)
+                    ),
+                    None => finding.message,
+                };
+                Problem {
+                    pointer: finding.pointer,
+                    line: position.line,
+                    column: position.column,
+                    message,
+                }
+            })
+            .collect();
+        match uncounted {
+            0 => {}
+            1 => problems.push(Problem::without_place("and 1 more problem")),
+            more => problems.push(Problem::without_place(format!("and {more} more problems"))),
+        }
+        problems
+    }
+}

@@ -1,0 +1,126 @@
+//! Tests of a document's whole way, from bytes to routes or problems.
+
+mod changes;
+mod endpoints;
+mod hostile;
+mod problems;
+mod properties;
+
+use super::*;
+
+const SAMPLE: &str = include_str!("../../config/routing.json");
+
+fn routes(table: &RoutingTable, key: &str) -> (String, RouteReason) {
+    let route = table.route(key.as_bytes());
+    (table.placement(route.placement).name.clone(), route.reason)
+}
+
+#[test]
+fn the_sample_routes_as_the_reference_says() {
+    let table = compile(SAMPLE.as_bytes()).unwrap();
+    assert_eq!(table.version(), "1.0.0");
+    assert_eq!(table.key_count(), 4);
+    for (key, placement, reason) in [
+        ("acme", "tier1", RouteReason::Tier),
+        ("globex", "tier2", RouteReason::Tier),
+        ("initech", "tier3", RouteReason::Tier),
+        ("visa", "visa", RouteReason::Dedicated),
+        ("hooli", "tier3", RouteReason::Default),
+        ("ACME", "tier3", RouteReason::Default),
+        ("acme ", "tier3", RouteReason::Default),
+        ("", "tier3", RouteReason::Default),
+    ] {
+        assert_eq!(routes(&table, key), (placement.to_owned(), reason), "{key}");
+    }
+    let by_bytes = table.route(b"\xff\xfe");
+    assert_eq!(
+        (by_bytes.placement, by_bytes.reason),
+        (table.default_placement(), RouteReason::Default)
+    );
+
+    let placements: Vec<_> = table
+        .placements()
+        .iter()
+        .map(|placement| {
+            (
+                placement.name.as_str(),
+                placement.endpoint.to_string(),
+                placement.keys,
+            )
+        })
+        .collect();
+    assert_eq!(
+        placements,
+        [
+            ("tier1", "http://cell-tier1:9001".to_owned(), 1),
+            ("tier2", "http://cell-tier2:9002".to_owned(), 1),
+            ("tier3", "http://cell-tier3:9003".to_owned(), 1),
+            ("visa", "http://cell-visa:9004".to_owned(), 1),
+        ]
+    );
+}
+
+#[test]
+fn a_placement_is_shared_by_name_by_use_or_as_the_default() {
+    let table = compile(
+        br#"{"version": "1", "defaultPlacement": "main",
+             "routingTable": {"a": "main", "b": "pair", "c": "pair", "d": "tier9", "e": "own", "\u0066": "tierra"},
+             "cellEndpoints": {"main": "http://m", "pair": "http://p", "tier9": "http://t", "own": "http://o",
+                               "tierra": "http://r", "idle": "http://i"}}"#,
+    )
+    .unwrap();
+    for (key, placement, reason, why) in [
+        (
+            "a",
+            "main",
+            RouteReason::Tier,
+            "main is the default placement",
+        ),
+        ("b", "pair", RouteReason::Tier, "pair serves 2 keys"),
+        (
+            "d",
+            "tier9",
+            RouteReason::Tier,
+            "tier9 is named as a shared tier",
+        ),
+        (
+            "e",
+            "own",
+            RouteReason::Dedicated,
+            "own serves this key alone",
+        ),
+        (
+            "f",
+            "tierra",
+            RouteReason::Dedicated,
+            "tierra serves this key alone",
+        ),
+        (
+            "g",
+            "main",
+            RouteReason::Default,
+            "the key is not in the table, and main is the default placement",
+        ),
+    ] {
+        assert_eq!(routes(&table, key), (placement.to_owned(), reason), "{key}");
+        let explanation = table.explain(key);
+        assert_eq!(
+            (explanation.placement.as_str(), explanation.reason),
+            (placement, reason)
+        );
+        assert_eq!(explanation.why, why);
+    }
+    assert_eq!(
+        serde_json::to_value(table.explain("b")).unwrap(),
+        serde_json::json!({
+            "key": "b", "placement": "pair", "reason": "tier", "why": "pair serves 2 keys",
+            "endpoint": "http://p:80", "version": "1",
+        })
+    );
+}
+
+#[test]
+fn a_table_is_shared_between_threads() {
+    fn shared<T: Send + Sync>() {}
+    shared::<RoutingTable>();
+}
