@@ -4,3 +4,5 @@
 //! these modules.
 
 pub mod routing;
+pub mod settings;
+pub mod telemetry;

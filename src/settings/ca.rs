@@ -1,0 +1,53 @@
+//! The certificates that cells are verified against.
+//!
+//! Pingora panics on a file it cannot use, so a file is tried first, with the
+//! very call that Pingora makes.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use pingora_core::tls::ssl::{SslConnector, SslMethod};
+
+/// Where systems keep their roots: Debian and Alpine, Red Hat, others.
+const SYSTEM_BUNDLES: [&str; 3] = [
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/cert.pem",
+];
+
+/// Refuses a file without usable certificates.
+pub(super) fn check(path: &Path) -> Result<(), String> {
+    let metadata = fs::metadata(path).map_err(|error| cannot_read(path, &error))?;
+    if !metadata.is_file() {
+        return Err(format!("{} is not a file", shown(path)));
+    }
+    let pem = fs::read(path).map_err(|error| cannot_read(path, &error))?;
+    if memchr::memmem::find(&pem, b"-----BEGIN ").is_none() {
+        return Err(format!("{} has no PEM certificate in it", shown(path)));
+    }
+    SslConnector::builder(SslMethod::tls())
+        .and_then(|mut builder| builder.set_ca_file(path))
+        .map_err(|error| {
+            format!(
+                "{} has no usable PEM certificate in it: {error}",
+                shown(path)
+            )
+        })
+}
+
+/// A path as part of a message: on one line, whatever it is named.
+pub(super) fn shown(path: &Path) -> String {
+    path.display().to_string().escape_debug().to_string()
+}
+
+fn cannot_read(path: &Path, error: &std::io::Error) -> String {
+    format!("cannot read {}: {error}", shown(path))
+}
+
+/// The first of the system's bundles that can be used.
+pub(super) fn system_bundle() -> Option<PathBuf> {
+    SYSTEM_BUNDLES
+        .iter()
+        .map(PathBuf::from)
+        .find(|path| check(path).is_ok())
+}

@@ -1,0 +1,146 @@
+//! Every key there is, by section, and what to say about one there is not.
+
+use super::server;
+
+/// Our sections and their keys, in the order of `conf/edge.yaml`. Maps whose
+/// keys are the operator's own (`hosts`) have none.
+pub(super) const SECTIONS: &[(&str, &[&str])] = &[
+    (
+        "cellgate",
+        &[
+            "listen",
+            "admin_listen",
+            "routing",
+            "routing_key",
+            "access_log",
+            "log_format",
+            "hosts",
+            "dns_refresh",
+            "tls",
+            "timeouts",
+            "limits",
+            "trusted_proxies",
+            "debug_config_on_proxy",
+            "drain_delay",
+        ],
+    ),
+    ("cellgate.listen[]", &["address"]),
+    ("cellgate.routing", &["path", "poll_interval"]),
+    ("cellgate.routing_key", &["header"]),
+    ("cellgate.tls", &["ca_file"]),
+    (
+        "cellgate.timeouts",
+        &[
+            "connect",
+            "response_header",
+            "request",
+            "stream_idle",
+            "upstream_idle",
+            "client_header",
+            "client_idle",
+        ],
+    ),
+    (
+        "cellgate.limits",
+        &["client_connections", "routing_file_bytes", "header_bytes"],
+    ),
+];
+
+/// The keys of a section; of the top level for `""`.
+pub(super) fn of(section: &str) -> Vec<&'static str> {
+    if section.is_empty() {
+        return server::keys().chain(["cellgate"]).collect();
+    }
+    SECTIONS
+        .iter()
+        .find(|(name, _)| *name == section)
+        .map(|(_, keys)| keys.to_vec())
+        .unwrap_or_default()
+}
+
+/// The message for a key that `section` does not have.
+pub(super) fn unknown(section: &str, key: &str) -> String {
+    let known = of(section);
+    let hint = match nearest(key, &known) {
+        Some(near) => format!(" (did you mean {near:?}?)"),
+        None => elsewhere(section, key).unwrap_or_default(),
+    };
+    format!("unknown key{hint}; valid here: {}", known.join(", "))
+}
+
+/// A right key in the wrong section, mostly by its indentation.
+fn elsewhere(section: &str, key: &str) -> Option<String> {
+    if !section.is_empty() && of("").contains(&key) {
+        return Some(format!(
+            " here ({key:?} belongs at the top level of the file)"
+        ));
+    }
+    let (home, _) = SECTIONS
+        .iter()
+        .filter(|(name, _)| *name != section && !name.ends_with("[]"))
+        .find(|(_, keys)| keys.contains(&key))?;
+    Some(format!(" here ({key:?} belongs under {home:?})"))
+}
+
+fn nearest<'a>(key: &str, known: &[&'a str]) -> Option<&'a str> {
+    let key = key.to_lowercase().replace('-', "_");
+    // One slip in a short key, a third of a long one.
+    let most = (key.chars().count() / 3).max(1);
+    known
+        .iter()
+        .map(|known| (strsim::damerau_levenshtein(&key, known), *known))
+        .filter(|(distance, _)| *distance <= most)
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, known)| known)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unknown_keys_are_met_with_the_nearest_known_one() {
+        for (section, key, expected) in [
+            (
+                "cellgate.routing",
+                "pth",
+                "unknown key (did you mean \"path\"?); valid here: path, poll_interval",
+            ),
+            (
+                "cellgate.routing",
+                "poll-Interval",
+                "unknown key (did you mean \"poll_interval\"?); valid here: path, poll_interval",
+            ),
+            (
+                "cellgate.routing",
+                "flavour",
+                "unknown key; valid here: path, poll_interval",
+            ),
+            (
+                "cellgate.routing",
+                "threads",
+                "unknown key here (\"threads\" belongs at the top level of the file); \
+                 valid here: path, poll_interval",
+            ),
+            (
+                "cellgate.tls",
+                "connect",
+                "unknown key here (\"connect\" belongs under \"cellgate.timeouts\"); \
+                 valid here: ca_file",
+            ),
+        ] {
+            assert_eq!(unknown(section, key), expected);
+        }
+        let top = unknown("", "thread");
+        assert!(
+            top.starts_with("unknown key (did you mean \"threads\"?); valid here: version, "),
+            "{top}"
+        );
+        assert!(top.ends_with(", cellgate"), "{top}");
+        let top = unknown("", "listen");
+        assert!(
+            top.starts_with("unknown key here (\"listen\" belongs under \"cellgate\"); "),
+            "{top}"
+        );
+    }
+}

@@ -1,0 +1,221 @@
+//! The way in: file, then environment, then what only both together decide.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use super::listeners;
+use super::reader::{At, Reader, Section};
+use super::yaml::{self, Node};
+use super::{AccessLogTarget, Settings, SettingsProblem, ca, sections, server};
+
+/// Read when no other file is named, and it is there.
+pub const DEFAULT_FILE: &str = "conf/edge.yaml";
+
+/// Settings are a page or two; more is another file than was meant.
+const LONGEST_FILE: u64 = 1 << 20;
+
+/// A variable's value, if it is set.
+type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
+
+impl Settings {
+    /// Reads the settings: from `path`; without one, from [`DEFAULT_FILE`] if
+    /// there is one, and else the defaults. Of the environment, `CONFIG_PATH`
+    /// and `PORT` win over the file, and `SSL_CERT_FILE` names the system's
+    /// certificates; an empty variable is as good as none.
+    ///
+    /// # Errors
+    /// Everything that is wrong, at once; never empty.
+    pub fn load(path: Option<&Path>, env: Env<'_>) -> Result<Settings, Vec<SettingsProblem>> {
+        match Settings::read(path, env) {
+            (settings, none) if none.is_empty() => Ok(settings),
+            (_, problems) => Err(problems),
+        }
+    }
+
+    /// Like [`Settings::load`], for whoever goes on in spite of problems: what
+    /// is wrong has its default.
+    pub fn read(path: Option<&Path>, env: Env<'_>) -> (Settings, Vec<SettingsProblem>) {
+        let default = Path::new(DEFAULT_FILE);
+        let (path, text) = match path {
+            Some(path) => (Some(path), read_file(path)),
+            None => match read_file(default) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => (None, Ok(String::new())),
+                other => (Some(default), other),
+            },
+        };
+        match text {
+            Ok(text) => Settings::read_text(path, &text, env),
+            Err(error) => {
+                let problem = SettingsProblem {
+                    file: path.map(Path::to_owned),
+                    position: None,
+                    key: String::new(),
+                    message: format!("cannot read the settings: {error}"),
+                };
+                (Settings::default(), vec![problem])
+            }
+        }
+    }
+
+    /// Like `read`, for a text that was read already. `file` is only named.
+    fn read_text(
+        file: Option<&Path>,
+        text: &str,
+        env: Env<'_>,
+    ) -> (Settings, Vec<SettingsProblem>) {
+        match yaml::parse(text) {
+            Ok(root) => {
+                let mut reader = Reader::new(file, text);
+                let settings = read(&mut reader, &root, env);
+                (settings, reader.into_problems())
+            }
+            Err(error) => {
+                let problem = SettingsProblem {
+                    file: file.map(Path::to_owned),
+                    position: error.position,
+                    key: String::new(),
+                    message: format!("not YAML: {}", error.message),
+                };
+                (Settings::default(), vec![problem])
+            }
+        }
+    }
+
+    #[cfg(test)]
+    fn parse(
+        file: Option<&Path>,
+        text: &str,
+        env: Env<'_>,
+    ) -> Result<Settings, Vec<SettingsProblem>> {
+        match Settings::read_text(file, text, env) {
+            (settings, none) if none.is_empty() => Ok(settings),
+            (_, problems) => Err(problems),
+        }
+    }
+}
+
+fn read_file(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    let read = File::open(path)?
+        .take(LONGEST_FILE + 1)
+        .read_to_string(&mut text)?;
+    if read as u64 > LONGEST_FILE {
+        let message = format!("it has more than {LONGEST_FILE} bytes");
+        return Err(io::Error::other(message));
+    }
+    Ok(text)
+}
+
+fn read<'a>(reader: &mut Reader<'a>, root: &'a Node, env: Env<'_>) -> Settings {
+    let mut settings = Settings::default();
+    let top = reader.section_at(&At::root(root), "");
+    settings.server = server::read(reader, &top);
+    let listeners = sections::read(reader, &top, &mut settings);
+
+    let env = |name| env(name).filter(|value| !value.is_empty());
+    if let Some(path) = env("CONFIG_PATH") {
+        settings.routing.path = path.into();
+    }
+    let port_from = env("PORT").and_then(|port| set_port(reader, &mut settings, &port));
+    listeners::check(reader, &settings, &listeners, port_from);
+    settings.tls.ca_file = certificates(reader, &top, &settings, env("SSL_CERT_FILE"));
+    pin_relative_paths(reader, &top, &mut settings);
+    settings
+}
+
+/// The variable's name, when it set the port.
+fn set_port(reader: &mut Reader<'_>, settings: &mut Settings, port: &str) -> Option<&'static str> {
+    const PORT: &str = "PORT";
+    match port.trim().parse::<u16>() {
+        Ok(port) => {
+            settings.listen.first_mut()?.address.set_port(port);
+            Some(PORT)
+        }
+        Err(_) => {
+            let message = format!("got {port:?}, want a port from 0 to 65535");
+            reader.problem_elsewhere(PORT, message);
+            None
+        }
+    }
+}
+
+/// Our `tls.ca_file`, or Pingora's, or the system's.
+fn certificates<'a>(
+    reader: &mut Reader<'a>,
+    top: &Section<'a>,
+    settings: &Settings,
+    ssl_cert_file: Option<String>,
+) -> Option<PathBuf> {
+    let ours = settings.tls.ca_file.clone();
+    let pingoras = reader.read(top, "ca_file", sections::ca_file);
+    match (ours, pingoras) {
+        (Some(ours), Some(pingoras)) if ours != pingoras => {
+            if let Some(at) = top.get("ca_file") {
+                let message = format!(
+                    "got {:?}, want the file of cellgate.tls.ca_file ({:?}), or only one of both",
+                    pingoras.display().to_string(),
+                    ours.display().to_string()
+                );
+                reader.problem(&at.clone(), message);
+            }
+            None
+        }
+        (Some(file), _) | (None, Some(file)) => Some(file),
+        // Other roots than the ones that were asked for would be worse.
+        (None, None) => match ssl_cert_file {
+            Some(file) => match ca::check(Path::new(&file)) {
+                Ok(()) => Some(file.into()),
+                Err(message) => {
+                    reader.problem_elsewhere("SSL_CERT_FILE", message);
+                    None
+                }
+            },
+            None => ca::system_bundle(),
+        },
+    }
+}
+
+/// Going to the background changes the directory when `working_directory` is
+/// set. Relative paths keep the meaning they have now.
+fn pin_relative_paths(reader: &mut Reader<'_>, top: &Section<'_>, settings: &mut Settings) {
+    let Some(directory) = settings.server.0.working_directory.clone() else {
+        return;
+    };
+    if !directory.is_dir() {
+        if let Some(at) = top.get("working_directory") {
+            let message = format!(
+                "got {:?}, want a directory that exists",
+                directory.display().to_string()
+            );
+            reader.problem(at, message);
+        }
+        return;
+    }
+    let pin = |path: &mut PathBuf| {
+        if let Ok(absolute) = std::path::absolute(&*path) {
+            *path = absolute;
+        }
+    };
+    pin(&mut settings.routing.path);
+    if let AccessLogTarget::File(path) = &mut settings.access_log {
+        pin(path);
+    }
+    if let Some(path) = &mut settings.tls.ca_file {
+        pin(path);
+    }
+    let conf = &mut settings.server.0;
+    for text in [&mut conf.pid_file, &mut conf.upgrade_sock]
+        .into_iter()
+        .chain(&mut conf.error_log)
+    {
+        let mut path = PathBuf::from(&*text);
+        pin(&mut path);
+        if let Ok(absolute) = path.into_os_string().into_string() {
+            *text = absolute;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,28 @@
+//! The edge's settings: `conf/edge.yaml` and the environment, read once at
+//! start into one [`Settings`].
+//!
+//! From text to settings in stages, each in its file: `yaml` makes a tree,
+//! `reader` looks up the known `keys` and collects problems, `server` and
+//! `sections` turn values into `types` with the parsers of `value`, and `load`
+//! puts the environment on top and checks what depends on more than one key.
+//!
+//! Everything may import the types; only the command line loads them. This
+//! folder imports nothing of ours.
+mod ca;
+mod keys;
+mod listeners;
+mod load;
+mod problem;
+mod reader;
+mod sections;
+mod server;
+mod types;
+mod value;
+mod yaml;
+
+pub use load::DEFAULT_FILE;
+pub use problem::SettingsProblem;
+pub use server::ServerSettings;
+pub use types::{
+    AccessLogTarget, Limits, Listen, LogFormat, Routing, RoutingKey, Settings, Timeouts, Tls,
+};

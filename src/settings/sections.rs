@@ -1,0 +1,201 @@
+//! The `cellgate:` section: from the tree to the types.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use super::ca::shown;
+use super::listeners::{self, Listeners};
+use super::reader::{At, Reader, Section};
+use super::yaml::Node;
+use super::{AccessLogTarget, Settings};
+use super::{ca, value};
+
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// A wait that is not zero. Nothing an edge waits for takes a day.
+const WAIT: RangeInclusive<Duration> = Duration::from_millis(1)..=DAY;
+
+/// Faster than this, looking costs more than it tells.
+const INTERVAL: RangeInclusive<Duration> = Duration::from_millis(100)..=DAY;
+
+/// Reads the section over the defaults in `settings`. Listeners are left to be
+/// checked when all of them are known.
+pub(super) fn read<'a>(
+    reader: &mut Reader<'a>,
+    top: &Section<'a>,
+    settings: &mut Settings,
+) -> Listeners<'a> {
+    let section = reader.section(top, "cellgate");
+
+    let listeners = listeners::read(reader, &section, settings);
+
+    let routing = reader.section(&section, "routing");
+    reader.set(&routing, "path", &mut settings.routing.path, path);
+    reader.set(
+        &routing,
+        "poll_interval",
+        &mut settings.routing.poll_interval,
+        value::duration(INTERVAL),
+    );
+
+    let routing_key = reader.section(&section, "routing_key");
+    reader.set(
+        &routing_key,
+        "header",
+        &mut settings.routing_key.header,
+        value::routing_key_header,
+    );
+
+    reader.set(
+        &section,
+        "access_log",
+        &mut settings.access_log,
+        |node| match value::access_log(node)? {
+            AccessLogTarget::File(path) => {
+                parent_exists(&path)?;
+                Ok(AccessLogTarget::File(path))
+            }
+            other => Ok(other),
+        },
+    );
+    reader.set(
+        &section,
+        "log_format",
+        &mut settings.log_format,
+        value::log_format,
+    );
+    if let Some(at) = section.get("hosts") {
+        settings.hosts = read_hosts(reader, &at.clone());
+    }
+    reader.set(
+        &section,
+        "dns_refresh",
+        &mut settings.dns_refresh,
+        value::duration(INTERVAL),
+    );
+
+    let tls = reader.section(&section, "tls");
+    settings.tls.ca_file = reader.read(&tls, "ca_file", ca_file);
+
+    read_timeouts(reader, &section, settings);
+    read_limits(reader, &section, settings);
+
+    if let Some(at) = section.get("trusted_proxies") {
+        settings.trusted_proxies = read_networks(reader, &at.clone());
+    }
+    reader.set(
+        &section,
+        "debug_config_on_proxy",
+        &mut settings.debug_config_on_proxy,
+        value::flag,
+    );
+    reader.set(
+        &section,
+        "drain_delay",
+        &mut settings.drain_delay,
+        value::duration(Duration::ZERO..=Duration::from_secs(3600)),
+    );
+    listeners
+}
+
+fn read_timeouts<'a>(reader: &mut Reader<'a>, section: &Section<'a>, settings: &mut Settings) {
+    let timeouts = reader.section(section, "timeouts");
+    let of = &mut settings.timeouts;
+    for (key, target) in [
+        ("connect", &mut of.connect),
+        ("response_header", &mut of.response_header),
+        ("request", &mut of.request),
+        ("stream_idle", &mut of.stream_idle),
+        ("upstream_idle", &mut of.upstream_idle),
+        ("client_header", &mut of.client_header),
+        ("client_idle", &mut of.client_idle),
+    ] {
+        reader.set(&timeouts, key, target, value::duration(WAIT));
+    }
+}
+
+fn read_limits<'a>(reader: &mut Reader<'a>, section: &Section<'a>, settings: &mut Settings) {
+    let limits = reader.section(section, "limits");
+    let of = &mut settings.limits;
+    reader.set(
+        &limits,
+        "client_connections",
+        &mut of.client_connections,
+        value::count(1..=10_000_000),
+    );
+    reader.set(
+        &limits,
+        "routing_file_bytes",
+        &mut of.routing_file_bytes,
+        value::bytes(1..=64 << 30),
+    );
+    let header_bytes = reader.read(
+        &limits,
+        "header_bytes",
+        // Pingora's own limit is the upper one.
+        value::bytes(1 << 10..=1 << 20),
+    );
+    if let Some(bytes) = header_bytes.and_then(|bytes| usize::try_from(bytes).ok()) {
+        of.header_bytes = bytes;
+    }
+}
+
+fn read_hosts<'a>(reader: &mut Reader<'a>, at: &At<'a>) -> HashMap<String, IpAddr> {
+    let mut hosts = HashMap::new();
+    for (name, at) in reader.map(at) {
+        let name = value::host_name(name).map_err(|message| reader.problem(&at, message));
+        let address = value::ip_address(at.node).map_err(|message| reader.problem(&at, message));
+        if let (Ok(name), Ok(address)) = (name, address)
+            && hosts.insert(name, address).is_some()
+        {
+            let message = "this name is here twice; upper and lower case are one".to_owned();
+            reader.problem(&at, message);
+        }
+    }
+    hosts
+}
+
+fn read_networks<'a>(reader: &mut Reader<'a>, at: &At<'a>) -> Vec<IpNet> {
+    let items = reader.list(at, "a list of addresses and networks, such as [10.0.0.0/8]");
+    let read = |item: At<'_>| {
+        value::network(item.node)
+            .map_err(|message| reader.problem(&item, message))
+            .ok()
+    };
+    items
+        .unwrap_or_default()
+        .into_iter()
+        .filter_map(read)
+        .collect()
+}
+
+fn path(node: &Node) -> value::Parsed<PathBuf> {
+    value::path(node).map(PathBuf::from)
+}
+
+/// A file that can be used right now: found out here, not by a panic later.
+pub(super) fn ca_file(node: &Node) -> value::Parsed<PathBuf> {
+    let path = path(node)?;
+    ca::check(&path)?;
+    Ok(path)
+}
+
+fn parent_exists(file: &Path) -> Result<(), String> {
+    let parent = match file.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        _ => return Ok(()),
+    };
+    if parent.is_dir() {
+        return Ok(());
+    }
+    Err(format!(
+        "got {:?}, want a path in a directory that exists: {} does not",
+        file.display().to_string(),
+        shown(parent)
+    ))
+}

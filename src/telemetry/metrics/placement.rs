@@ -1,0 +1,297 @@
+//! What is counted by placement: requests, how long they took, and how the
+//! connections to its cell went.
+//!
+//! A request counts with a handful of atomic additions on memory that its
+//! generation already points to. Label sets are put together by whoever
+//! scrapes, from the few counters that are not zero: a table of ten thousand
+//! placements would otherwise show a hundred and eighty thousand series before
+//! its first request.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use prometheus::core::{Collector, Desc};
+use prometheus::proto::{Bucket, Counter, Histogram, LabelPair, Metric, MetricFamily, MetricType};
+
+use crate::routing::RouteReason;
+
+/// Status classes by index; 0 is a client that left before any answer.
+const CLASSES: [&str; 6] = ["none", "1xx", "2xx", "3xx", "4xx", "5xx"];
+
+/// What a connection attempt can fail by, by index. The last one is for
+/// everything else.
+const FAILURES: [&str; 5] = ["refused", "timeout", "tls", "dns", "other"];
+
+/// Upper bounds of the duration buckets in seconds, and the same in
+/// microseconds, which is what a request is compared in.
+const BUCKETS: [(f64, u64); 16] = [
+    (0.0005, 500),
+    (0.001, 1_000),
+    (0.0025, 2_500),
+    (0.005, 5_000),
+    (0.01, 10_000),
+    (0.025, 25_000),
+    (0.05, 50_000),
+    (0.1, 100_000),
+    (0.25, 250_000),
+    (0.5, 500_000),
+    (1.0, 1_000_000),
+    (2.5, 2_500_000),
+    (5.0, 5_000_000),
+    (10.0, 10_000_000),
+    (30.0, 30_000_000),
+    (60.0, 60_000_000),
+];
+
+/// The counters of one placement. Cheap to clone; generations that know the
+/// same placement share them, so counters go on across reloads.
+#[derive(Clone, Debug)]
+pub struct PlacementMetrics {
+    counters: Arc<Counters>,
+}
+
+#[derive(Debug, Default)]
+struct Counters {
+    requests: [[AtomicU64; CLASSES.len()]; RouteReason::ALL.len()],
+    /// One more than [`BUCKETS`]: what took longer than the last of them.
+    durations: [AtomicU64; BUCKETS.len() + 1],
+    duration_micros: AtomicU64,
+    connections_new: AtomicU64,
+    connections_reused: AtomicU64,
+    failures: [AtomicU64; FAILURES.len()],
+}
+
+impl PlacementMetrics {
+    /// Counts a request that was routed here and is over. `status` is what the
+    /// client was sent, 0 when it left before any answer; `seconds` is the
+    /// whole time from its header to its last byte.
+    pub fn request_done(&self, reason: RouteReason, status: u16, seconds: f64) {
+        let class = match status {
+            100..=599 => usize::from(status / 100),
+            // Nothing of ours sends a status outside of RFC 9110's classes; a
+            // cell that does is as broken as one that answers 500.
+            600.. => 5,
+            0..=99 => 0,
+        };
+        if let Some(counter) = self
+            .counters
+            .requests
+            .get(reason as usize)
+            .and_then(|classes| classes.get(class))
+        {
+            counter.fetch_add(1, Relaxed);
+        }
+        // A cast from float saturates, and makes 0 of what is no number.
+        let micros = (seconds * 1e6) as u64;
+        let bucket = BUCKETS.partition_point(|&(_, bound)| bound < micros);
+        if let Some(bucket) = self.counters.durations.get(bucket) {
+            bucket.fetch_add(1, Relaxed);
+        }
+        self.counters.duration_micros.fetch_add(micros, Relaxed);
+    }
+
+    /// Counts a request that got a connection to the cell, a new one or one
+    /// that was kept alive.
+    pub fn upstream_connect_ok(&self, reused: bool) {
+        let counter = if reused {
+            &self.counters.connections_reused
+        } else {
+            &self.counters.connections_new
+        };
+        counter.fetch_add(1, Relaxed);
+    }
+
+    /// Counts an attempt that got none. `kind` is one of `refused`, `timeout`,
+    /// `tls`, `dns` and `other`; anything else counts as `other`.
+    pub fn upstream_connect_failed(&self, kind: &'static str) {
+        let index = FAILURES.iter().position(|known| *known == kind);
+        if let Some(counter) = self
+            .counters
+            .failures
+            .get(index.unwrap_or(FAILURES.len() - 1))
+        {
+            counter.fetch_add(1, Relaxed);
+        }
+    }
+}
+
+/// Every placement that a living generation knows, by name.
+#[derive(Clone)]
+pub(super) struct Placements {
+    known: Arc<RwLock<HashMap<String, Arc<Counters>>>>,
+    descriptions: Arc<[Desc]>,
+}
+
+const NAMES: [(&str, &str, MetricType); 4] = [
+    (
+        "cellgate_requests_total",
+        "Requests routed to a placement, by reason and class of the answer's status",
+        MetricType::COUNTER,
+    ),
+    (
+        "cellgate_request_duration_seconds",
+        "Time from a request's header to the last byte of its answer",
+        MetricType::HISTOGRAM,
+    ),
+    (
+        "cellgate_upstream_connections_total",
+        "Connections to cells that requests were given, new ones and reused ones",
+        MetricType::COUNTER,
+    ),
+    (
+        "cellgate_upstream_connect_failures_total",
+        "Attempts to connect to a cell that failed, by kind of failure",
+        MetricType::COUNTER,
+    ),
+];
+
+impl Placements {
+    pub(super) fn new() -> Result<Self, prometheus::Error> {
+        let labels: [&[&str]; NAMES.len()] = [
+            &["placement", "reason", "status"],
+            &["placement"],
+            &["placement", "reused"],
+            &["placement", "kind"],
+        ];
+        let descriptions = NAMES
+            .iter()
+            .zip(labels)
+            .map(|((name, help, _), labels)| {
+                let labels = labels.iter().map(|label| (*label).to_owned()).collect();
+                Desc::new(
+                    (*name).to_owned(),
+                    (*help).to_owned(),
+                    labels,
+                    HashMap::new(),
+                )
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+        Ok(Self {
+            known: Arc::default(),
+            descriptions: descriptions.into(),
+        })
+    }
+
+    pub(super) fn get(&self, name: &str) -> PlacementMetrics {
+        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        let counters = match known.get(name) {
+            Some(counters) => Arc::clone(counters),
+            None => Arc::clone(known.entry(name.to_owned()).or_default()),
+        };
+        PlacementMetrics { counters }
+    }
+
+    pub(super) fn forget_except(&self, keep: &dyn Fn(&str) -> bool) {
+        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        known.retain(|name, _| keep(name));
+    }
+}
+
+impl Collector for Placements {
+    fn desc(&self) -> Vec<&Desc> {
+        self.descriptions.iter().collect()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        let known: Vec<(String, Arc<Counters>)> = {
+            let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+            known
+                .iter()
+                .map(|(name, counters)| (name.clone(), Arc::clone(counters)))
+                .collect()
+        };
+        let [mut requests, mut durations, mut connections, mut failures] =
+            [const { Vec::new() }; NAMES.len()];
+        for (name, counters) in &known {
+            counters.add_requests(name, &mut requests);
+            durations.push(counters.histogram(name));
+            for (reused, counter) in [
+                ("false", &counters.connections_new),
+                ("true", &counters.connections_reused),
+            ] {
+                let labels = [("placement", name.as_str()), ("reused", reused)];
+                connections.push(count(&labels, counter.load(Relaxed)));
+            }
+            for (kind, counter) in FAILURES.iter().zip(&counters.failures) {
+                let labels = [("kind", *kind), ("placement", name.as_str())];
+                failures.push(count(&labels, counter.load(Relaxed)));
+            }
+        }
+        NAMES
+            .into_iter()
+            .zip([requests, durations, connections, failures])
+            .map(|((name, help, kind), metrics)| {
+                let mut family = MetricFamily::default();
+                family.set_name(name.to_owned());
+                family.set_help(help.to_owned());
+                family.set_field_type(kind);
+                family.set_metric(metrics);
+                family
+            })
+            .collect()
+    }
+}
+
+impl Counters {
+    /// All classes of every reason that was seen: were only the counters above
+    /// zero shown, the first 5xx of a placement would come into being at one,
+    /// and no `rate()` would see it.
+    fn add_requests(&self, placement: &str, out: &mut Vec<Metric>) {
+        for (reason, classes) in RouteReason::ALL.into_iter().zip(&self.requests) {
+            let seen: Vec<u64> = classes.iter().map(|count| count.load(Relaxed)).collect();
+            if seen.iter().all(|count| *count == 0) {
+                continue;
+            }
+            for (class, seen) in CLASSES.iter().zip(seen) {
+                let labels = [
+                    ("placement", placement),
+                    ("reason", reason.as_str()),
+                    ("status", class),
+                ];
+                out.push(count(&labels, seen));
+            }
+        }
+    }
+
+    fn histogram(&self, placement: &str) -> Metric {
+        let mut sum = 0;
+        let mut buckets = Vec::with_capacity(BUCKETS.len());
+        let mut counts = self.durations.iter().map(|count| count.load(Relaxed));
+        for (&(bound, _), count) in BUCKETS.iter().zip(&mut counts) {
+            sum += count;
+            let mut bucket = Bucket::default();
+            bucket.set_upper_bound(bound);
+            bucket.set_cumulative_count(sum);
+            buckets.push(bucket);
+        }
+        let mut histogram = Histogram::default();
+        histogram.set_bucket(buckets);
+        // From the buckets themselves, so that the two always agree.
+        histogram.set_sample_count(sum + counts.sum::<u64>());
+        histogram.set_sample_sum(self.duration_micros.load(Relaxed) as f64 / 1e6);
+        let mut metric = Metric::from_label(labels(&[("placement", placement)]));
+        metric.set_histogram(histogram);
+        metric
+    }
+}
+
+fn count(pairs: &[(&str, &str)], value: u64) -> Metric {
+    let mut counter = Counter::default();
+    counter.set_value(value as f64);
+    let mut metric = Metric::from_label(labels(pairs));
+    metric.set_counter(counter);
+    metric
+}
+
+fn labels(pairs: &[(&str, &str)]) -> Vec<LabelPair> {
+    pairs
+        .iter()
+        .map(|(name, value)| {
+            let mut pair = LabelPair::default();
+            pair.set_name((*name).to_owned());
+            pair.set_value((*value).to_owned());
+            pair
+        })
+        .collect()
+}

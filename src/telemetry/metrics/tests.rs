@@ -1,0 +1,149 @@
+use super::*;
+use crate::routing::RouteReason;
+
+fn lines(metrics: &Metrics, prefix: &str) -> Vec<String> {
+    let text = metrics.encode();
+    text.lines()
+        .filter(|line| line.starts_with(prefix))
+        .map(str::to_owned)
+        .collect()
+}
+
+#[test]
+fn requests_are_counted_by_placement_reason_and_class() {
+    let metrics = Metrics::new();
+    let placement = metrics.placement("tier1");
+    for status in [200, 204, 301, 404, 502, 0, 999, 42] {
+        placement.request_done(RouteReason::Tier, status, 0.1);
+    }
+    assert_eq!(
+        lines(&metrics, "cellgate_requests_total"),
+        [
+            r#"cellgate_requests_total{placement="tier1",reason="tier",status="1xx"} 0"#,
+            r#"cellgate_requests_total{placement="tier1",reason="tier",status="2xx"} 2"#,
+            r#"cellgate_requests_total{placement="tier1",reason="tier",status="3xx"} 1"#,
+            r#"cellgate_requests_total{placement="tier1",reason="tier",status="4xx"} 1"#,
+            r#"cellgate_requests_total{placement="tier1",reason="tier",status="5xx"} 2"#,
+            r#"cellgate_requests_total{placement="tier1",reason="tier",status="none"} 2"#,
+        ]
+    );
+    assert!(
+        metrics
+            .encode()
+            .contains("# TYPE cellgate_requests_total counter")
+    );
+}
+
+#[test]
+fn durations_fall_into_their_buckets() {
+    let metrics = Metrics::new();
+    let placement = metrics.placement("a");
+    for seconds in [0.0005, 0.0006, 0.3, 61.0, f64::NAN, -1.0] {
+        placement.request_done(RouteReason::Default, 200, seconds);
+    }
+    let shown = lines(&metrics, "cellgate_request_duration_seconds");
+    let has = |line: &str| shown.iter().any(|shown| shown == line);
+    for line in [
+        // What is no time at all counts as none.
+        r#"cellgate_request_duration_seconds_bucket{placement="a",le="0.0005"} 3"#,
+        r#"cellgate_request_duration_seconds_bucket{placement="a",le="0.001"} 4"#,
+        r#"cellgate_request_duration_seconds_bucket{placement="a",le="0.25"} 4"#,
+        r#"cellgate_request_duration_seconds_bucket{placement="a",le="0.5"} 5"#,
+        r#"cellgate_request_duration_seconds_bucket{placement="a",le="60"} 5"#,
+        r#"cellgate_request_duration_seconds_bucket{placement="a",le="+Inf"} 6"#,
+        r#"cellgate_request_duration_seconds_sum{placement="a"} 61.3011"#,
+        r#"cellgate_request_duration_seconds_count{placement="a"} 6"#,
+    ] {
+        assert!(has(line), "{line} in {shown:#?}");
+    }
+}
+
+#[test]
+fn connections_are_counted_by_how_they_went() {
+    let metrics = Metrics::new();
+    let placement = metrics.placement("a");
+    placement.upstream_connect_ok(true);
+    placement.upstream_connect_ok(true);
+    placement.upstream_connect_ok(false);
+    for kind in ["refused", "timeout", "tls", "dns", "other", "solar flare"] {
+        placement.upstream_connect_failed(kind);
+    }
+    assert_eq!(
+        lines(&metrics, "cellgate_upstream"),
+        [
+            r#"cellgate_upstream_connect_failures_total{kind="dns",placement="a"} 1"#,
+            r#"cellgate_upstream_connect_failures_total{kind="other",placement="a"} 2"#,
+            r#"cellgate_upstream_connect_failures_total{kind="refused",placement="a"} 1"#,
+            r#"cellgate_upstream_connect_failures_total{kind="timeout",placement="a"} 1"#,
+            r#"cellgate_upstream_connect_failures_total{kind="tls",placement="a"} 1"#,
+            r#"cellgate_upstream_connections_total{placement="a",reused="false"} 1"#,
+            r#"cellgate_upstream_connections_total{placement="a",reused="true"} 2"#,
+        ]
+    );
+}
+
+#[test]
+fn forgotten_placements_are_shown_no_more() {
+    let metrics = Metrics::new();
+    let (kept, gone) = (metrics.placement("kept"), metrics.placement("gone"));
+    kept.request_done(RouteReason::Tier, 200, 0.1);
+    metrics.forget_placements_except(&|name| name == "kept");
+    // Held by a request that is not over yet.
+    gone.request_done(RouteReason::Tier, 200, 0.1);
+    let text = metrics.encode();
+    assert!(!text.contains("gone") && text.contains("kept"));
+    metrics
+        .placement("kept")
+        .request_done(RouteReason::Tier, 200, 0.1);
+    let series = r#"cellgate_requests_total{placement="kept",reason="tier",status="2xx"}"#;
+    assert_eq!(lines(&metrics, series), [format!("{series} 2")]);
+}
+
+#[test]
+fn refusals_are_counted_by_status() {
+    let metrics = Metrics::new();
+    for status in [400, 400, 431, 599] {
+        metrics.request_refused(status);
+    }
+    for (status, count) in [("400", 2), ("431", 1), ("503", 0), ("other", 1)] {
+        let series = format!("cellgate_requests_refused_total{{status=\"{status}\"}}");
+        assert_eq!(lines(&metrics, &series), [format!("{series} {count}")]);
+    }
+}
+
+#[test]
+fn names_need_no_escaping_to_be_safe() {
+    let metrics = Metrics::new();
+    metrics.placement("a\"b\\c\nd").upstream_connect_ok(true);
+    metrics.dns_failed("x\"y");
+    let text = metrics.encode();
+    assert!(text.contains(r#"placement="a\"b\\c\nd""#), "{text}");
+    assert!(text.contains(r#"host="x\"y""#), "{text}");
+}
+
+/// The page that lists the metrics is complete, and lists no others.
+#[test]
+fn every_metric_is_documented() {
+    let metrics = Metrics::new();
+    metrics
+        .placement("a")
+        .request_done(RouteReason::Tier, 200, 0.1);
+    metrics.dns_failed("a");
+    metrics.set_cells("resolved", 1);
+    let text = metrics.encode();
+    let page = include_str!("../../../docs/metrics.md");
+    let mut shown: Vec<&str> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next())
+        .collect();
+    let mut listed: Vec<&str> = page
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `")?.split(['`', '{']).next())
+        .collect();
+    // Where a limit is not set, there is none to show.
+    shown.retain(|name| *name != "process_max_fds");
+    listed.retain(|name| *name != "process_max_fds");
+    shown.sort_unstable();
+    listed.sort_unstable();
+    assert_eq!(shown, listed);
+}
