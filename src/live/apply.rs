@@ -1,0 +1,295 @@
+//! The one pointer that requests read, and the one writer that moves it.
+//!
+//! A change is all or nothing: a document is compiled and bound to its cells
+//! whole, and then the pointer moves. Whatever else arrives leaves the last
+//! known good generation where it is.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::SystemTime;
+
+use arc_swap::ArcSwapOption;
+use tokio::sync::watch;
+
+use super::cell::Cell;
+use super::generation::{Generation, Head, Sha256, Source};
+use super::status::{ConfigStatus, LastError, LiveExplanation};
+use crate::routing::{self, Endpoint, Problem};
+use crate::telemetry::metrics::{Metrics, Reload};
+
+/// How many of a document's problems one log line spells out.
+const LOGGED_PROBLEMS: usize = 10;
+
+/// The running edge's state.
+pub struct Live {
+    /// What requests read. Written only by [`Live::apply`].
+    current: ArcSwapOption<Generation>,
+    /// Held while a document is applied, so that changes come one after the
+    /// other. No request ever takes it.
+    pub(super) writer: Mutex<Writer>,
+    /// Held for a moment when the outcome of a change is written or shown, so
+    /// that nobody is shown half of it. No request ever takes it.
+    failure: Mutex<Option<Failure>>,
+    /// The number of the current generation; 0 before the first.
+    number: watch::Sender<u64>,
+    hosts: HashMap<String, IpAddr>,
+    pub(super) metrics: Arc<Metrics>,
+}
+
+/// What is fixed for the life of the process.
+#[derive(Clone, Debug, Default)]
+pub struct LiveOptions {
+    /// Addresses of hosts that are not to be looked up.
+    pub hosts: HashMap<String, IpAddr>,
+}
+
+/// What only the writer needs.
+#[derive(Default)]
+pub(super) struct Writer {
+    /// Every cell that a living generation names.
+    pub(super) cells: HashMap<Endpoint, Weak<Cell>>,
+    /// Generations that were replaced and that requests may still hold. They
+    /// are kept here so that the last request to let go does not pay for
+    /// freeing a table of a million keys; see `retire.rs`.
+    pub(super) retired: Vec<Arc<Generation>>,
+    /// The number of the newest generation.
+    newest: u64,
+}
+
+/// Why the newest document is not being served.
+struct Failure {
+    shown: LastError,
+    cause: Cause,
+}
+
+/// What a failure is told apart by from the one before it.
+#[derive(PartialEq)]
+enum Cause {
+    Document(Sha256),
+    Source,
+}
+
+/// What became of a document.
+#[derive(Debug)]
+pub enum Applied {
+    /// It is being served, as this generation.
+    Changed(Arc<Generation>),
+    /// It was being served already.
+    Unchanged,
+    /// It is invalid, and nothing has changed. Never empty.
+    Refused(Vec<Problem>),
+}
+
+impl Live {
+    /// A state without a table yet.
+    pub fn new(options: LiveOptions, metrics: Arc<Metrics>) -> Arc<Self> {
+        let hosts = options
+            .hosts
+            .into_iter()
+            // As endpoints have them.
+            .map(|(host, address)| (host.to_ascii_lowercase(), address))
+            .collect();
+        Arc::new(Self {
+            current: ArcSwapOption::empty(),
+            writer: Mutex::default(),
+            failure: Mutex::new(None),
+            number: watch::Sender::new(0),
+            hosts,
+            metrics,
+        })
+    }
+
+    /// The generation that a request starting now is served on. The request
+    /// keeps it to its end.
+    pub fn current(&self) -> Option<Arc<Generation>> {
+        self.current.load_full()
+    }
+
+    /// The number of the current generation, for whoever has something to do
+    /// when it changes; 0 before the first.
+    pub fn watch(&self) -> watch::Receiver<u64> {
+        self.number.subscribe()
+    }
+
+    /// What is being served and how the last attempt to change it went.
+    pub fn status(&self) -> ConfigStatus {
+        let failure = lock(&self.failure);
+        let last_error = failure.as_ref().map(|failure| failure.shown.clone());
+        ConfigStatus::new(self.current().as_deref(), last_error)
+    }
+
+    /// Where `key` goes now; none before the first generation.
+    pub fn explain(&self, key: &str) -> Option<LiveExplanation> {
+        self.current()
+            .map(|generation| LiveExplanation::new(&generation, key))
+    }
+
+    /// Makes `document` the routing table of all requests that start from now
+    /// on, or changes nothing. This is the only way that a table changes.
+    ///
+    /// Costs as much as compiling the document does: on a runtime, call it from
+    /// `spawn_blocking`.
+    pub fn apply(&self, document: &[u8], source: Source, now: SystemTime) -> Applied {
+        let mut writer = lock(&self.writer);
+        let sha256 = Sha256::of(document);
+        let current = self.current();
+        if current
+            .as_ref()
+            .is_some_and(|current| current.sha256 == sha256)
+        {
+            self.recovered(source);
+            return Applied::Unchanged;
+        }
+        let head = Head {
+            number: writer.newest + 1,
+            sha256,
+            source,
+            applied_at: now,
+        };
+        let generation = routing::compile(document).and_then(|table| {
+            Generation::new(
+                head,
+                table,
+                |endpoint| self.cell(&mut writer.cells, endpoint),
+                &self.metrics,
+            )
+        });
+        let generation = match generation {
+            Ok(generation) => Arc::new(generation),
+            Err(problems) => {
+                self.refused(Cause::Document(sha256), &problems, now);
+                self.metrics.reloaded(Reload::Refused);
+                self.sweep(&mut writer);
+                return Applied::Refused(problems);
+            }
+        };
+
+        writer.newest = generation.number;
+        {
+            // Whoever sees the new generation does not see the old error.
+            let mut failure = lock(&self.failure);
+            self.current.store(Some(Arc::clone(&generation)));
+            *failure = None;
+        }
+        self.metrics.reloaded(Reload::Ok);
+        self.metrics.generation_applied(
+            generation.number,
+            generation.table.key_count(),
+            generation.table.placements().len(),
+            now,
+        );
+        self.number.send_replace(generation.number);
+        log_applied(&generation, current.as_deref());
+        writer.retired.extend(current);
+        self.sweep(&mut writer);
+        Applied::Changed(generation)
+    }
+
+    /// Records that there is no document to be had, in words for the operator.
+    /// Logged when it is news.
+    pub fn source_failed(&self, problems: Vec<Problem>, now: SystemTime) {
+        if self.refused(Cause::Source, &problems, now) {
+            self.metrics.reloaded(Reload::Unreadable);
+        }
+    }
+
+    /// The cell for `endpoint`: the one that earlier generations have, if any
+    /// of them still lives.
+    fn cell(&self, cells: &mut HashMap<Endpoint, Weak<Cell>>, endpoint: &Endpoint) -> Arc<Cell> {
+        if let Some(cell) = cells.get(endpoint).and_then(Weak::upgrade) {
+            return cell;
+        }
+        let known = self.hosts.get(&endpoint.host).copied();
+        let cell = Arc::new(Cell::new(endpoint.clone(), known));
+        cells.insert(endpoint.clone(), Arc::downgrade(&cell));
+        cell
+    }
+
+    /// The newest document is the one being served.
+    fn recovered(&self, source: Source) {
+        self.metrics.reloaded(Reload::Unchanged);
+        if lock(&self.failure).take().is_some() {
+            log::info!(
+                target: "cellgate::live",
+                source = source.as_str();
+                "config is good again: it is what is being served"
+            );
+        }
+    }
+
+    /// Shows and, if it is news, logs why nothing has changed. Says whether it
+    /// was news.
+    fn refused(&self, cause: Cause, problems: &[Problem], now: SystemTime) -> bool {
+        let shown = LastError::new(now, problems);
+        let mut failure = lock(&self.failure);
+        let known = failure.as_ref().is_some_and(|last| {
+            last.cause == cause
+                && last.shown.problems == shown.problems
+                && last.shown.omitted == shown.omitted
+        });
+        if known {
+            return false;
+        }
+        *failure = Some(Failure { shown, cause });
+        drop(failure);
+        // Without a table there is nothing to reload: this is the start, where
+        // whoever asked gets the problems and ends the process with them.
+        if let Some(current) = self.current() {
+            log::error!(
+                target: "cellgate::live",
+                serving_version = current.table.version(),
+                serving_generation = current.number;
+                "Config reload failed: {}",
+                Listed(problems)
+            );
+        }
+        true
+    }
+}
+
+/// `2 problems: …; …`, the first few of them.
+struct Listed<'a>(&'a [Problem]);
+
+impl std::fmt::Display for Listed<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let count = self.0.len();
+        write!(f, "{count} problem{}: ", if count == 1 { "" } else { "s" })?;
+        for (index, problem) in self.0.iter().take(LOGGED_PROBLEMS).enumerate() {
+            let separator = if index == 0 { "" } else { "; " };
+            write!(f, "{separator}{problem}")?;
+        }
+        match count.saturating_sub(LOGGED_PROBLEMS) {
+            0 => Ok(()),
+            more => write!(f, "; and {more} more"),
+        }
+    }
+}
+
+fn log_applied(new: &Generation, old: Option<&Generation>) {
+    let (message, changes) = match old {
+        Some(old) => (
+            "config reloaded",
+            Some(routing::diff(&old.table, &new.table)),
+        ),
+        None => ("config loaded", None),
+    };
+    let changes = changes.map_or_else(|| "all new".to_owned(), |diff| diff.to_string());
+    log::info!(
+        target: "cellgate::live",
+        version = new.table.version(),
+        generation = new.number,
+        sha256:% = new.sha256,
+        keys = new.table.key_count(),
+        placements = new.table.placements().len(),
+        source = new.source.as_str(),
+        changes = changes.as_str();
+        "{message}"
+    );
+}
+
+/// A panic while a lock was held leaves nothing half done that matters: the
+/// pointer moves in one step, and everything else is replaced as a whole.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

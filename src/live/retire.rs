@@ -1,0 +1,79 @@
+//! Where replaced generations go to be freed.
+//!
+//! Freeing a table of a million keys takes long enough to be felt by every
+//! request on the same thread. So the request that happens to be the last one
+//! on a generation must not be the one to free it: the writer keeps each
+//! replaced generation until nobody else has it, and frees it where nobody
+//! waits. What was kept for it alone (cells, series of metrics) goes with it.
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use pingora_core::server::ShutdownWatch;
+
+use super::apply::{Live, Writer, lock};
+
+/// How often retired generations are looked at, while there are any.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+impl Live {
+    /// Frees the retired generations that nobody holds any more. Says how many
+    /// are still held. Waits for a change that is being applied.
+    pub fn free_retired(&self) -> usize {
+        let mut writer = lock(&self.writer);
+        self.sweep(&mut writer);
+        writer.retired.len()
+    }
+
+    pub(super) fn sweep(&self, writer: &mut Writer) {
+        let before = writer.retired.len();
+        // Nobody can come by a new reference to a replaced generation but from
+        // one of these, so a count of one does not grow again.
+        writer
+            .retired
+            .retain(|generation| Arc::strong_count(generation) > 1);
+        let alive = writer.retired.len() + usize::from(self.current().is_some());
+        self.metrics
+            .generations_alive
+            .set(i64::try_from(alive).unwrap_or(i64::MAX));
+        if writer.retired.len() == before && before > 0 {
+            return;
+        }
+        writer.cells.retain(|_, cell| Weak::strong_count(cell) > 0);
+        let current = self.current();
+        let mut names = std::collections::HashSet::new();
+        for generation in writer.retired.iter().chain(current.iter()) {
+            names.extend(
+                generation
+                    .table
+                    .placements()
+                    .iter()
+                    .map(|placement| placement.name.as_str()),
+            );
+        }
+        self.metrics
+            .forget_placements_except(&|name| names.contains(name));
+    }
+}
+
+/// Frees what is replaced, until the process shuts down.
+pub(super) async fn run(live: Arc<Live>, mut shutdown: ShutdownWatch) {
+    let mut generations = live.watch();
+    loop {
+        tokio::select! {
+            _ = shutdown.changed() => return,
+            changed = generations.changed() => if changed.is_err() { return },
+        }
+        loop {
+            tokio::select! {
+                _ = shutdown.changed() => return,
+                () = tokio::time::sleep(INTERVAL) => {}
+            }
+            let live = Arc::clone(&live);
+            let held = tokio::task::spawn_blocking(move || live.free_retired()).await;
+            if matches!(held, Ok(0)) {
+                break;
+            }
+        }
+    }
+}

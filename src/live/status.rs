@@ -1,0 +1,132 @@
+//! What an operator is shown of the live state.
+
+use std::net::SocketAddr;
+use std::time::SystemTime;
+
+use serde::{Serialize, Serializer};
+
+use super::cell::Resolution;
+use super::generation::{Generation, Sha256, Source};
+use crate::routing::{Endpoint, Problem, RouteReason};
+use crate::telemetry::time::rfc3339;
+
+/// How many problems are kept for [`LastError`].
+const MAX_PROBLEMS: usize = 100;
+
+/// What is being served and how the last attempt to change it went. As JSON,
+/// the body of `GET /debug/config`; the order of the fields is part of that.
+#[derive(Clone, Debug, Serialize)]
+pub struct ConfigStatus {
+    /// Like all fields but the last, none before the first generation.
+    pub version: Option<String>,
+    #[serde(serialize_with = "optional_time")]
+    pub last_reload_at: Option<SystemTime>,
+    pub source: Option<Source>,
+    pub generation: Option<u64>,
+    pub sha256: Option<Sha256>,
+    pub keys: Option<usize>,
+    pub placements: Option<usize>,
+    /// Why the newest document is not the one being served.
+    pub last_error: Option<LastError>,
+}
+
+/// A document that was refused, or a source that could not be read.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct LastError {
+    #[serde(serialize_with = "time")]
+    pub at: SystemTime,
+    /// The first hundred of them.
+    pub problems: Vec<Problem>,
+    /// How many more there were.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub omitted: usize,
+}
+
+/// Where a key goes now. As JSON, the body of `GET /debug/route`.
+#[derive(Clone, Debug, Serialize)]
+pub struct LiveExplanation {
+    pub key: String,
+    pub placement: String,
+    pub reason: RouteReason,
+    /// The endpoint's URL.
+    #[serde(serialize_with = "display")]
+    pub endpoint: Endpoint,
+    /// What the endpoint's host resolves to at the moment.
+    pub addresses: Vec<SocketAddr>,
+    pub generation: u64,
+    pub version: String,
+    /// The reason in words that name what it rests on.
+    pub why: String,
+    /// Whether `addresses` are known, still awaited, or not to be had.
+    pub resolution: Resolution,
+    /// Why the last lookup of the host failed, if it did.
+    pub resolution_error: Option<String>,
+}
+
+impl ConfigStatus {
+    pub(super) fn new(generation: Option<&Generation>, last_error: Option<LastError>) -> Self {
+        Self {
+            version: generation.map(|generation| generation.table.version().to_owned()),
+            last_reload_at: generation.map(|generation| generation.applied_at),
+            source: generation.map(|generation| generation.source),
+            generation: generation.map(|generation| generation.number),
+            sha256: generation.map(|generation| generation.sha256),
+            keys: generation.map(|generation| generation.table.key_count()),
+            placements: generation.map(|generation| generation.table.placements().len()),
+            last_error,
+        }
+    }
+}
+
+impl LastError {
+    pub(super) fn new(at: SystemTime, problems: &[Problem]) -> Self {
+        let shown = problems.get(..MAX_PROBLEMS).unwrap_or(problems);
+        Self {
+            at,
+            problems: shown.to_vec(),
+            omitted: problems.len() - shown.len(),
+        }
+    }
+}
+
+impl LiveExplanation {
+    pub(super) fn new(generation: &Generation, key: &str) -> Self {
+        let explanation = generation.table.explain(key);
+        let (placement, _) = generation.route(key.as_bytes());
+        let addresses = placement.cell.addresses();
+        Self {
+            key: explanation.key,
+            placement: explanation.placement,
+            reason: explanation.reason,
+            endpoint: explanation.endpoint,
+            addresses: addresses.sockets.clone(),
+            generation: generation.number,
+            version: explanation.version,
+            why: explanation.why,
+            resolution: addresses.state,
+            resolution_error: addresses.error.clone(),
+        }
+    }
+}
+
+fn time<S: Serializer>(time: &SystemTime, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&rfc3339(*time))
+}
+
+fn optional_time<S: Serializer>(
+    time: &Option<SystemTime>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    time.map(rfc3339).serialize(serializer)
+}
+
+fn display<S: Serializer>(
+    value: &impl std::fmt::Display,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(value)
+}
+
+fn is_zero(count: &usize) -> bool {
+    *count == 0
+}
