@@ -6,4 +6,5 @@
 pub mod live;
 pub mod routing;
 pub mod settings;
+pub mod source;
 pub mod telemetry;

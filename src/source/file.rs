@@ -1,0 +1,404 @@
+//! The routing file: looked at again and again, and at once when there is
+//! reason to, and handed on when it holds still.
+//!
+//! A look goes through four steps, each of which may end it:
+//!
+//! 1. the file's stamp is the one that was dealt with last: nothing new;
+//! 2. the file is read, and its SHA-256 is the one that was dealt with last;
+//! 3. the file is read again a moment later, until two readings are the same
+//!    (it *settles*), so that a file in the middle of a write is left alone;
+//! 4. [`Live::apply`] gets the content and judges it.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use async_trait::async_trait;
+use pingora_core::server::ShutdownWatch;
+use pingora_core::services::background::BackgroundService;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::Notify;
+use tokio::task::spawn_blocking;
+use tokio::time::{Instant, sleep};
+
+use super::notice::Notice;
+use super::read::{ReadError, Snapshot, Stamp, read};
+use crate::live::{Applied, Live, Sha256, Source};
+use crate::routing::Problem;
+
+/// The pause between two readings that have to be the same.
+const SETTLE: Duration = Duration::from_millis(50);
+
+/// The pause after word of a change: it seldom comes alone.
+const DEBOUNCE: Duration = Duration::from_millis(2);
+
+/// A file of more bytes than this is not read while its stamp is changing.
+const LARGE: u64 = 1 << 20;
+
+/// How long a file may go on changing in one look.
+const SETTLE_LIMIT: Duration = Duration::from_secs(10);
+
+/// How long a file must hold still that ends as if something were missing, or
+/// that somebody still has open who has written to it: slow writers pause for
+/// longer than [`SETTLE`].
+const UNFINISHED: Duration = Duration::from_secs(2);
+
+/// How long a file may be unreadable before that is a problem: between a
+/// deletion and the new file is no file.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// How soon an unreadable file is looked at again during [`GRACE`].
+const RETRY: Duration = Duration::from_millis(100);
+
+/// Every so many polls, the file is read although its stamp is the same: file
+/// systems exist whose clocks are too coarse to tell.
+const THOROUGH_EVERY: u32 = 12;
+
+/// The background service that watches the routing file.
+pub struct FileSource {
+    path: PathBuf,
+    poll_interval: Duration,
+    max_bytes: u64,
+    live: Arc<Live>,
+    notification: bool,
+    asked: Arc<Notify>,
+}
+
+/// Why the file is looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reason {
+    Poll,
+    /// The operating system says that it may have changed.
+    Notice,
+    /// Somebody asked for it and wants an answer in the log.
+    Asked,
+}
+
+/// What is remembered from one look to the next.
+struct Memory {
+    /// Of the content that was dealt with last.
+    stamp: Option<Stamp>,
+    sha256: Option<Sha256>,
+    /// Looks since the file was read last.
+    glances: u32,
+    /// Since when it cannot be read.
+    unreadable: Option<Instant>,
+}
+
+impl FileSource {
+    /// Watches `path`; a file of more than `max_bytes` is refused.
+    pub fn new(
+        path: impl Into<PathBuf>,
+        poll_interval: Duration,
+        max_bytes: u64,
+        live: Arc<Live>,
+    ) -> Self {
+        let path = path.into();
+        Self {
+            // The process may change its directory when it becomes a daemon.
+            path: std::path::absolute(&path).unwrap_or(path),
+            poll_interval: poll_interval.max(Duration::from_millis(1)),
+            max_bytes,
+            live,
+            notification: true,
+            asked: Arc::default(),
+        }
+    }
+
+    /// Finds changes by polling alone.
+    pub fn without_notification(mut self) -> Self {
+        self.notification = false;
+        self
+    }
+
+    /// Notify it to have the file looked at now, as SIGHUP does.
+    pub fn reload_request(&self) -> Arc<Notify> {
+        Arc::clone(&self.asked)
+    }
+
+    async fn run(&self, mut shutdown: ShutdownWatch) {
+        let mut hangup = Hangup::new();
+        let (mut notice, mut memory) = (
+            if self.notification {
+                Notice::new()
+            } else {
+                Notice::off()
+            },
+            Memory {
+                stamp: None,
+                sha256: self.live.current().map(|current| current.sha256),
+                glances: 0,
+                unreadable: None,
+            },
+        );
+        // Something may have happened since the file was loaded at start.
+        let mut reason = Reason::Poll;
+        loop {
+            notice.arm(&self.path);
+            let pause = tokio::select! {
+                _ = shutdown.changed() => return,
+                pause = self.look(&mut memory, &notice, reason) => pause,
+            };
+            reason = tokio::select! {
+                _ = shutdown.changed() => return,
+                () = sleep(pause) => Reason::Poll,
+                () = notice.changed() => Reason::Notice,
+                () = self.asked.notified() => Reason::Asked,
+                () = hangup.received() => Reason::Asked,
+            };
+        }
+    }
+
+    /// Looks once. Says when to look again, if nothing happens before.
+    async fn look(&self, memory: &mut Memory, notice: &Notice, reason: Reason) -> Duration {
+        if reason == Reason::Asked {
+            log::info!(
+                target: "cellgate::source",
+                "asked to reload, reading {}",
+                self.path.display()
+            );
+        }
+        match self.news(memory, notice, reason).await {
+            Ok(None) => {
+                memory.unreadable = None;
+                self.poll_interval
+            }
+            Ok(Some(snapshot)) => {
+                memory.unreadable = None;
+                memory.stamp = Some(snapshot.stamp);
+                memory.sha256 = Some(snapshot.sha256);
+                self.apply(snapshot, reason).await;
+                self.poll_interval
+            }
+            Err(error) => {
+                memory.stamp = None;
+                let since = *memory.unreadable.get_or_insert_with(Instant::now);
+                if since.elapsed() < GRACE {
+                    return RETRY.min(self.poll_interval);
+                }
+                // Again at every look; it is news only once.
+                self.live
+                    .source_failed(vec![error.problem(&self.path)], SystemTime::now());
+                self.poll_interval
+            }
+        }
+    }
+
+    /// Steps 1 to 3: a settled content that has not been dealt with.
+    async fn news(
+        &self,
+        memory: &mut Memory,
+        notice: &Notice,
+        reason: Reason,
+    ) -> Result<Option<Snapshot>, ReadError> {
+        let reported = memory
+            .unreadable
+            .is_some_and(|since| since.elapsed() >= GRACE);
+        memory.glances += 1;
+        let thorough = reason != Reason::Poll || memory.glances >= THOROUGH_EVERY;
+        let stamp = self.stamp().await?;
+        if memory.stamp == Some(stamp) && !thorough {
+            return Ok(None);
+        }
+        memory.glances = 0;
+        let first = match self.read().await {
+            Err(ReadError::Moving) => return self.settle(None, notice).await.map(Some),
+            first => first?,
+        };
+        // When its absence was reported, its return has to be as well.
+        let known = memory.sha256 == Some(first.sha256) && !reported;
+        if known && reason != Reason::Asked {
+            memory.stamp = Some(first.stamp);
+            return Ok(None);
+        }
+        if known {
+            return Ok(Some(first));
+        }
+        self.settle(Some(first), notice).await.map(Some)
+    }
+
+    /// Reads until two readings in a row are the same.
+    async fn settle(
+        &self,
+        first: Option<Snapshot>,
+        notice: &Notice,
+    ) -> Result<Snapshot, ReadError> {
+        let start = Instant::now();
+        let mut steady_since = start;
+        let mut pause = SETTLE;
+        // Not the content: only one is held at a time.
+        let mut last = first.map(|first| (first.stamp, first.sha256));
+        let mut seen = last.map(|(stamp, _)| stamp);
+        while start.elapsed() < SETTLE_LIMIT {
+            tokio::select! {
+                () = sleep(pause) => {}
+                // In step with whoever writes: a file that is replaced ten
+                // times a second holds still just long enough.
+                () = notice.changed() => sleep(DEBOUNCE).await,
+            }
+            let stamp = self.stamp().await?;
+            let moved = seen.replace(stamp) != Some(stamp);
+            if moved && stamp.size() > LARGE {
+                pause = SETTLE;
+                continue;
+            }
+            let next = match self.read().await {
+                Err(ReadError::Moving) => continue,
+                next => next?,
+            };
+            if last.replace((next.stamp, next.sha256)) != Some((next.stamp, next.sha256)) {
+                steady_since = Instant::now();
+                pause = SETTLE;
+                continue;
+            }
+            let steady = steady_since.elapsed();
+            let doubtful = notice.writing() || looks_unfinished(&next.content);
+            if steady >= if doubtful { UNFINISHED } else { SETTLE } {
+                return Ok(next);
+            }
+            if stamp.size() > LARGE {
+                pause = (pause * 2).min(UNFINISHED / 4);
+            }
+        }
+        Err(ReadError::Moving)
+    }
+
+    async fn apply(&self, snapshot: Snapshot, reason: Reason) {
+        let live = Arc::clone(&self.live);
+        let applied =
+            spawn_blocking(move || live.apply(&snapshot.content, Source::File, SystemTime::now()))
+                .await;
+        match applied {
+            Ok(Applied::Unchanged) if reason == Reason::Asked => log::info!(
+                target: "cellgate::source",
+                "{} is what is being served already",
+                self.path.display()
+            ),
+            // `apply` has logged it.
+            Ok(_) => {}
+            Err(error) => log::error!(
+                target: "cellgate::source",
+                "applying {} broke off, nothing has changed: {error}",
+                self.path.display()
+            ),
+        }
+    }
+
+    async fn stamp(&self) -> Result<Stamp, ReadError> {
+        let path = self.path.clone();
+        spawn_blocking(move || Stamp::of(&path))
+            .await
+            .map_err(broken)?
+            .map_err(ReadError::from)
+    }
+
+    async fn read(&self) -> Result<Snapshot, ReadError> {
+        let (path, max_bytes) = (self.path.clone(), self.max_bytes);
+        spawn_blocking(move || read(&path, max_bytes))
+            .await
+            .map_err(broken)?
+    }
+}
+
+#[async_trait]
+impl BackgroundService for FileSource {
+    async fn start(&self, shutdown: ShutdownWatch) {
+        self.run(shutdown).await;
+    }
+}
+
+/// Loads the file for the first time, before there is a runtime.
+///
+/// # Errors
+///
+/// The file cannot be read, is not valid, or is being written all the time.
+/// Nothing of it was logged.
+pub fn load_initial(path: &Path, max_bytes: u64, live: &Live) -> Result<(), Vec<Problem>> {
+    let start = std::time::Instant::now();
+    let content = loop {
+        match read(path, max_bytes) {
+            Ok(snapshot) => break snapshot.content,
+            Err(ReadError::Moving) if start.elapsed() < UNFINISHED => std::thread::sleep(SETTLE),
+            Err(error) => return Err(vec![error.problem(path)]),
+        }
+    };
+    match live.apply(&content, Source::File, SystemTime::now()) {
+        Applied::Changed(_) | Applied::Unchanged => Ok(()),
+        Applied::Refused(problems) => Err(problems),
+    }
+}
+
+/// Whether the end of a document is missing: a routing document is one JSON
+/// object, which this cannot be without its last brace. (The converse does not hold.)
+fn looks_unfinished(content: &[u8]) -> bool {
+    content.trim_ascii_end().last() != Some(&b'}')
+}
+
+fn broken(error: tokio::task::JoinError) -> ReadError {
+    ReadError::Unreadable(format!("reading broke off: {error}"))
+}
+
+/// SIGHUP, if it can be had.
+struct Hangup(Option<Signal>);
+
+impl Hangup {
+    fn new() -> Self {
+        match signal(SignalKind::hangup()) {
+            Ok(signal) => Self(Some(signal)),
+            Err(error) => {
+                log::warn!(target: "cellgate::source", "no reload by SIGHUP: {error}");
+                Self(None)
+            }
+        }
+    }
+
+    async fn received(&mut self) {
+        let received = match &mut self.0 {
+            Some(signal) => signal.recv().await,
+            None => None,
+        };
+        if received.is_none() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::live::LiveOptions;
+    use crate::telemetry::metrics::Metrics;
+
+    #[test]
+    fn the_end_tells_the_unfinished() {
+        for unfinished in ["", " \n", "{", "{\"a\": 1", "{\"a\": {},", "\0"] {
+            assert!(looks_unfinished(unfinished.as_bytes()), "{unfinished:?}");
+        }
+        for finished in ["{}", "{\"a\": {}}", "{}\n", "{} \r\n\t"] {
+            assert!(!looks_unfinished(finished.as_bytes()), "{finished:?}");
+        }
+    }
+
+    /// A change that the stamp does not show is found all the same.
+    #[tokio::test]
+    async fn every_so_often_a_poll_reads_the_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("routing.json");
+        std::fs::write(&path, "{}").unwrap();
+        let live = Live::new(LiveOptions::default(), Arc::new(Metrics::new()));
+        let source = FileSource::new(&path, GRACE, 100, live);
+        let mut memory = Memory {
+            stamp: Some(Stamp::of(&path).unwrap()),
+            sha256: Some(Sha256::of(b"what was there before")),
+            glances: 0,
+            unreadable: None,
+        };
+        let notice = Notice::off();
+        for _ in 1..THOROUGH_EVERY {
+            let news = source.news(&mut memory, &notice, Reason::Poll).await;
+            assert!(news.unwrap().is_none());
+        }
+        let news = source.news(&mut memory, &notice, Reason::Poll).await;
+        assert_eq!(news.unwrap().expect("it was read").content, b"{}");
+    }
+}

@@ -1,0 +1,14 @@
+//! Where routing documents come from.
+//!
+//! Each source is a background service that hands bytes to
+//! [`Live::apply`](crate::live::Live::apply) and knows nothing of what becomes
+//! of them. Only `cli` imports this folder; it imports `live`.
+
+mod file;
+mod notice;
+mod read;
+
+#[cfg(test)]
+mod tests;
+
+pub use file::{FileSource, load_initial};
