@@ -5,6 +5,7 @@
 
 pub mod lifecycle;
 pub mod live;
+pub mod net;
 pub mod routing;
 pub mod settings;
 pub mod source;

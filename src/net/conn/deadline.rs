@@ -1,0 +1,123 @@
+//! How long a connection waits for what.
+
+use std::future::Future;
+use std::io;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::{ClientConn, EXPECTING, RESPONDING, Stage};
+
+/// How long a connection without a request is kept once draining began, so that
+/// a client about to use it gets an answer with `Connection: close`, not a reset.
+const DRAIN_GRACE: Duration = Duration::from_secs(1);
+
+/// Deadlines and bounds of every client connection.
+#[derive(Clone, Debug)]
+pub struct ConnConfig {
+    /// From the first byte of a request (or the accept) to the end of its head.
+    pub client_header: Duration,
+    /// From one request to the first byte of the next.
+    pub client_idle: Duration,
+    /// Longest time without a byte in either direction.
+    pub stream_idle: Duration,
+    /// From the request sent whole to the head of the response, for one attempt.
+    pub response_header: Duration,
+    /// The same for all attempts together.
+    pub request: Duration,
+    /// Largest request head, in bytes.
+    pub header_bytes: usize,
+}
+
+/// Which deadline ended a request.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Expiry {
+    /// The client stopped sending its body.
+    RequestBody,
+    /// The cell did not answer this attempt.
+    ResponseHeader,
+    /// The cell did not answer any attempt.
+    Request,
+    /// No byte either way after the response had begun.
+    Stream,
+}
+
+impl ClientConn {
+    /// The deadline of the moment while a head is awaited or incomplete.
+    pub(super) fn head_deadline(&mut self, cx: &mut Context<'_>) -> Instant {
+        let deadline = match self.head_began {
+            Some(began) => began + self.config.client_header,
+            None => self.active + self.config.client_idle,
+        };
+        let Some(slot) = self.slot.as_ref().filter(|_| self.start == self.end) else {
+            return deadline;
+        };
+        if self.drain.is_none() {
+            let mut drain = Box::pin(slot.lifecycle().drain_begins());
+            // Ready: it began a moment ago, which is looked at next anyway.
+            let _ = drain.as_mut().poll(cx);
+            self.drain = Some(drain);
+        }
+        match slot.lifecycle().draining_since() {
+            Some(since) => deadline.min(self.active.max(since) + DRAIN_GRACE),
+            None => deadline,
+        }
+    }
+
+    /// The deadline of the moment, once the head was handed out.
+    fn deadline(&self) -> (Instant, Expiry) {
+        let config = &self.config;
+        if self.told(RESPONDING) {
+            return (self.active + config.stream_idle, Expiry::Stream);
+        }
+        let whole = matches!(self.stage, Stage::Whole);
+        if !whole && !self.told(EXPECTING) {
+            return (self.active + config.stream_idle, Expiry::RequestBody);
+        }
+        let sent = if whole { self.whole_since } else { self.active };
+        let attempt = self.accepted + Duration::from_micros(self.attempt.load(Ordering::Relaxed));
+        let response = attempt.max(sent) + config.response_header;
+        let request = sent + config.request;
+        if response <= request {
+            (response, Expiry::ResponseHeader)
+        } else {
+            (request, Expiry::Request)
+        }
+    }
+
+    /// Nothing to read: sends what waits to be sent, for the proxy does not
+    /// flush a body of known length until its end, and looks at the clock.
+    pub(super) fn poll_waiting(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !self.output.is_empty()
+            && let Poll::Ready(sent) = self.poll_drain(cx)
+        {
+            sent?;
+        }
+        let (deadline, expiry) = self.deadline();
+        if !self.timer.poll_expired(cx, deadline) {
+            return Poll::Pending;
+        }
+        self.expiry = Some(expiry);
+        Poll::Ready(Err(io::Error::new(
+            io::ErrorKind::TimedOut,
+            "deadline passed",
+        )))
+    }
+
+    /// The client does not take our bytes.
+    pub(super) fn poll_stalled(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !self
+            .timer
+            .poll_expired(cx, self.active + self.config.stream_idle)
+        {
+            return Poll::Pending;
+        }
+        self.expiry = Some(Expiry::Stream);
+        Poll::Ready(Err(io::Error::new(
+            io::ErrorKind::TimedOut,
+            "client does not read",
+        )))
+    }
+}

@@ -1,0 +1,17 @@
+//! Client connections: the accept loops, and a stream that frames HTTP/1.x
+//! strictly and keeps every deadline.
+//!
+//! The proxy library reads requests from a [`ClientConn`], which hands it one
+//! whole, checked request head at a time and never a byte beyond the request's
+//! own body. `proxy` and `admin` ask the connection what went wrong; `cli` wires
+//! the listeners. Nothing else may import this folder.
+
+mod chunked;
+mod conn;
+mod head;
+mod listener;
+mod timer;
+
+pub use conn::{ClientConn, ConnConfig, Expiry};
+pub use head::Refusal;
+pub use listener::{EdgeListener, bind, inherit};
