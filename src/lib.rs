@@ -6,6 +6,7 @@
 pub mod lifecycle;
 pub mod live;
 pub mod net;
+pub mod proxy;
 pub mod routing;
 pub mod settings;
 pub mod source;

@@ -1,0 +1,186 @@
+//! What the proxy decides by, and its decisions: where a request goes, whom it
+//! is refused, which address is tried.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::HeaderValue;
+use http::header::{EXPECT, HeaderName};
+use http::{StatusCode, Version};
+use ipnet::IpNet;
+use log::debug;
+use pingora::upstreams::peer::HttpPeer;
+use pingora_proxy::Session;
+
+use super::context::{RequestContext, Target};
+use super::failure::Failure;
+use super::peer::{PeerTimeouts, peer};
+use super::{checks, reply};
+use crate::lifecycle::Lifecycle;
+use crate::live::Live;
+use crate::net::ClientConn;
+use crate::telemetry::{AccessLog, Metrics};
+
+/// How much later than all other deadlines the one of last resort is.
+const LAST_RESORT: Duration = Duration::from_secs(1);
+
+/// How the proxy routes and for how long it waits.
+#[derive(Clone, Debug)]
+pub struct ProxyConfig {
+    /// The request header that carries the routing key.
+    pub routing_key: HeaderName,
+    /// Proxies in front of us whose `X-Forwarded-*` are believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// For connecting to a cell: its name, TCP and TLS.
+    pub connect: Duration,
+    /// For one write to a cell, of at most 64 KiB.
+    pub stream_idle: Duration,
+    /// The longest of the deadlines that end an exchange with a cell.
+    pub exchange: Duration,
+    /// For an idle connection to a cell.
+    pub upstream_idle: Duration,
+    /// Whether `/debug/config` is answered on the proxy's own listeners.
+    pub debug_config: bool,
+}
+
+/// The data plane.
+pub struct EdgeProxy {
+    pub(super) config: ProxyConfig,
+    pub(super) live: Arc<Live>,
+    pub(super) lifecycle: Arc<Lifecycle>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) access_log: AccessLog,
+}
+
+impl EdgeProxy {
+    /// A proxy that routes by whatever table `live` holds.
+    pub fn new(
+        config: ProxyConfig,
+        live: Arc<Live>,
+        lifecycle: Arc<Lifecycle>,
+        metrics: Arc<Metrics>,
+        access_log: AccessLog,
+    ) -> Self {
+        EdgeProxy {
+            config,
+            live,
+            lifecycle,
+            metrics,
+            access_log,
+        }
+    }
+
+    /// Decides where the request goes, in the generation of this moment.
+    pub(super) fn route(&self, session: &Session) -> Result<Target, Failure> {
+        let mut keys = session
+            .req_header()
+            .headers
+            .get_all(&self.config.routing_key)
+            .iter();
+        let key = keys.next().map(HeaderValue::as_bytes).unwrap_or_default();
+        if keys.next().is_some() {
+            return Err(Failure::AMBIGUOUS_KEY);
+        }
+        if key.is_empty() {
+            return Err(Failure::MISSING_KEY);
+        }
+        let generation = self.live.current().ok_or(Failure::NOT_READY)?;
+        let route = generation.table.route(key);
+        let rotation = generation.live_placement(route.placement).cell.rotation();
+        Ok(Target {
+            generation,
+            route,
+            rotation,
+        })
+    }
+
+    /// What the connection or the header says against the request.
+    pub(super) fn refused(&self, session: &Session) -> Option<Failure> {
+        let refusal = conn(session)
+            .and_then(ClientConn::refusal)
+            .map(Failure::of_refusal);
+        let options = || {
+            let headers = &session.req_header().headers;
+            let allowed = checks::connection_options_allowed(headers, &self.config.routing_key);
+            (!allowed).then_some(Failure::BAD_REQUEST)
+        };
+        refusal.or_else(options)
+    }
+
+    /// Answers a request that goes to no cell. Not an error for the proxy
+    /// library, which would close the connection: a client that forgot a header
+    /// may go on using it.
+    pub(super) async fn refuse(
+        &self,
+        session: &mut Session,
+        ctx: &mut RequestContext,
+        failure: Failure,
+    ) -> pingora::Result<bool> {
+        ctx.failure = Some(failure);
+        if let Some(conn) = conn(session)
+            && let Some(refusal) = conn.refusal()
+        {
+            let client = conn.peer();
+            debug!(request_id = ctx.request_id(), client:%; "request refused: {refusal:?}");
+            session.set_keepalive(None);
+        }
+        reply::failure(session, ctx, failure).await?;
+        Ok(true)
+    }
+
+    /// The next address of the cell, waiting for its first resolution if need be.
+    pub(super) async fn next_peer(
+        &self,
+        target: &Target,
+        attempt: usize,
+        time_left: Duration,
+    ) -> Result<HttpPeer, Failure> {
+        let cell = &target.placement().cell;
+        let connect = self.config.connect.min(time_left);
+        if connect.is_zero() {
+            return Err(Failure::REQUEST_TIMEOUT);
+        }
+        let mut address = cell.address(target.rotation, attempt);
+        if address.is_none() {
+            // Only a cell that was never looked up yet makes this wait.
+            if tokio::time::timeout(connect, cell.first_resolution())
+                .await
+                .is_err()
+            {
+                return Err(Failure::UNRESOLVED);
+            }
+            address = cell.address(target.rotation, attempt);
+        }
+        let address = address.ok_or(Failure::UNRESOLVED)?;
+        let timeouts = PeerTimeouts {
+            connect,
+            write: self.config.stream_idle,
+            read: self.config.exchange + LAST_RESORT,
+            idle: self.config.upstream_idle,
+        };
+        Ok(peer(&cell.endpoint, address, timeouts))
+    }
+}
+
+/// The connection under the session. Every session of our listeners has one.
+pub(super) fn conn(session: &Session) -> Option<&ClientConn> {
+    session.downstream_session.stream()?.as_any().downcast_ref()
+}
+
+/// What the client's version and its `Expect` mean for the exchange.
+pub(super) fn prepare_exchange(session: &mut Session) {
+    if session.req_header().version == Version::HTTP_10 {
+        // RFC 9110 §15.2: it would take a 1xx for the answer.
+        session.set_ignore_info_resp(true);
+    } else if session.req_header().headers.contains_key(EXPECT)
+        && let Some(conn) = conn(session)
+    {
+        conn.expects_continue();
+    }
+}
+
+/// Whether the answer itself has begun, and not only a 1xx before it.
+pub(super) fn answered(session: &Session) -> Option<StatusCode> {
+    let status = session.response_written()?.status;
+    (!status.is_informational() || status == StatusCode::SWITCHING_PROTOCOLS).then_some(status)
+}

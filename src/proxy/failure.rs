@@ -1,0 +1,173 @@
+//! What went wrong with a request: one stable code and status for each case.
+
+use pingora::{Error, ErrorSource, ErrorType};
+
+use crate::net::{Expiry, Refusal};
+
+/// A failed request, as the client, the logs and the metrics are told of it.
+///
+/// The codes are part of the contract with clients: they never change meaning.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Failure {
+    /// HTTP status; [`Failure::CLIENT_GONE`]'s is only logged, never sent.
+    pub status: u16,
+    /// Stable machine-readable code.
+    pub code: &'static str,
+    /// What a person is told; nothing about the inside of the system.
+    pub message: &'static str,
+}
+
+const fn failure(status: u16, code: &'static str, message: &'static str) -> Failure {
+    Failure {
+        status,
+        code,
+        message,
+    }
+}
+
+impl Failure {
+    pub const MISSING_KEY: Failure = failure(
+        400,
+        "missing_routing_key",
+        "the routing key header is missing or empty",
+    );
+    pub const AMBIGUOUS_KEY: Failure = failure(
+        400,
+        "ambiguous_routing_key",
+        "the routing key header occurs more than once",
+    );
+    pub const BAD_REQUEST: Failure = failure(400, "bad_request", "the request is not valid http");
+    pub const CONNECT: Failure = failure(
+        405,
+        "method_not_allowed",
+        "the method CONNECT is not supported",
+    );
+    pub const HEADER_TIMEOUT: Failure = failure(
+        408,
+        "request_header_timeout",
+        "the request header did not arrive in time",
+    );
+    pub const BODY_TIMEOUT: Failure = failure(
+        408,
+        "request_body_timeout",
+        "the request body stopped arriving",
+    );
+    pub const HEADER_TOO_LARGE: Failure =
+        failure(431, "header_too_large", "the request header is too large");
+    /// The status nginx made customary for a client that did not wait.
+    pub const CLIENT_GONE: Failure = failure(
+        499,
+        "client_closed_request",
+        "the client closed the connection",
+    );
+    pub const INTERNAL: Failure = failure(500, "internal_error", "internal error");
+    pub const TRANSFER_CODING: Failure = failure(
+        501,
+        "unsupported_transfer_coding",
+        "only the transfer coding chunked is known",
+    );
+    pub const UNREACHABLE: Failure =
+        failure(502, "upstream_unreachable", "the cell could not be reached");
+    pub const UNRESOLVED: Failure = failure(
+        502,
+        "upstream_unresolved",
+        "the cell's address is not known",
+    );
+    pub const UNVERIFIED: Failure = failure(
+        502,
+        "upstream_unverified",
+        "the cell's identity could not be verified",
+    );
+    pub const BAD_RESPONSE: Failure = failure(
+        502,
+        "upstream_bad_response",
+        "the cell's response was not valid or not complete",
+    );
+    pub const NOT_READY: Failure = failure(503, "not_ready", "no routing table is loaded yet");
+    pub const CONNECT_TIMEOUT: Failure = failure(
+        504,
+        "upstream_connect_timeout",
+        "connecting to the cell took too long",
+    );
+    pub const RESPONSE_TIMEOUT: Failure = failure(
+        504,
+        "upstream_response_timeout",
+        "the cell took too long to answer",
+    );
+    pub const REQUEST_TIMEOUT: Failure =
+        failure(504, "request_timeout", "the request took too long");
+    pub const STREAM_TIMEOUT: Failure =
+        failure(504, "stream_idle_timeout", "no data moved for too long");
+    pub const VERSION: Failure = failure(
+        505,
+        "http_version_not_supported",
+        "only http/1.0 and http/1.1 are supported",
+    );
+
+    /// Whether the client brought it on itself, and our operator need not know.
+    pub fn by_client(self) -> bool {
+        self.status < 500 || self == Self::TRANSFER_CODING || self == Self::VERSION
+    }
+
+    /// For a request that the connection refused.
+    pub fn of_refusal(refusal: Refusal) -> Failure {
+        match refusal {
+            Refusal::Malformed(_) => Self::BAD_REQUEST,
+            Refusal::TransferCoding => Self::TRANSFER_CODING,
+            Refusal::Version => Self::VERSION,
+            Refusal::Connect => Self::CONNECT,
+            Refusal::TooLarge => Self::HEADER_TOO_LARGE,
+            Refusal::Timeout => Self::HEADER_TIMEOUT,
+        }
+    }
+
+    /// For a deadline of the exchange that passed.
+    pub fn of_expiry(expiry: Expiry) -> Failure {
+        match expiry {
+            Expiry::RequestBody => Self::BODY_TIMEOUT,
+            Expiry::ResponseHeader => Self::RESPONSE_TIMEOUT,
+            Expiry::Request => Self::REQUEST_TIMEOUT,
+            Expiry::Stream => Self::STREAM_TIMEOUT,
+        }
+    }
+
+    /// For an attempt to connect that failed.
+    pub fn of_connect(error: &Error) -> Failure {
+        match error.etype() {
+            ErrorType::ConnectTimedout | ErrorType::TLSHandshakeTimedout => Self::CONNECT_TIMEOUT,
+            ErrorType::TLSHandshakeFailure | ErrorType::InvalidCert | ErrorType::HandshakeError => {
+                Self::UNVERIFIED
+            }
+            _ => Self::UNREACHABLE,
+        }
+    }
+
+    /// For an exchange that broke after it was connected.
+    pub fn of_exchange(error: &Error) -> Failure {
+        match (error.esource(), error.etype()) {
+            (
+                ErrorSource::Downstream,
+                ErrorType::ReadError
+                | ErrorType::WriteError
+                | ErrorType::ConnectionClosed
+                | ErrorType::ReadTimedout
+                | ErrorType::WriteTimedout,
+            ) => Self::CLIENT_GONE,
+            (ErrorSource::Downstream, _) => Self::BAD_REQUEST,
+            (ErrorSource::Upstream, ErrorType::ReadTimedout) => Self::RESPONSE_TIMEOUT,
+            (ErrorSource::Upstream, ErrorType::WriteTimedout) => Self::STREAM_TIMEOUT,
+            (ErrorSource::Upstream, _) => Self::BAD_RESPONSE,
+            (ErrorSource::Internal | ErrorSource::Unset, _) => Self::INTERNAL,
+        }
+    }
+
+    /// Label of `upstream_connect_failures`.
+    pub fn connect_kind(self) -> &'static str {
+        match self {
+            Self::CONNECT_TIMEOUT => "timeout",
+            Self::UNVERIFIED => "tls",
+            Self::UNRESOLVED => "dns",
+            _ => "refused",
+        }
+    }
+}

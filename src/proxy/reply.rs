@@ -1,0 +1,71 @@
+//! Answers that the edge gives itself.
+
+use bytes::Bytes;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
+use http::{HeaderValue, StatusCode};
+use pingora::http::ResponseHeader;
+use pingora_proxy::Session;
+
+use super::context::RequestContext;
+use super::failure::Failure;
+use super::forward::REQUEST_ID;
+use super::response;
+
+/// Answers with the failure's status and a small JSON body; the detail is for
+/// the log. Whether the connection stays open is for the caller to decide.
+pub(super) async fn failure(
+    session: &mut Session,
+    ctx: &RequestContext,
+    failure: Failure,
+) -> pingora::Result<()> {
+    // Neither the codes, the messages nor the id can contain what JSON escapes,
+    // except the id's quotes and backslashes.
+    let body = serde_json::json!({
+        "error": failure.code,
+        "message": failure.message,
+        "request_id": ctx.request_id(),
+    });
+    let status = StatusCode::from_u16(failure.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let mut header = ResponseHeader::build(status, Some(8))?;
+    header.insert_header(CACHE_CONTROL, HeaderValue::from_static("no-store"))?;
+    if status == StatusCode::SERVICE_UNAVAILABLE {
+        header.insert_header(RETRY_AFTER, HeaderValue::from_static("1"))?;
+    }
+    if status == StatusCode::METHOD_NOT_ALLOWED {
+        header.insert_header(
+            "Allow",
+            "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS, TRACE",
+        )?;
+    }
+    json(session, ctx, header, body.to_string()).await
+}
+
+/// Sends a JSON answer.
+pub(super) async fn json(
+    session: &mut Session,
+    ctx: &RequestContext,
+    mut header: ResponseHeader,
+    body: String,
+) -> pingora::Result<()> {
+    header.insert_header(CONTENT_TYPE, HeaderValue::from_static("application/json"))?;
+    header.set_content_length(body.len())?;
+    match &ctx.target {
+        Some(target) => response::add_headers(
+            &mut header,
+            &ctx.request_id,
+            &target.placement().name_header,
+            target.route.reason.as_str(),
+        )?,
+        None => header.insert_header(REQUEST_ID, ctx.request_id.clone())?,
+    }
+    let bodiless = session.req_header().method == http::Method::HEAD;
+    session
+        .write_response_header(Box::new(header), bodiless)
+        .await?;
+    if !bodiless {
+        session
+            .write_response_body(Some(Bytes::from(body)), true)
+            .await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,190 @@
+//! What changes in a cell's response on its way to the client.
+
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, HeaderName, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+};
+use http::{HeaderValue, Method, StatusCode, Version};
+use pingora::http::{RequestHeader, ResponseHeader};
+
+use super::forward::REQUEST_ID;
+
+pub(super) const ROUTED_TO: &str = "X-Routed-To";
+pub(super) const ROUTE_REASON: &str = "X-Route-Reason";
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+
+/// Removes what concerned only the connection to the cell (RFC 9110 §7.6.1).
+/// `Connection` itself is written anew for every response.
+pub(super) fn strip_hop_by_hop(response: &mut ResponseHeader) {
+    if response.status == StatusCode::SWITCHING_PROTOCOLS {
+        // Here Connection and Upgrade are the message (RFC 9110 §7.8).
+        return;
+    }
+    let one_hop = |option: &[u8]| {
+        let option = option.trim_ascii();
+        option.eq_ignore_ascii_case(b"close") || option.eq_ignore_ascii_case(b"keep-alive")
+    };
+    let mut connection = response.headers.get_all(CONNECTION).iter();
+    // Most cells only say whether they close; that names no field.
+    if !connection.all(|value| one_hop(value.as_bytes())) {
+        let named: Vec<HeaderName> = response
+            .headers
+            .get_all(CONNECTION)
+            .iter()
+            .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
+            .filter_map(|option| HeaderName::from_bytes(option.trim_ascii()).ok())
+            // A cell cannot have its framing taken away by naming it.
+            .filter(|name| *name != CONTENT_LENGTH && *name != TRANSFER_ENCODING)
+            .collect();
+        for name in &named {
+            response.remove_header(name);
+        }
+    }
+    response.remove_header(&CONNECTION);
+    for name in [&KEEP_ALIVE, &PROXY_CONNECTION, &TE, &TRAILER] {
+        response.remove_header(name);
+    }
+    // 426 has to say which protocol it asks for (RFC 9110 §15.5.22).
+    if response.status != StatusCode::UPGRADE_REQUIRED {
+        response.remove_header(&UPGRADE);
+    }
+}
+
+/// Frames the response for the client that asked. Says whether the client can
+/// tell the end of the body from the end of the connection.
+///
+/// # Errors
+/// Only if a value cannot be a header; ours was one before.
+pub(super) fn frame_for(
+    response: &mut ResponseHeader,
+    request: &RequestHeader,
+) -> pingora::Result<bool> {
+    if response.status == StatusCode::NO_CONTENT {
+        // RFC 9110 §8.6, RFC 9112 §6.1.
+        response.remove_header(&CONTENT_LENGTH);
+        response.remove_header(&TRANSFER_ENCODING);
+        return Ok(true);
+    }
+    if request.version == Version::HTTP_10 {
+        // It knows no chunks: the end of the body is the end of the connection
+        // (RFC 9112 §6.3).
+        response.remove_header(&TRANSFER_ENCODING);
+    }
+    // Equal repeats were let through; one is enough for everybody behind us.
+    let mut lengths = response.headers.get_all(CONTENT_LENGTH).iter();
+    if let Some(first) = lengths.next() {
+        let repeated = lengths.next().is_some() || first.as_bytes().contains(&b',');
+        let one = first
+            .as_bytes()
+            .split(|byte| *byte == b',')
+            .next()
+            .unwrap_or_default();
+        if repeated && let Ok(one) = HeaderValue::from_bytes(one.trim_ascii()) {
+            response.insert_header(CONTENT_LENGTH, one)?;
+        }
+    }
+    let bodiless = request.method == Method::HEAD || response.status == StatusCode::NOT_MODIFIED;
+    Ok(bodiless
+        || request.version != Version::HTTP_10
+        || response.headers.contains_key(CONTENT_LENGTH))
+}
+
+/// Tells the client where its request went and under which id.
+///
+/// # Errors
+/// Only if a value cannot be a header; these three were headers before.
+pub(super) fn add_headers(
+    response: &mut ResponseHeader,
+    request_id: &HeaderValue,
+    placement: &HeaderValue,
+    reason: &'static str,
+) -> pingora::Result<()> {
+    response.insert_header(REQUEST_ID, request_id.clone())?;
+    response.insert_header(ROUTED_TO, placement.clone())?;
+    response.insert_header(ROUTE_REASON, HeaderValue::from_static(reason))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn response(status: u16, headers: &[(&'static str, &str)]) -> pingora::Result<ResponseHeader> {
+        let mut response = ResponseHeader::build(status, None)?;
+        for (name, value) in headers {
+            response.append_header(*name, *value)?;
+        }
+        Ok(response)
+    }
+
+    fn names(response: &ResponseHeader) -> Vec<&str> {
+        let mut names: Vec<&str> = response.headers.keys().map(HeaderName::as_str).collect();
+        names.sort_unstable();
+        names
+    }
+
+    #[test]
+    fn hop_by_hop_fields_stay_on_their_hop() -> pingora::Result<()> {
+        let fields = [
+            ("Connection", "close, X-Private"),
+            ("Connection", "content-length"),
+            ("X-Private", "1"),
+            ("Keep-Alive", "timeout=5"),
+            ("Proxy-Connection", "close"),
+            ("Trailer", "a"),
+            ("Upgrade", "h2c"),
+            ("Content-Length", "3"),
+            ("X-Kept", "1"),
+        ];
+        let mut ordinary = response(200, &fields)?;
+        strip_hop_by_hop(&mut ordinary);
+        assert_eq!(names(&ordinary), ["content-length", "x-kept"]);
+        let mut required = response(426, &fields)?;
+        strip_hop_by_hop(&mut required);
+        assert_eq!(names(&required), ["content-length", "upgrade", "x-kept"]);
+        let mut switching = response(101, &[("Connection", "Upgrade"), ("Upgrade", "websocket")])?;
+        strip_hop_by_hop(&mut switching);
+        assert_eq!(names(&switching), ["connection", "upgrade"]);
+        Ok(())
+    }
+
+    fn framed(
+        version: Version,
+        status: u16,
+        headers: &[(&'static str, &str)],
+    ) -> pingora::Result<(bool, Vec<String>)> {
+        let mut request = RequestHeader::build("GET", b"/", None)?;
+        request.set_version(version);
+        let mut response = response(status, headers)?;
+        let delimited = frame_for(&mut response, &request)?;
+        let fields = response
+            .headers
+            .iter()
+            .map(|(name, value)| format!("{name}: {}", String::from_utf8_lossy(value.as_bytes())));
+        Ok((delimited, fields.collect()))
+    }
+
+    #[test]
+    fn the_framing_is_one_the_client_understands() -> pingora::Result<()> {
+        const CHUNKED: &[(&str, &str)] = &[("Transfer-Encoding", "chunked")];
+        const TWICE: &[(&str, &str)] = &[("Content-Length", "3"), ("Content-Length", "3")];
+        const LIST: &[(&str, &str)] = &[("Content-Length", "3, 3")];
+        let length = || vec!["content-length: 3".to_owned()];
+        let chunked = || vec!["transfer-encoding: chunked".to_owned()];
+        for (version, status, headers, expected) in [
+            (Version::HTTP_11, 200, CHUNKED, (true, chunked())),
+            (Version::HTTP_10, 200, CHUNKED, (false, vec![])),
+            (Version::HTTP_10, 304, CHUNKED, (true, vec![])),
+            (Version::HTTP_11, 204, CHUNKED, (true, vec![])),
+            (Version::HTTP_11, 204, TWICE, (true, vec![])),
+            (Version::HTTP_11, 200, TWICE, (true, length())),
+            (Version::HTTP_10, 200, LIST, (true, length())),
+        ] {
+            assert_eq!(
+                framed(version, status, headers)?,
+                expected,
+                "{version:?} {headers:?}"
+            );
+        }
+        Ok(())
+    }
+}
