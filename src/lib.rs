@@ -3,6 +3,7 @@
 //! See `docs/architecture.md` for the way of a request and of a change through
 //! these modules.
 
+pub mod admin;
 pub mod lifecycle;
 pub mod live;
 pub mod net;

@@ -1,0 +1,60 @@
+//! The separate HTTP service that tells an operator, or a machine of theirs,
+//! what the edge is doing.
+//!
+//! It only ever looks: nothing here changes anything. `cli` sets it up; it
+//! imports `live`, `lifecycle`, `net` and `telemetry`.
+
+mod respond;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use http::Response;
+use pingora_core::apps::http_app::ServeHttp;
+use pingora_core::protocols::http::ServerSession;
+
+use crate::lifecycle::Lifecycle;
+use crate::live::Live;
+use crate::net::ClientConn;
+use crate::telemetry::metrics::Metrics;
+
+/// The admin service's application.
+pub struct AdminApp {
+    live: Arc<Live>,
+    metrics: Arc<Metrics>,
+    lifecycle: Arc<Lifecycle>,
+}
+
+impl AdminApp {
+    pub fn new(live: Arc<Live>, metrics: Arc<Metrics>, lifecycle: Arc<Lifecycle>) -> Self {
+        Self {
+            live,
+            metrics,
+            lifecycle,
+        }
+    }
+}
+
+#[async_trait]
+impl ServeHttp for AdminApp {
+    async fn response(&self, session: &mut ServerSession) -> Response<Vec<u8>> {
+        let refused = session
+            .stream()
+            .and_then(|stream| stream.as_any().downcast_ref::<ClientConn>())
+            .is_some_and(|conn| conn.refusal().is_some());
+        if refused {
+            session.set_keepalive(None);
+            return respond::refused();
+        }
+        if !session.is_body_empty() {
+            // Nothing here takes a body. Closing spares us from reading it.
+            session.set_keepalive(None);
+        }
+        let head = session.req_header();
+        // The path as it was sent: what is percent-encoded is not one of ours.
+        self.respond(&head.method, head.uri.path(), head.uri.query())
+    }
+}
