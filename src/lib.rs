@@ -4,6 +4,8 @@
 //! these modules.
 
 pub mod admin;
+pub mod cell;
+pub mod cli;
 pub mod lifecycle;
 pub mod live;
 pub mod net;

@@ -1,0 +1,61 @@
+//! The edge's small chores beside the request path.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use log::{error, info};
+use pingora::server::ShutdownWatch;
+use pingora::services::background::BackgroundService;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::lifecycle::{Handover, Lifecycle};
+use crate::telemetry::AccessLog;
+
+/// Says where the edge listens and that it is ready; tells the process that it
+/// replaces, if there is one.
+pub(super) struct Ready {
+    pub lifecycle: Arc<Lifecycle>,
+    pub lines: Vec<String>,
+    pub handover: Option<Handover>,
+}
+
+#[async_trait]
+impl BackgroundService for Ready {
+    async fn start(&self, _shutdown: ShutdownWatch) {
+        self.lifecycle.started().await;
+        for line in &self.lines {
+            info!("{line}");
+        }
+        if let Some(handover) = &self.handover
+            && let Err(error) = handover.announce()
+        {
+            error!("the old process cannot be told that this one serves: {error}");
+        }
+        info!("ready");
+    }
+}
+
+/// Reopens the access log at SIGUSR1, so that it can be rotated.
+pub(super) struct Reopen(pub AccessLog);
+
+#[async_trait]
+impl BackgroundService for Reopen {
+    async fn start(&self, mut shutdown: ShutdownWatch) {
+        let mut reopen = match signal(SignalKind::user_defined1()) {
+            Ok(reopen) => reopen,
+            Err(error) => {
+                error!("SIGUSR1 cannot be handled, the access log will not be reopened: {error}");
+                return;
+            }
+        };
+        loop {
+            tokio::select! {
+                _ = shutdown.changed() => return,
+                signal = reopen.recv() => match signal {
+                    Some(()) => self.0.reopen(),
+                    None => return,
+                },
+            }
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! The listening sockets: bound here, or taken over from a running edge.
+
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::AsRawFd;
+
+use crate::lifecycle::{Handover, NamedSockets};
+use crate::net::{bind, inherit};
+use crate::settings::Settings;
+
+/// One socket for each configured listener, open before anything is served.
+pub(super) struct Sockets {
+    pub proxy: Vec<TcpListener>,
+    pub admin: TcpListener,
+    names: Vec<String>,
+}
+
+impl Sockets {
+    /// Binds all listeners, or takes them from the process at `handover`.
+    ///
+    /// # Errors
+    /// A line for every listener that cannot be had.
+    pub(super) fn open(
+        settings: &Settings,
+        handover: Option<&Handover>,
+    ) -> Result<Sockets, Vec<String>> {
+        let proxies = settings
+            .listen
+            .iter()
+            .map(|listen| ("listen", listen.address));
+        let wanted: Vec<(&str, SocketAddr)> = proxies
+            .chain([("admin_listen", settings.admin_listen)])
+            .collect();
+        let names: Vec<String> = wanted.iter().enumerate().map(name).collect();
+        let mut proxy = match handover {
+            Some(handover) => take_over(&names, handover)?,
+            None => bind_all(&wanted)?,
+        };
+        // The admin listener was put last.
+        let admin = proxy
+            .pop()
+            .ok_or_else(|| vec!["no listener is configured".to_owned()])?;
+        Ok(Sockets {
+            proxy,
+            admin,
+            names,
+        })
+    }
+
+    /// What a successor will ask for.
+    pub(super) fn named(&self) -> NamedSockets {
+        let fds = self
+            .proxy
+            .iter()
+            .chain([&self.admin])
+            .map(AsRawFd::as_raw_fd);
+        self.names.iter().cloned().zip(fds).collect()
+    }
+
+    /// One log line for each listener, with the port that was really bound.
+    pub(super) fn lines(&self) -> Vec<String> {
+        let line = |what: &str, listener: &TcpListener| match listener.local_addr() {
+            Ok(address) => format!("{what} listening on {address}"),
+            Err(error) => format!("{what} listening, address unknown: {error}"),
+        };
+        let proxies = self.proxy.iter().map(|listener| line("proxy", listener));
+        proxies.chain([line("admin", &self.admin)]).collect()
+    }
+}
+
+/// Names a listener for the handover. The index tells two listeners with port 0
+/// apart; the address makes a changed configuration show.
+fn name((index, (what, address)): (usize, &(&str, SocketAddr))) -> String {
+    format!("{what}/{index}/{address}")
+}
+
+fn take_over(names: &[String], handover: &Handover) -> Result<Vec<TcpListener>, Vec<String>> {
+    let refuse = |error| vec![format!("upgrade: {error}")];
+    let fds = handover.take_over(names).map_err(refuse)?;
+    // SAFETY: the descriptors were just received for this process alone.
+    fds.into_iter()
+        .map(|fd| unsafe { inherit(fd) }.map_err(refuse))
+        .collect()
+}
+
+fn bind_all(wanted: &[(&str, SocketAddr)]) -> Result<Vec<TcpListener>, Vec<String>> {
+    let mut problems = Vec::new();
+    let mut sockets = Vec::new();
+    for (what, address) in wanted {
+        match bind(*address) {
+            Ok(socket) => sockets.push(socket),
+            Err(error) => problems.push(format!(
+                "cellgate.{what}: cannot listen on {address}: {error}"
+            )),
+        }
+    }
+    if problems.is_empty() {
+        Ok(sockets)
+    } else {
+        Err(problems)
+    }
+}

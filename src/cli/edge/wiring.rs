@@ -1,0 +1,180 @@
+//! Which part of the edge is given which.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use pingora::apps::http_app::HttpServer;
+use pingora::server::configuration::ServerConf;
+use pingora::server::{RunArgs, Server};
+use pingora::services::background::background_service;
+use pingora_proxy::http_proxy;
+
+use super::background::{Ready, Reopen};
+use super::limits;
+use super::sockets::Sockets;
+use crate::admin::AdminApp;
+use crate::lifecycle::{Handover, Lifecycle, Signals};
+use crate::live::{Live, LiveOptions, Resolver};
+use crate::net::{ConnConfig, EdgeListener};
+use crate::proxy::{EdgeProxy, ProxyConfig};
+use crate::settings::Settings;
+use crate::source::{FileSource, load_initial};
+use crate::telemetry::{AccessLog, Metrics};
+
+/// Connections the admin service holds at a time: scrapers and people.
+const ADMIN_CONNECTIONS: usize = 256;
+/// How long the last access log lines may take to be written.
+const LOG_FLUSH: Duration = Duration::from_secs(1);
+
+/// An edge that has everything it needs: what is left is to serve.
+pub(super) struct Edge {
+    server: Server,
+    signals: Signals,
+    access_log: AccessLog,
+}
+
+impl Edge {
+    /// Does everything that can fail: loads the table, opens the log, takes the
+    /// sockets. No thread is started yet, for the process may still fork.
+    ///
+    /// # Errors
+    /// One line for each reason why the edge cannot serve.
+    pub(super) fn prepare(
+        settings: &Settings,
+        upgrade: bool,
+        daemon: bool,
+    ) -> Result<Edge, Vec<String>> {
+        limits::raise_open_files(settings.limits.client_connections);
+        let metrics = Arc::new(Metrics::new());
+        let live = Live::new(
+            LiveOptions {
+                hosts: settings.hosts.clone(),
+            },
+            metrics.clone(),
+        );
+        let path = absolute(&settings.routing.path)?;
+        load_initial(&path, settings.limits.routing_file_bytes, &live).map_err(|problems| {
+            problems
+                .iter()
+                .map(|problem| format!("{}: {problem}", path.display()))
+                .collect::<Vec<_>>()
+        })?;
+        let access_log = AccessLog::open(&settings.access_log, metrics.access_log_dropped.clone())
+            .map_err(|error| vec![format!("cellgate.access_log: {error}")])?;
+
+        let (options, conf) = settings.server_conf(false, daemon);
+        let handover = Handover::at(Path::new(&conf.upgrade_sock));
+        let sockets = Sockets::open(settings, upgrade.then_some(&handover))?;
+        let signals = Signals {
+            lifecycle: Arc::new(Lifecycle::new()),
+            admin: Arc::new(Lifecycle::new()),
+            handover,
+            sockets: sockets.named(),
+            drain_delay: settings.drain_delay,
+            grace: Duration::from_secs(conf.grace_period_seconds.unwrap_or_default()),
+        };
+        // The signals wait for the drain themselves; the server would sleep
+        // through the whole period even with nothing left to do.
+        let conf = ServerConf {
+            grace_period_seconds: Some(0),
+            ..conf
+        };
+        let mut server = Server::new_with_opt_and_conf(options, conf);
+
+        let ready = Ready {
+            lifecycle: signals.lifecycle.clone(),
+            lines: sockets.lines(),
+            handover: upgrade.then(|| signals.handover.clone()),
+        };
+        let proxy = EdgeProxy::new(
+            proxy_config(settings),
+            live.clone(),
+            signals.lifecycle.clone(),
+            metrics.clone(),
+            access_log.clone(),
+        );
+        let edge = EdgeListener::new(
+            "edge",
+            sockets.proxy,
+            http_proxy(&server.configuration, proxy),
+            conn_config(settings),
+            settings.limits.client_connections,
+            signals.lifecycle.clone(),
+        )
+        .counted_by(metrics.clone());
+        let admin = AdminApp::new(live.clone(), metrics, signals.lifecycle.clone());
+        let mut admin = EdgeListener::new(
+            "admin",
+            vec![sockets.admin],
+            HttpServer::new_app(admin),
+            conn_config(settings),
+            ADMIN_CONNECTIONS,
+            signals.admin.clone(),
+        );
+        admin.set_threads(1);
+        let file = FileSource::new(
+            path,
+            settings.routing.poll_interval,
+            settings.limits.routing_file_bytes,
+            live.clone(),
+        );
+        let resolver = Resolver::new(live, settings.dns_refresh);
+        server.add_service(background_service("resolver", resolver));
+        server.add_service(background_service("routing", file));
+        server.add_service(background_service("log", Reopen(access_log.clone())));
+        server.add_service(edge);
+        server.add_service(admin);
+        server.add_service(background_service("ready", ready));
+        Ok(Edge {
+            server,
+            signals,
+            access_log,
+        })
+    }
+
+    /// Serves until a signal ends it.
+    pub(super) fn serve(self) {
+        let Edge {
+            server,
+            signals,
+            access_log,
+        } = self;
+        server.run(RunArgs {
+            shutdown_signal: Box::new(signals),
+        });
+        access_log.flush(LOG_FLUSH);
+    }
+}
+
+/// Running in the background changes the working directory.
+fn absolute(path: &Path) -> Result<std::path::PathBuf, Vec<String>> {
+    std::path::absolute(path).map_err(|error| vec![format!("{}: {error}", path.display())])
+}
+
+fn proxy_config(settings: &Settings) -> ProxyConfig {
+    ProxyConfig {
+        routing_key: settings.routing_key.header.clone(),
+        trusted_proxies: settings.trusted_proxies.clone(),
+        connect: settings.timeouts.connect,
+        stream_idle: settings.timeouts.stream_idle,
+        upstream_idle: settings.timeouts.upstream_idle,
+        exchange: settings
+            .timeouts
+            .stream_idle
+            .max(settings.timeouts.response_header)
+            .max(settings.timeouts.request),
+        debug_config: settings.debug_config_on_proxy,
+    }
+}
+
+fn conn_config(settings: &Settings) -> ConnConfig {
+    ConnConfig {
+        client_header: settings.timeouts.client_header,
+        client_idle: settings.timeouts.client_idle,
+        stream_idle: settings.timeouts.stream_idle,
+        response_header: settings.timeouts.response_header,
+        request: settings.timeouts.request,
+        header_bytes: settings.limits.header_bytes,
+    }
+}

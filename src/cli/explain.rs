@@ -1,0 +1,318 @@
+//! `cellgate explain`: where a key goes, and why. Asks a routing file, or the
+//! admin service of a running edge.
+
+use std::env;
+use std::ffi::OsString;
+use std::fmt::Write as _;
+use std::fs;
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper::StatusCode;
+use hyper::client::conn::http1;
+use hyper::header::HOST;
+use hyper_util::rt::TokioIo;
+use serde::{Deserialize, Serialize};
+use tokio::net::TcpStream;
+
+use super::check::{exit, write_json, write_problems};
+use crate::routing::{Endpoint, Problem, Scheme, check_key, compile};
+
+/// Tells where a routing key goes, and why: by a routing file, or by the table
+/// that a running edge serves with.
+#[derive(clap::Args, Debug)]
+#[command(after_help = "\
+Exit status: 0 when the key has a place, 1 when the key or the document is \
+refused, 2 when the file cannot be read or the edge cannot be reached.")]
+pub struct Args {
+    /// The routing key, as a request would carry it
+    #[arg(value_name = "KEY")]
+    pub key: String,
+
+    /// Routing document to ask
+    ///
+    /// Without this and --admin: $CONFIG_PATH, or else config/routing.json.
+    #[arg(long, value_name = "FILE", conflicts_with = "admin")]
+    pub routing: Option<PathBuf>,
+
+    /// Admin service of a running edge to ask, such as http://127.0.0.1:9901
+    #[arg(long, value_name = "URL", value_parser = admin_url)]
+    pub admin: Option<Endpoint>,
+
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What routing documents are read from when nothing says otherwise.
+const DEFAULT_ROUTING: &str = "config/routing.json";
+
+/// How long an edge may take to answer, name lookup and connect included.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Far above any answer of an admin service.
+const ANSWER_BYTES: usize = 1 << 20;
+
+/// The key or the document is refused.
+const REFUSED: u8 = 1;
+/// There is no one to ask.
+const UNREACHABLE: u8 = 2;
+
+fn admin_url(text: &str) -> Result<Endpoint, String> {
+    let endpoint: Endpoint = text.parse().map_err(|error| format!("{error}"))?;
+    match endpoint.scheme {
+        Scheme::Http => Ok(endpoint),
+        Scheme::Https => Err("the admin service speaks plain http".to_owned()),
+    }
+}
+
+/// Runs the command on the process's own standard streams.
+pub fn run(args: Args) -> ExitCode {
+    let (mut stdout, mut stderr) = (io::stdout().lock(), io::stderr().lock());
+    let config_path = env::var_os("CONFIG_PATH");
+    exit(explain(&args, config_path, &mut stdout, &mut stderr))
+}
+
+/// Answers on `stdout`, or says on `stderr` why not; returns the exit status.
+/// With `--json`, `stdout` gets a JSON object either way. `config_path` is the
+/// environment's routing file.
+///
+/// # Errors
+///
+/// When `stdout` or `stderr` cannot be written to.
+pub fn explain(
+    args: &Args,
+    config_path: Option<OsString>,
+    stdout: &mut dyn Write,
+    stderr: &mut dyn Write,
+) -> io::Result<u8> {
+    let answer = check_key(&args.key)
+        .map_err(|error| Failure::refused("invalid_key", error.to_string()))
+        .and_then(|()| match &args.admin {
+            Some(admin) => ask_edge(admin, &args.key),
+            None => {
+                let configured = config_path
+                    .filter(|path| !path.is_empty())
+                    .map(PathBuf::from);
+                let file = args.routing.clone().or(configured);
+                ask_file(file.unwrap_or_else(|| DEFAULT_ROUTING.into()), &args.key)
+            }
+        });
+    let status = match (answer, args.json) {
+        (Ok(answer), true) => write_json(stdout, &answer.json).map(|()| 0),
+        (Ok(answer), false) => stdout.write_all(answer.text.as_bytes()).map(|()| 0),
+        (Err(failure), true) => write_json(stdout, &failure).map(|()| failure.status),
+        (Err(failure), false) => failure.write(stderr).map(|()| failure.status),
+    }?;
+    stdout.flush()?;
+    Ok(status)
+}
+
+/// Where the key goes, for people and for machines.
+struct Answer {
+    text: String,
+    json: serde_json::Value,
+}
+
+/// Why there is no answer.
+#[derive(Debug, Serialize)]
+struct Failure {
+    #[serde(skip)]
+    status: u8,
+    /// The stable code, of the admin service when it was that which refused.
+    error: String,
+    message: String,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    problems: Vec<Problem>,
+    /// The file that has the problems.
+    #[serde(skip)]
+    file: String,
+}
+
+impl Failure {
+    fn new(status: u8, error: &str, message: String) -> Self {
+        Self {
+            status,
+            error: error.to_owned(),
+            message,
+            problems: Vec::new(),
+            file: String::new(),
+        }
+    }
+
+    fn refused(error: &str, message: String) -> Self {
+        Self::new(REFUSED, error, message)
+    }
+
+    fn unreachable(error: &str, message: String) -> Self {
+        Self::new(UNREACHABLE, error, message)
+    }
+
+    fn write(&self, stderr: &mut dyn Write) -> io::Result<()> {
+        if self.problems.is_empty() {
+            writeln!(stderr, "{}", self.message)
+        } else {
+            write_problems(stderr, &self.file, &self.problems)
+        }
+    }
+}
+
+fn ask_file(path: PathBuf, key: &str) -> Result<Answer, Failure> {
+    let file = path.display().to_string();
+    let document = fs::read(&path).map_err(|error| {
+        Failure::unreachable("unreadable", format!("{file}: cannot be read: {error}"))
+    })?;
+    let table = compile(&document).map_err(|problems| Failure {
+        problems,
+        file: file.clone(),
+        ..Failure::refused("invalid_routing_document", format!("{file}: is not valid"))
+    })?;
+    let explanation = table.explain(key);
+    let text = columns(&[
+        ("key", explanation.key.clone()),
+        ("placement", explanation.placement.clone()),
+        (
+            "reason",
+            format!("{} ({})", explanation.reason, explanation.why),
+        ),
+        ("endpoint", explanation.endpoint.to_string()),
+        ("table", format!("{file} (version {})", explanation.version)),
+    ]);
+    let json = serde_json::to_value(&explanation)
+        .map_err(|error| Failure::refused("internal_error", error.to_string()))?;
+    Ok(Answer { text, json })
+}
+
+/// What `GET /debug/route` answers with; fields that a later edge adds are left
+/// to `--json`.
+#[derive(Deserialize)]
+struct EdgeAnswer {
+    key: String,
+    placement: String,
+    reason: String,
+    why: Option<String>,
+    endpoint: String,
+    #[serde(default)]
+    addresses: Vec<String>,
+    generation: u64,
+    version: String,
+}
+
+/// Any error of the admin service.
+#[derive(Deserialize)]
+struct EdgeError {
+    error: String,
+    message: String,
+}
+
+fn ask_edge(admin: &Endpoint, key: &str) -> Result<Answer, Failure> {
+    let unreachable = |error: String| {
+        Failure::unreachable("unreachable", format!("no answer from {admin}: {error}"))
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| unreachable(error.to_string()))?;
+    let answer = runtime.block_on(async {
+        match tokio::time::timeout(ANSWER_TIMEOUT, get_route(admin, key)).await {
+            Ok(answer) => answer.map_err(|error| error.to_string()),
+            Err(_) => Err(format!("timed out after {} s", ANSWER_TIMEOUT.as_secs())),
+        }
+    });
+    // A name lookup that still hangs must not hold up the exit.
+    runtime.shutdown_background();
+    let (status, body) = answer.map_err(unreachable)?;
+    read_answer(admin, status, &body)
+}
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+async fn get_route(admin: &Endpoint, key: &str) -> Result<(StatusCode, Bytes), BoxError> {
+    let stream = TcpStream::connect((admin.host.as_str(), admin.port)).await?;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    // Whatever ends the connection, the request reports it.
+    tokio::spawn(connection);
+    let authority = admin.to_string();
+    let authority = authority
+        .split_once("://")
+        .map_or("", |(_, authority)| authority);
+    let request = hyper::Request::get(format!("/debug/route?key={}", percent_encoded(key)))
+        .header(HOST, authority)
+        .body(Empty::<Bytes>::new())?;
+    let response = sender.send_request(request).await?;
+    let status = response.status();
+    let body = Limited::new(response.into_body(), ANSWER_BYTES)
+        .collect()
+        .await?;
+    Ok((status, body.to_bytes()))
+}
+
+fn read_answer(admin: &Endpoint, status: StatusCode, body: &[u8]) -> Result<Answer, Failure> {
+    let stranger = || {
+        let message = format!("{admin} does not answer like an admin service of Cellgate");
+        Failure::unreachable("unexpected_answer", format!("{message} (status {status})"))
+    };
+    if status != StatusCode::OK {
+        let refusal: EdgeError = serde_json::from_slice(body).map_err(|_| stranger())?;
+        return Err(Failure::refused(&refusal.error, refusal.message));
+    }
+    let json: serde_json::Value = serde_json::from_slice(body).map_err(|_| stranger())?;
+    let answer = EdgeAnswer::deserialize(&json).map_err(|_| stranger())?;
+    let why = answer.why.unwrap_or_else(|| match answer.reason.as_str() {
+        "dedicated" => format!("{} serves this key alone", answer.placement),
+        "tier" => format!(
+            "{} serves several keys or is a shared tier",
+            answer.placement
+        ),
+        "default" => format!(
+            "the key is not in the table, and {} is the default",
+            answer.placement
+        ),
+        _ => "unknown to this version of the command".to_owned(),
+    });
+    let addresses = match answer.addresses.as_slice() {
+        [] => "none: the name is not resolved".to_owned(),
+        addresses => addresses.join(", "),
+    };
+    let text = columns(&[
+        ("key", answer.key),
+        ("placement", answer.placement),
+        ("reason", format!("{} ({why})", answer.reason)),
+        ("endpoint", answer.endpoint),
+        ("addresses", addresses),
+        (
+            "generation",
+            format!("{} (version {})", answer.generation, answer.version),
+        ),
+    ]);
+    Ok(Answer { text, json })
+}
+
+fn columns(rows: &[(&str, String)]) -> String {
+    let mut text = String::new();
+    for (name, value) in rows {
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "{name:<12}{value}");
+    }
+    text
+}
+
+/// All but the unreserved characters of RFC 3986, section 2.3.
+fn percent_encoded(text: &str) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            encoded.push(char::from(byte));
+        } else {
+            let _ = write!(encoded, "%{byte:02X}");
+        }
+    }
+    encoded
+}
+
+#[cfg(test)]
+mod tests;
