@@ -1,0 +1,57 @@
+//! What the integration tests are made of: a real edge, scripted cells, a client that works on bytes, and
+//! load.
+//!
+//! Every wait has a deadline and waits for something to happen. Nothing here sleeps for a fixed time and
+//! hopes.
+
+mod cell;
+mod client;
+mod edge;
+mod load;
+mod log;
+mod message;
+mod process;
+mod routing;
+mod tls;
+mod wire;
+
+pub use cell::{Cell, Conn};
+pub use client::Client;
+pub use edge::{Edge, EdgeBuilder};
+pub use load::{Load, Plan};
+pub use log::Log;
+pub use message::{Framing, Response};
+pub use process::{memory, peak_memory, reset_peak_memory, send_signal};
+pub use routing::{Two, document, placements, table};
+pub use tls::{Authority, tls_cell};
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// How long anything that should happen at once may take. Generous: the machine may be busy, and a test
+/// that passes never waits for it.
+pub const DEADLINE: Duration = Duration::from_secs(20);
+
+/// How often a state that sends no event is looked at.
+pub const LOOK: Duration = Duration::from_millis(10);
+
+/// Waits for `future`; panics, naming `what`, when it takes longer than [`DEADLINE`].
+pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
+    match tokio::time::timeout(DEADLINE, future).await {
+        Ok(value) => value,
+        Err(_) => panic!("{what}: nothing within {DEADLINE:?}"),
+    }
+}
+
+/// Looks until `look` sees something; panics, naming `what`, after [`DEADLINE`].
+pub async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        if let Some(seen) = look().await {
+            return seen;
+        }
+        assert!(Instant::now() < deadline, "{what}: not within {DEADLINE:?}");
+        tokio::time::sleep(LOOK).await;
+    }
+}

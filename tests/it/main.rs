@@ -1,0 +1,25 @@
+//! Integration tests: the real binary, real sockets, cells scripted to the byte.
+//!
+//! One binary, because linking it is most of its cost. Each file is one topic; `harness` is what they
+//! share.
+
+mod harness;
+
+mod admin;
+mod bodies;
+mod commands;
+mod connections;
+mod dns;
+mod forwarding;
+mod framing;
+mod lifecycle;
+mod limits;
+mod reload;
+mod reload_files;
+mod reload_large;
+mod routing;
+mod soak;
+mod startup;
+mod streaming;
+mod tls;
+mod upstream;
