@@ -1,0 +1,35 @@
+# Everyday commands of Cellgate. `make help` lists them.
+
+.DEFAULT_GOAL := help
+.PHONY: help setup build demo test soak clean
+
+CARGO ?= cargo
+EDGE  := target/release/cellgate
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: ## Install what the build needs and this machine lacks (by apt)
+	@bash scripts/setup.sh
+
+build: setup ## Build the optimized binary, target/release/cellgate
+	$(CARGO) build --release --locked
+
+demo: build ## Run four cells and an edge on this machine; Ctrl-C ends all of it
+	@exec $(EDGE) demo
+
+test: setup ## Formatting, clippy with warnings as errors, all tests, doc tests
+	$(CARGO) fmt --check
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+	@if $(CARGO) nextest --version >/dev/null 2>&1; then \
+	    set -x; $(CARGO) nextest run --locked; \
+	else \
+	    set -x; $(CARGO) test --locked --lib --bins --tests; \
+	fi
+	$(CARGO) test --locked --doc
+
+soak: setup ## The long reload test: 60 s of load, the routing file replaced 600 times
+	CELLGATE_SOAK=full $(CARGO) test --locked --release --test it -- --nocapture --test-threads=1 soak:: streaming::
+
+clean: ## Remove everything that was built
+	$(CARGO) clean
