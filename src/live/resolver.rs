@@ -8,7 +8,7 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io;
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -129,11 +129,15 @@ impl Resolver {
             // No cell has it any more.
             return;
         };
+        let waiting: Vec<Arc<Cell>> = name
+            .waiting
+            .drain(..)
+            .filter_map(|cell| cell.upgrade())
+            .collect();
+        let cells = || name.cells.iter().chain(&waiting);
         let pause = match outcome {
             Ok(addresses) => {
-                for cell in &name.cells {
-                    cell.resolved(&addresses);
-                }
+                cells().for_each(|cell| cell.resolved(&addresses));
                 if name.failures > 0 {
                     log::info!(target: "cellgate::live", "{host} resolves again, to {}", Addresses(&addresses));
                 } else {
@@ -144,9 +148,7 @@ impl Resolver {
             }
             Err(why) => {
                 self.live.metrics.dns_failed(host);
-                for cell in &name.cells {
-                    cell.resolution_failed(&why);
-                }
+                cells().for_each(|cell| cell.resolution_failed(&why));
                 // Once, and not with every retry.
                 if name.failures == 0 {
                     let kept = name
@@ -165,6 +167,12 @@ impl Resolver {
                 pause.min(self.refresh)
             }
         };
+        if name.cells.is_empty() {
+            // It was only looked up for those that waited.
+            names.by_host.remove(host);
+            self.live.metrics.forget_host(host);
+            return;
+        }
         names.plan(host, Instant::now() + pause);
     }
 }
@@ -213,6 +221,9 @@ struct Names {
 struct Name {
     /// All cells on this host; they differ in port or scheme.
     cells: Vec<Arc<Cell>>,
+    /// Cells of replaced generations that were never told an address; requests
+    /// that began on those may wait for it.
+    waiting: Vec<Weak<Cell>>,
     /// When the next lookup is due; none while one is running.
     due: Option<Instant>,
     /// Failed lookups since the last good one.
@@ -224,7 +235,12 @@ impl Names {
     /// ones keep their time. Returns those that are gone.
     fn adopt(&mut self, generation: &Generation, now: Instant) -> Vec<Arc<str>> {
         for name in self.by_host.values_mut() {
-            name.cells.clear();
+            let unresolved = name
+                .cells
+                .drain(..)
+                .filter(|cell| cell.addresses().state == Resolution::Unresolved);
+            name.waiting
+                .extend(unresolved.map(|cell| Arc::downgrade(&cell)));
         }
         let mut seen = HashSet::new();
         for placement in generation.live_placements() {
@@ -241,6 +257,7 @@ impl Names {
                     self.schedule.insert((now, Arc::clone(&host)));
                     let name = Name {
                         cells: vec![Arc::clone(cell)],
+                        waiting: Vec::new(),
                         due: Some(now),
                         failures: 0,
                     };
@@ -251,7 +268,8 @@ impl Names {
         let mut gone = Vec::new();
         let mut hurried = Vec::new();
         for (host, name) in &self.by_host {
-            if name.cells.is_empty() {
+            let waited_for = name.waiting.iter().any(|cell| cell.strong_count() > 0);
+            if name.cells.is_empty() && !waited_for {
                 gone.push(Arc::clone(host));
             } else if name.due.is_some_and(|due| due > now)
                 && name

@@ -139,6 +139,12 @@ impl FileSource {
                 _ = shutdown.changed() => return,
                 pause = self.look(&mut memory, &notice, reason) => pause,
             };
+            // A link may have been swapped during the look, which took the
+            // notice of it: what is watched now has to be looked at once.
+            if notice.arm(&self.path) {
+                reason = Reason::Notice;
+                continue;
+            }
             reason = tokio::select! {
                 _ = shutdown.changed() => return,
                 () = sleep(pause) => Reason::Poll,
@@ -227,8 +233,8 @@ impl FileSource {
         let mut steady_since = start;
         let mut pause = SETTLE;
         // Not the content: only one is held at a time.
-        let mut last = first.map(|first| (first.stamp, first.sha256));
-        let mut seen = last.map(|(stamp, _)| stamp);
+        let mut seen = first.as_ref().map(|first| first.stamp);
+        let mut last = first.map(|first| (first.stamp.identity(), first.sha256));
         while start.elapsed() < SETTLE_LIMIT {
             tokio::select! {
                 () = sleep(pause) => {}
@@ -246,7 +252,9 @@ impl FileSource {
                 Err(ReadError::Moving) => continue,
                 next => next?,
             };
-            if last.replace((next.stamp, next.sha256)) != Some((next.stamp, next.sha256)) {
+            // Not the times: a file that is only touched holds still.
+            let now = (next.stamp.identity(), next.sha256);
+            if last.replace(now) != Some(now) {
                 steady_since = Instant::now();
                 pause = SETTLE;
                 continue;

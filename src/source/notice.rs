@@ -88,11 +88,13 @@ impl Notice {
     }
 
     /// Watches what now leads to `path`. Look at the file after this and not
-    /// before: what changes later wakes.
-    pub(super) fn arm(&mut self, path: &Path) {
+    /// before: what changes later wakes. Says whether something is watched now
+    /// that was not before.
+    pub(super) fn arm(&mut self, path: &Path) -> bool {
         let Some(watcher) = &mut self.watcher else {
-            return;
+            return false;
         };
+        let mut more = false;
         let route = Route::to(path);
         *self
             .shared
@@ -114,6 +116,7 @@ impl Notice {
             match watcher.watch(&directory, RecursiveMode::NonRecursive) {
                 Ok(()) => {
                     self.watched.insert(directory, identity);
+                    more = true;
                 }
                 Err(error) if !self.warned => {
                     self.warned = true;
@@ -126,6 +129,7 @@ impl Notice {
                 Err(_) => {}
             }
         }
+        more
     }
 
     /// Whether somebody who has written to the file has not closed it yet, as

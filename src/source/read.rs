@@ -59,6 +59,11 @@ impl Stamp {
         fs::metadata(path).map(|metadata| Self::from(&metadata))
     }
 
+    /// Which file it is and how large, whenever it was touched.
+    pub(super) fn identity(&self) -> (u64, u64, u64) {
+        (self.device, self.inode, self.size)
+    }
+
     /// In bytes.
     pub(super) fn size(&self) -> u64 {
         self.size

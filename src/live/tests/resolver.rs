@@ -207,6 +207,27 @@ async fn a_hung_lookup_delays_no_other_and_times_out() {
     assert_eq!(all.asked("hung"), [0, 6, 13]);
 }
 
+/// A request that began on a generation finishes on it, also when its cell's
+/// first lookup is still under way while the next generation comes.
+#[tokio::test(start_paused = true)]
+async fn a_cell_of_a_replaced_generation_is_told_as_well() {
+    let all = start(30, [("hung", &[Hangs])]);
+    let old = all.apply("1", &["http://hung:80"]);
+    all.until(1).await;
+    let new = all.apply("2", &["http://hung:81"]);
+    for cell in [&old[0], &new[0]] {
+        let told = tokio::time::timeout(Duration::from_secs(20), cell.first_resolution());
+        assert!(told.await.is_ok(), "{cell:?} waits for ever");
+    }
+    let gone = all.apply("3", &["http://127.0.0.1:80"]);
+    all.until(60).await;
+    assert_eq!(gone.len(), 1);
+    assert!(
+        all.asked("hung").iter().all(|at| *at < 30),
+        "nobody waits for it any more"
+    );
+}
+
 #[tokio::test(start_paused = true)]
 async fn lookups_are_bounded_and_all_come_to_their_turn() {
     let all = start(30, []);

@@ -117,3 +117,55 @@ async fn a_replaced_directory_is_followed() {
         edge.becomes("v5").await;
     }
 }
+
+/// Two swaps in a row: the second comes while the first is being looked at, and
+/// what it leads to has to be watched as well.
+#[tokio::test]
+async fn a_link_that_is_swapped_twice_is_followed() {
+    let write = |directory: &Path, name: &str, version: &str| {
+        fs::create_dir_all(directory.join(name)).unwrap();
+        let new = directory.join(name).join("new");
+        fs::write(&new, document(version)).unwrap();
+        fs::rename(new, directory.join(name).join("routing.json")).unwrap();
+    };
+    let swap = |directory: &Path, to: &str| {
+        symlink(to, directory.join("tmp")).unwrap();
+        fs::rename(directory.join("tmp"), directory.join("current")).unwrap();
+    };
+    let mut edge = Edge::start_at(super::Mode::Notification, |directory| {
+        write(directory, "1", "v1");
+        swap(directory, "1");
+        directory.join("current/routing.json")
+    });
+    let directory = edge.directory.path().to_owned();
+    write(&directory, "2", "v2");
+    write(&directory, "3", "v3");
+    swap(&directory, "2");
+    // Within the time that the first one takes to settle.
+    sleep(Duration::from_millis(20)).await;
+    swap(&directory, "3");
+    edge.becomes("v3").await;
+    write(&directory, "3", "v4");
+    edge.becomes("v4").await;
+}
+
+/// A file that is touched all the time, and never changed, holds still.
+#[tokio::test]
+async fn touching_does_not_hold_up_a_change() {
+    for mode in MODES {
+        let mut edge = Edge::start(mode);
+        edge.replace(&document("v2"));
+        let path = edge.path.clone();
+        let touching = tokio::spawn(async move {
+            loop {
+                let file = fs::File::options().append(true).open(&path).unwrap();
+                file.set_modified(std::time::SystemTime::now()).unwrap();
+                drop(file);
+                sleep(Duration::from_millis(30)).await;
+            }
+        });
+        edge.becomes("v2").await;
+        assert_eq!(edge.reloads("unreadable"), 0, "{mode:?}");
+        touching.abort();
+    }
+}
