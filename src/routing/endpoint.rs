@@ -99,9 +99,20 @@ impl FromStr for Endpoint {
                 Fault::Empty => {
                     "empty endpoint (valid: http://host:port or https://host:port)".to_owned()
                 }
-                Fault::Is(what) => format!("endpoint {} {what}", Quoted(text)),
+                Fault::Is(what) => format!("endpoint {} {what}", Quoted(&without_password(text))),
             })
         })
+    }
+}
+
+/// The text as it may be logged: what stands before an `@` is somebody's secret.
+fn without_password(text: &str) -> String {
+    match text.rsplit_once('@') {
+        Some((before, host)) => {
+            let scheme = before.find("://").map_or("", |end| &before[..end + 3]);
+            format!("{scheme}…@{host}")
+        }
+        None => text.to_owned(),
     }
 }
 

@@ -39,6 +39,8 @@ pub fn init(format: LogFormat) {
     let mut builder = Builder::new();
     builder
         .parse_filters(&filter.usable)
+        // Whatever is silenced, not the word on what was misunderstood.
+        .filter_module(module_path!(), LevelFilter::Warn)
         .target(Target::Stderr)
         .format(move |out, record| out.write_all(&line(format, SystemTime::now(), record)));
     if builder.try_init().is_err() {
@@ -94,12 +96,21 @@ impl Filter {
 
 fn is_directive(directive: &str) -> bool {
     match directive.split_once('=') {
-        None => true,
+        // A mistyped level would be a target that silences all others.
+        None => directive.parse::<LevelFilter>().is_ok() || is_target(directive),
         Some((target, level)) => {
             let level = level.trim();
             !target.trim().is_empty() && (level.is_empty() || level.parse::<LevelFilter>().is_ok())
         }
     }
+}
+
+/// Whether the name can be the one of a module that logs here.
+fn is_target(name: &str) -> bool {
+    name.contains("::")
+        || ["cellgate", "pingora", "notify", "hyper", "tokio", "mio"]
+            .iter()
+            .any(|known| name.starts_with(known))
 }
 
 fn log_panics() {

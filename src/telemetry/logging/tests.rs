@@ -100,6 +100,8 @@ fn rust_log() {
             DEFAULT_FILTER,
             &["cellgate=loud", "=info"],
         ),
+        ("debgu", DEFAULT_FILTER, &["debgu"]),
+        ("warn,cellgate::live", "warn,cellgate::live", &[]),
         ("a=b=c", DEFAULT_FILTER, &["a=b=c"]),
         ("info/reload", "info/reload", &[]),
         ("info/a/b", "info", &["/a/b"]),
