@@ -180,7 +180,7 @@ impl Default for Timeouts {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Client connections at a time, over all listeners. An idle one costs
-    /// about 88 KB, so the default of 16384 bounds them to about 1.4 GB; with
+    /// about 23 KB, so the default of 16384 bounds them to about 0.4 GB; with
     /// one cell connection each that is 32768 descriptors, half of the 65536
     /// that the systemd unit grants.
     pub client_connections: usize,
