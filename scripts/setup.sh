@@ -13,9 +13,10 @@ have_libclang() {
     [ -n "${LIBCLANG_PATH:-}" ] && return 0
     local found
     # llvm-config and ldconfig know most places; the globs cover Debian's versioned ones and macOS.
-    if have ldconfig && ldconfig -p 2>/dev/null | grep -q 'libclang[-.0-9]*\.so'; then return 0; fi
-    for found in /usr/lib/llvm-*/lib/libclang*.so* /usr/lib/*/libclang*.so* /usr/lib*/libclang*.so* \
-        /Library/Developer/CommandLineTools/usr/lib/libclang.dylib; do
+    # libclang-cpp is another library, which GPU drivers bring along and bindgen has no use for.
+    if have ldconfig && ldconfig -p 2>/dev/null | grep -q 'libclang\(-[0-9][.0-9]*\)\?\.so'; then return 0; fi
+    for found in /usr/lib/llvm-*/lib/libclang{.so,-[0-9]}* /usr/lib/*/libclang{.so,-[0-9]}* \
+        /usr/lib*/libclang{.so,-[0-9]}* /Library/Developer/CommandLineTools/usr/lib/libclang.dylib; do
         [ -e "$found" ] && return 0
     done
     return 1
