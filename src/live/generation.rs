@@ -110,8 +110,8 @@ impl Generation {
             match HeaderValue::from_str(&placement.name) {
                 Ok(name_header) => placements.push(LivePlacement {
                     name_header,
-                    url: placement.endpoint.to_string(),
-                    cell: cell(&placement.endpoint),
+                    url: placement.endpoints[0].endpoint.to_string(),
+                    cell: cell(&placement.endpoints[0].endpoint),
                     metrics: metrics.placement(&placement.name),
                 }),
                 Err(_) => problems.push(Problem::without_place(format!(

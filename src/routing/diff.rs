@@ -96,8 +96,8 @@ pub fn diff(old: &RoutingTable, new: &RoutingTable) -> Diff {
             continue;
         };
         let (was, is) = (
-            &old.placement(*old_id).endpoint,
-            &new.placement(id).endpoint,
+            &old.placement(*old_id).endpoints[0].endpoint,
+            &new.placement(id).endpoints[0].endpoint,
         );
         if was != is {
             diff.placements_changed

@@ -47,7 +47,7 @@ impl RoutingTable {
             placement: name.clone(),
             reason: route.reason,
             why,
-            endpoint: placement.endpoint.clone(),
+            endpoint: placement.endpoints[0].endpoint.clone(),
             version: self.version().to_owned(),
         }
     }

@@ -25,6 +25,7 @@ mod endpoint;
 mod explain;
 mod findings;
 mod locate;
+mod policy;
 mod problem;
 mod reason;
 mod rules;
@@ -39,10 +40,13 @@ mod tests;
 pub use diff::{Changes, Diff, Moved, diff};
 pub use endpoint::{Endpoint, EndpointError, Scheme};
 pub use explain::Explanation;
+pub use policy::{
+    CircuitBreaker, HealthCheck, HostHeader, LoadBalancing, Policy, Retries, Tenancy, Timeouts,
+};
 pub use problem::Problem;
 pub use reason::RouteReason;
 pub use rules::{KeyError, check_key};
-pub use table::{Placement, PlacementId, Route, RoutingTable};
+pub use table::{Placement, PlacementId, Route, RoutingTable, WeightedEndpoint};
 
 /// Compiles a routing document, all or nothing.
 ///

@@ -5,9 +5,11 @@ use std::borrow::Borrow;
 use std::collections::HashMap;
 use std::fmt;
 use std::hash::{Hash, Hasher};
+use std::sync::Arc;
 
 use super::document::Document;
 use super::endpoint::Endpoint;
+use super::policy::Policy;
 use super::reason::{RouteReason, is_tier_name};
 
 /// A compiled routing document. It never changes once made.
@@ -38,9 +40,23 @@ impl PlacementId {
 pub struct Placement {
     /// Printable ASCII without spaces, so that it fits a header value.
     pub name: String,
-    pub endpoint: Endpoint,
+    /// In the order of the document; never empty.
+    pub endpoints: Box<[WeightedEndpoint]>,
+    /// Shared by the placements that have the same one.
+    pub policy: Arc<Policy>,
+    /// Where its requests go while none of its endpoints takes any. Following
+    /// fallbacks never leads back.
+    pub fallback: Option<PlacementId>,
     /// How many keys of the table live here.
     pub keys: usize,
+}
+
+/// One of the places where a cell listens, and its share of the requests.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WeightedEndpoint {
+    pub endpoint: Endpoint,
+    /// Relative to the other endpoints of the placement, 1 to 1000.
+    pub weight: u32,
 }
 
 /// The answer to one lookup.
@@ -117,12 +133,18 @@ impl RoutingTable {
         } = document;
         let mut placements = Vec::with_capacity(endpoints.len());
         let mut ids = HashMap::with_capacity(endpoints.len());
+        let policy = Arc::new(Policy::default());
         for (name, endpoint) in endpoints {
             let id = PlacementId(u32::try_from(placements.len()).map_err(|_| Unlinked)?);
             ids.insert(name.clone(), id);
             placements.push(Placement {
                 name,
-                endpoint,
+                endpoints: Box::new([WeightedEndpoint {
+                    endpoint,
+                    weight: 1,
+                }]),
+                policy: Arc::clone(&policy),
+                fallback: None,
                 keys: 0,
             });
         }

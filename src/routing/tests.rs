@@ -44,7 +44,7 @@ fn the_sample_routes_as_the_reference_says() {
         .map(|placement| {
             (
                 placement.name.as_str(),
-                placement.endpoint.to_string(),
+                placement.endpoints[0].endpoint.to_string(),
                 placement.keys,
             )
         })
