@@ -10,7 +10,11 @@ pub mod lifecycle;
 pub mod live;
 pub mod net;
 pub mod proxy;
+pub mod resilience;
 pub mod routing;
 pub mod settings;
 pub mod source;
 pub mod telemetry;
+
+#[cfg(test)]
+mod purity;

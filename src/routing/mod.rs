@@ -5,7 +5,7 @@
 //! full list of [`Problem`]s comes out. Nothing here knows a runtime, a socket
 //! or a clock, so that everything here can be tested as a function of its
 //! input. Any other part of Cellgate may import this folder; it imports none of
-//! them (a test in `purity.rs` keeps it so).
+//! them (a test in `src/purity.rs` keeps it so).
 //!
 //! A document takes one of two paths:
 //!
@@ -32,8 +32,6 @@ mod rules;
 mod table;
 mod wording;
 
-#[cfg(test)]
-mod purity;
 #[cfg(test)]
 mod tests;
 

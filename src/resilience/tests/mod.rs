@@ -1,0 +1,6 @@
+//! Each state machine against tables of what it must do, and against a naive
+//! model of itself.
+
+mod breaker;
+mod breaker_model;
+mod health;
