@@ -3,4 +3,5 @@
 
 mod breaker;
 mod breaker_model;
+mod budget;
 mod health;

@@ -1,0 +1,142 @@
+//! The retry budget of one placement.
+//!
+//! Retries help against the failure of one endpoint. When all of a cell fails,
+//! they only multiply the load that it fails under. So retries are limited to a
+//! share of the requests of late, with a minimum that lets a quiet placement
+//! retry at all.
+//!
+//! Time is cut into seconds, with two counters each for the last ten of them.
+//! All are atomic, so that requests on all threads count without a lock.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+/// The seconds looked back on, the present one included: so 9 to 10 s.
+const WINDOW: u32 = 10;
+/// One retry for this many requests: 20 %.
+const REQUESTS_PER_RETRY: u64 = 5;
+/// Retries that a window always has.
+const MINIMUM: u64 = 10;
+
+/// How many retries a placement may still make. Of the last 10 seconds, at most
+/// 20 % as many retries as there were requests, or 10 if that is more.
+///
+/// Counting is exact while the threads agree on what second it is. Around the turn
+/// of a second, some may see a window that is a second longer or shorter, and
+/// one retry a thread too many may be granted. What a thread counts that was held
+/// up for longer than the window lands in the second that took its own's place.
+/// It never blocks, wraps around or grows.
+#[derive(Debug, Default)]
+pub struct RetryBudget {
+    requests: Window,
+    retries: Window,
+}
+
+impl RetryBudget {
+    /// Counts one request, not its retries. `now` is the time since a fixed
+    /// start, the same for all calls, such as the start of the process.
+    pub fn request(&self, now: Duration) {
+        self.requests.add(second(now));
+    }
+
+    /// Whether a request may be tried again; if so, it is counted. `now` as with
+    /// [`RetryBudget::request`].
+    pub fn try_retry(&self, now: Duration) -> bool {
+        let second = second(now);
+        let allowed = self.requests.sum(second) / REQUESTS_PER_RETRY;
+        self.retries.add_below(second, allowed.max(MINIMUM))
+    }
+}
+
+/// Time in the unit of the counters. They stand still after 136 years.
+fn second(now: Duration) -> u32 {
+    u32::try_from(now.as_secs()).unwrap_or(u32::MAX)
+}
+
+/// A ring of counters, one a second. A counter and the second that it is of are
+/// one word, so that the first to count in a new second sets both at once.
+#[derive(Debug, Default)]
+struct Window([AtomicU64; WINDOW as usize]);
+
+impl Window {
+    fn add(&self, second: u32) {
+        let counter = self.counter(second);
+        let mut seen = counter.load(Relaxed);
+        loop {
+            let slot = Slot::read(seen);
+            if slot.second >= second && slot.count < u32::MAX / 2 {
+                // Other threads may add between the look and this, but not two
+                // thousand million times.
+                counter.fetch_add(1, Relaxed);
+                return;
+            }
+            let next = slot.counted(second).word();
+            match counter.compare_exchange_weak(seen, next, Relaxed, Relaxed) {
+                Ok(_) => return,
+                Err(now) => seen = now,
+            }
+        }
+    }
+
+    /// Counts one more unless the window has `limit` already.
+    fn add_below(&self, second: u32, limit: u64) -> bool {
+        let counter = self.counter(second);
+        let mut seen = counter.load(Relaxed);
+        loop {
+            // The seconds before do not change any more, so if this one did not
+            // change either, the sum still holds.
+            if self.sum(second) >= limit {
+                return false;
+            }
+            let next = Slot::read(seen).counted(second).word();
+            match counter.compare_exchange_weak(seen, next, Relaxed, Relaxed) {
+                Ok(_) => return true,
+                Err(now) => seen = now,
+            }
+        }
+    }
+
+    fn sum(&self, second: u32) -> u64 {
+        let slots = self.0.iter().map(|word| Slot::read(word.load(Relaxed)));
+        slots
+            .filter(|slot| second.saturating_sub(slot.second) < WINDOW)
+            .map(|slot| u64::from(slot.count))
+            .sum()
+    }
+
+    fn counter(&self, second: u32) -> &AtomicU64 {
+        &self.0[(second % WINDOW) as usize]
+    }
+}
+
+/// One word of a [`Window`]: the second in its upper half, the count below.
+#[derive(Clone, Copy)]
+struct Slot {
+    second: u32,
+    count: u32,
+}
+
+impl Slot {
+    fn read(word: u64) -> Self {
+        Self {
+            second: (word >> 32) as u32,
+            count: word as u32,
+        }
+    }
+
+    fn word(self) -> u64 {
+        u64::from(self.second) << 32 | u64::from(self.count)
+    }
+
+    /// With one more, counted in `second`.
+    fn counted(self, second: u32) -> Self {
+        if self.second >= second {
+            Self {
+                count: self.count.saturating_add(1),
+                ..self
+            }
+        } else {
+            Self { second, count: 1 }
+        }
+    }
+}
