@@ -292,7 +292,7 @@ mod tests {
                     "problems": [{
                         "pointer": "", "line": 1, "column": 1,
                         "message": "expected an object with the fields version, routingTable, \
-                                    cellEndpoints, defaultPlacement; found an array",
+                                    placements or cellEndpoints, defaultPlacement; found an array",
                     }],
                 },
                 { "file": "/no/such/file", "valid": false, "problems": [], "error": null },

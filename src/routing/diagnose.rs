@@ -4,17 +4,20 @@
 //! documents may be huge or hostile, so the work for each problem is bounded
 //! and only so many of them are put into words (see `findings`).
 
-use std::borrow::Cow;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::fmt::Display;
 
-use super::document::{CELL_ENDPOINTS, DEFAULT_PLACEMENT, FIELDS, ROUTING_TABLE, VERSION};
-use super::endpoint::Endpoint;
+use super::document::{
+    CELL_ENDPOINTS, DEFAULT_PLACEMENT, DEFAULTS, FIELDS, PLACEMENTS, ROUTING_TABLE, VERSION,
+};
 use super::findings::{Findings, Path};
-use super::locate::{Member, Positions, Raw, offset_of, without_position};
+use super::locate::{Positions, Raw, offset_of, without_position};
+use super::object::{Entry, entries, one_of};
+use super::placements::{self, Cell, Section};
 use super::problem::Problem;
 use super::rules::{check_key, check_placement_name, check_version};
-use super::wording::{Quoted, known};
+use super::table::Placement;
+use super::wording::unknown;
 
 /// All problems of `document`, never none; `refusal` is why the quick path
 /// refused it.
@@ -101,22 +104,24 @@ fn trailing_comma(text: &str, offset: usize) -> Option<usize> {
     after.starts_with(['}', ']']).then_some(comma)
 }
 
-type Field<'a> = (Cow<'a, str>, Raw<'a>);
-
 fn check_document<'a>(root: Raw<'a>, findings: &mut Findings<'a>) {
     let Some(members) = root.members() else {
         findings.at(root, Path::ROOT, || {
-            let (fields, found) = (FIELDS.join(", "), root.described());
-            format!("expected an object with the fields {fields}; found {found}")
+            format!(
+                "expected an object with the fields {VERSION}, {ROUTING_TABLE}, \
+                 {PLACEMENTS} or {CELL_ENDPOINTS}, {DEFAULT_PLACEMENT}; found {}",
+                root.described()
+            )
         });
         return;
     };
-    let fields = check_fields(root, members, findings);
+    let fields = entries(members, Path::ROOT, findings, one_of(&FIELDS));
+    check_missing(root, &fields, findings);
 
     // First what the other fields refer to. Without it, every reference would
     // be one more problem with the same cause.
-    let placements = check_endpoints(&fields, findings);
-    for (name, value) in &fields {
+    let placements = check_placements(&fields, findings);
+    for Entry { name, value, .. } in &fields {
         let path = Path::ROOT.child(name);
         match &**name {
             VERSION => check_string(*value, path, findings, check_version),
@@ -127,63 +132,65 @@ fn check_document<'a>(root: Raw<'a>, findings: &mut Findings<'a>) {
     }
 }
 
-/// Reports fields that are missing, unknown or there twice; returns all.
-fn check_fields<'a>(
-    root: Raw<'a>,
-    members: Vec<Member<'a>>,
-    findings: &mut Findings<'a>,
-) -> Vec<Field<'a>> {
-    let fields = check_keys(members, Path::ROOT, findings, |name| {
-        if FIELDS.contains(&name) {
-            Ok(())
-        } else {
-            Err(format!(
-                "unknown field {} ({})",
-                Quoted(name),
-                known(FIELDS.into_iter(), name)
-            ))
-        }
-    });
-    for field in FIELDS {
-        if !fields.iter().any(|(name, _)| name == field) {
+fn check_missing<'a>(root: Raw<'a>, fields: &[Entry<'a>], findings: &mut Findings<'a>) {
+    let has = |field| fields.iter().any(|entry| entry.name == field);
+    for field in [VERSION, ROUTING_TABLE, PLACEMENTS, DEFAULT_PLACEMENT] {
+        if field == PLACEMENTS && !has(PLACEMENTS) && !has(CELL_ENDPOINTS) {
             findings.at(root, Path::ROOT, || {
-                format!("missing field {}", Quoted(field))
+                format!("missing field \"{PLACEMENTS}\" (or \"{CELL_ENDPOINTS}\")")
             });
+        } else if field != PLACEMENTS && !has(field) {
+            findings.at(root, Path::ROOT, || format!("missing field \"{field}\""));
         }
     }
-    fields
 }
 
-/// Reports bad endpoints and placement names; returns the names that the
-/// document defines, or `None` when it does not get as far as defining any.
-fn check_endpoints<'a>(fields: &[Field<'a>], findings: &mut Findings<'a>) -> Option<Names<'a>> {
-    let mut placements: Option<Names<'a>> = None;
-    let path = Path::ROOT.child(CELL_ENDPOINTS);
-    for (_, value) in fields.iter().filter(|(name, _)| name == CELL_ENDPOINTS) {
-        let Some(members) = value.members() else {
-            findings.at(*value, path, || {
-                format!(
-                    "expected an object of placements and URLs, found {}",
-                    value.described()
-                )
-            });
-            continue;
-        };
-        let names = placements.get_or_insert_default();
-        for (name, url) in check_keys(members, path, findings, check_placement_name) {
-            check_string(url, path.child(&name), findings, |url| {
-                url.parse::<Endpoint>().map(drop)
-            });
-            names.add(name);
+/// Reports what is wrong with placements; returns the names that the document
+/// declares, or `None` when it does not get as far as declaring any.
+fn check_placements<'a>(fields: &[Entry<'a>], findings: &mut Findings<'a>) -> Option<Names> {
+    let mut defaults = None;
+    let mut sections = Vec::new();
+    for Entry { name, value, .. } in fields {
+        match &**name {
+            DEFAULTS => defaults = defaults.or(Some(*value)),
+            PLACEMENTS => sections.push(Section::Placements(*value)),
+            CELL_ENDPOINTS => sections.push(check_endpoints(*value, findings)),
+            _ => {}
         }
     }
-    placements
+    let placements = placements::read(defaults, sections, findings)?;
+    Some(Names::new(placements))
+}
+
+fn check_endpoints<'a>(value: Raw<'a>, findings: &mut Findings<'a>) -> Section<'a> {
+    let path = Path::ROOT.child(CELL_ENDPOINTS);
+    let Some(members) = value.members() else {
+        findings.at(value, path, || {
+            format!(
+                "expected an object of placements and URLs, found {}",
+                value.described()
+            )
+        });
+        return Section::Unreadable;
+    };
+    let entries = entries(members, path, findings, check_placement_name);
+    let cells = entries.into_iter().map(|Entry { name, key, value }| {
+        let path = path.child(&name);
+        let url = findings.keep(value, path, value.string());
+        let endpoint = url.and_then(|url| findings.keep(value, path, url.parse()));
+        Cell {
+            name,
+            key: Some(key),
+            endpoint,
+        }
+    });
+    Section::Cells(cells.collect())
 }
 
 fn check_routing<'a>(
     value: Raw<'a>,
     path: Path<'_>,
-    placements: Option<&Names<'a>>,
+    placements: Option<&Names>,
     findings: &mut Findings<'a>,
 ) {
     let Some(members) = value.members() else {
@@ -195,59 +202,24 @@ fn check_routing<'a>(
         });
         return;
     };
-    for (key, placement) in check_keys(members, path, findings, check_key) {
-        check_reference(placement, path.child(&key), placements, findings);
+    for Entry { name, value, .. } in entries(members, path, findings, check_key) {
+        check_reference(value, path.child(&name), placements, findings);
     }
-}
-
-/// Reports keys that are no text, fail `check` or were there before; returns
-/// the members whose keys are text.
-fn check_keys<'a, E: Display>(
-    members: Vec<Member<'a>>,
-    parent: Path<'_>,
-    findings: &mut Findings<'a>,
-    check: impl Fn(&str) -> Result<(), E>,
-) -> Vec<(Cow<'a, str>, Raw<'a>)> {
-    let mut seen: HashMap<Cow<'a, str>, Raw<'a>> = HashMap::with_capacity(members.len());
-    let mut readable = Vec::with_capacity(members.len());
-    for Member { key: raw, value } in members {
-        let key = match raw.string() {
-            Ok(key) => key,
-            Err(why) => {
-                findings.at(raw, parent, || why);
-                continue;
-            }
-        };
-        if let Err(error) = check(&key) {
-            findings.at(raw, parent.child(&key), || error);
-        }
-        match seen.get(&key) {
-            Some(&first) => findings.duplicate(raw, first, parent.child(&key)),
-            None => drop(seen.insert(key.clone(), raw)),
-        }
-        readable.push((key, value));
-    }
-    readable
 }
 
 fn check_reference<'a>(
     value: Raw<'a>,
     path: Path<'_>,
-    placements: Option<&Names<'a>>,
+    placements: Option<&Names>,
     findings: &mut Findings<'a>,
 ) {
-    match (value.string(), placements) {
-        (Err(why), _) => findings.at(value, path, || why),
-        (Ok(name), Some(placements)) if !placements.contains(&name) => {
-            findings.at(value, path, || {
-                format!(
-                    "unknown placement {} ({})",
-                    Quoted(&name),
-                    known(placements.iter(), &name)
-                )
-            });
-        }
-        (Ok(_), _) => {}
+    let name = findings.keep(value, path, value.string());
+    if let (Some(name), Some(placements)) = (name, placements)
+        && !placements.contains(&name)
+    {
+        findings.at(value, path, || {
+            unknown("placement", &name, placements.iter())
+        });
     }
 }
 
@@ -257,28 +229,23 @@ fn check_string<'a, E: Display>(
     findings: &mut Findings<'a>,
     check: impl Fn(&str) -> Result<(), E>,
 ) {
-    match value.string() {
-        Ok(text) => {
-            if let Err(error) = check(&text) {
-                findings.at(value, path, || error);
-            }
-        }
-        Err(why) => findings.at(value, path, || why),
+    if let Some(text) = findings.keep(value, path, value.string()) {
+        findings.keep(value, path, check(&text));
     }
 }
 
-/// The placements that a document defines, in its order.
-#[derive(Default)]
-struct Names<'a> {
-    list: Vec<Cow<'a, str>>,
-    set: HashSet<Cow<'a, str>>,
+/// The placements that a document declares, in its order.
+struct Names {
+    list: Vec<String>,
+    set: HashSet<String>,
 }
 
-impl<'a> Names<'a> {
-    fn add(&mut self, name: Cow<'a, str>) {
-        if self.set.insert(name.clone()) {
-            self.list.push(name);
-        }
+impl Names {
+    fn new(placements: Vec<Placement>) -> Self {
+        let mut set = HashSet::with_capacity(placements.len());
+        let names = placements.into_iter().map(|placement| placement.name);
+        let list = names.filter(|name| set.insert(name.clone())).collect();
+        Self { list, set }
     }
 
     fn contains(&self, name: &str) -> bool {
@@ -286,6 +253,6 @@ impl<'a> Names<'a> {
     }
 
     fn iter(&self) -> impl Iterator<Item = &str> + Clone {
-        self.list.iter().map(AsRef::as_ref)
+        self.list.iter().map(String::as_str)
     }
 }

@@ -1,5 +1,6 @@
 //! The serde twin of a routing document: what valid JSON of the right shape
-//! becomes in one pass.
+//! becomes in one pass. `placements` and `defaults` stay text here; they are
+//! read by `placements`, which both paths share.
 //!
 //! A document may hold a million keys, so nothing is read into an intermediate
 //! tree: keys go straight into the map that the table keeps, and the name of a
@@ -14,26 +15,42 @@ use std::fmt;
 
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, Visitor};
+use serde_json::value::RawValue;
 
 use super::endpoint::Endpoint;
+use super::locate::Raw;
+use super::placements::{Cell, Section};
 use super::rules::{check_key, check_placement_name, check_version};
 use super::table::{Key, PlacementId};
 
-/// The fields of a document, all of them required.
-pub(super) const FIELDS: [&str; 4] = [VERSION, ROUTING_TABLE, CELL_ENDPOINTS, DEFAULT_PLACEMENT];
+/// The fields of a document. All are required but `defaults`, and one of
+/// `placements` and `cellEndpoints`.
+pub(super) const FIELDS: [&str; 6] = [
+    VERSION,
+    ROUTING_TABLE,
+    DEFAULTS,
+    PLACEMENTS,
+    CELL_ENDPOINTS,
+    DEFAULT_PLACEMENT,
+];
 
 pub(super) const VERSION: &str = "version";
 pub(super) const ROUTING_TABLE: &str = "routingTable";
+pub(super) const DEFAULTS: &str = "defaults";
+pub(super) const PLACEMENTS: &str = "placements";
 pub(super) const CELL_ENDPOINTS: &str = "cellEndpoints";
 pub(super) const DEFAULT_PLACEMENT: &str = "defaultPlacement";
 
-/// A document whose values are each valid; that its names stand for something
-/// is for the table to find out, since they may come before what they name.
-pub(super) struct Document {
+/// A document whose values are each valid, as far as they have been read; that
+/// its names stand for something is for the table to find out, since they may
+/// come before what they name.
+pub(super) struct Document<'a> {
     pub version: String,
     pub routing: Routing,
-    /// In the order of the document, without duplicates.
-    pub endpoints: Vec<(String, Endpoint)>,
+    pub defaults: Option<Raw<'a>>,
+    /// `cellEndpoints` and `placements`, one of them at least, in the order of
+    /// the document.
+    pub sections: Vec<Section<'a>>,
     pub default: String,
 }
 
@@ -51,7 +68,7 @@ impl Routing {
     }
 }
 
-impl<'de> Deserialize<'de> for Document {
+impl<'de> Deserialize<'de> for Document<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_map(DocumentVisitor)
     }
@@ -60,28 +77,42 @@ impl<'de> Deserialize<'de> for Document {
 struct DocumentVisitor;
 
 impl<'de> Visitor<'de> for DocumentVisitor {
-    type Value = Document;
+    type Value = Document<'de>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a routing document")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Document, A::Error> {
-        let (mut version, mut routing, mut endpoints, mut default) = (None, None, None, None);
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Document<'de>, A::Error> {
+        let (mut version, mut routing, mut default) = (None, None, None);
+        let (mut defaults, mut placements, mut endpoints) = (None, None, None);
+        let mut sections = Vec::new();
         while let Some(field) = map.next_key::<Field>()? {
             match field {
                 Field::Version => once(&mut version, map.next_value()?)?,
                 Field::RoutingTable => once(&mut routing, map.next_value()?)?,
-                Field::CellEndpoints => once(&mut endpoints, map.next_value::<Endpoints>()?)?,
+                Field::Defaults => once(&mut defaults, map.next_value::<&RawValue>()?.into())?,
+                Field::Placements => {
+                    once(&mut placements, ())?;
+                    sections.push(Section::Placements(map.next_value::<&RawValue>()?.into()));
+                }
+                Field::CellEndpoints => {
+                    once(&mut endpoints, ())?;
+                    sections.push(Section::Cells(map.next_value::<Cells<'de>>()?.0));
+                }
                 Field::DefaultPlacement => once(&mut default, map.next_value()?)?,
             }
         }
         let version: String = required(version, VERSION)?;
         check_version(&version).map_err(Error::custom)?;
+        if sections.is_empty() {
+            return Err(Error::missing_field(PLACEMENTS));
+        }
         Ok(Document {
             version,
             routing: required(routing, ROUTING_TABLE)?,
-            endpoints: required(endpoints, CELL_ENDPOINTS)?.0,
+            defaults,
+            sections,
             default: required(default, DEFAULT_PLACEMENT)?,
         })
     }
@@ -105,6 +136,10 @@ enum Field {
     Version,
     #[serde(rename = "routingTable")]
     RoutingTable,
+    #[serde(rename = "defaults")]
+    Defaults,
+    #[serde(rename = "placements")]
+    Placements,
     #[serde(rename = "cellEndpoints")]
     CellEndpoints,
     #[serde(rename = "defaultPlacement")]
@@ -174,25 +209,25 @@ impl Visitor<'_> for &mut Names {
 }
 
 /// `cellEndpoints`, in order.
-struct Endpoints(Vec<(String, Endpoint)>);
+struct Cells<'a>(Vec<Cell<'a>>);
 
-impl<'de> Deserialize<'de> for Endpoints {
+impl<'de> Deserialize<'de> for Cells<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(EndpointsVisitor)
+        deserializer.deserialize_map(CellsVisitor)
     }
 }
 
-struct EndpointsVisitor;
+struct CellsVisitor;
 
-impl<'de> Visitor<'de> for EndpointsVisitor {
-    type Value = Endpoints;
+impl<'de> Visitor<'de> for CellsVisitor {
+    type Value = Cells<'de>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an object of placements and endpoints")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Endpoints, A::Error> {
-        let mut endpoints = Vec::new();
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Cells<'de>, A::Error> {
+        let mut cells = Vec::new();
         let mut seen = HashSet::new();
         while let Some(name) = map.next_key::<String>()? {
             check_placement_name(&name).map_err(Error::custom)?;
@@ -200,9 +235,13 @@ impl<'de> Visitor<'de> for EndpointsVisitor {
             if !seen.insert(name.clone()) {
                 return Err(Error::custom("duplicate placement"));
             }
-            endpoints.push((name, endpoint));
+            cells.push(Cell {
+                name: name.into(),
+                key: None,
+                endpoint: Some(endpoint),
+            });
         }
-        Ok(Endpoints(endpoints))
+        Ok(Cells(cells))
     }
 }
 

@@ -105,6 +105,44 @@ impl FromStr for Endpoint {
     }
 }
 
+/// What a Host header may say (RFC 9110, section 7.2): `host` or `host:port`, in
+/// its canonical form.
+///
+/// # Errors
+///
+/// Names the text, what is wrong with it, and what would be right.
+pub(super) fn host_and_port(text: &str) -> Result<String, String> {
+    canonical_host_and_port(text).map_err(|fault| match fault {
+        Fault::Empty => "empty host (valid: host or host:port)".to_owned(),
+        Fault::Is(what) => format!("host {} {what}", Quoted(&without_password(text))),
+    })
+}
+
+fn canonical_host_and_port(text: &str) -> Result<String, Fault> {
+    if text.is_empty() {
+        return Err(Fault::Empty);
+    }
+    refuse_characters(text)?;
+    if text.contains("://") {
+        return fault("is a URL (valid: host or host:port)");
+    }
+    if text.contains('@') {
+        return fault("carries a user name or password (valid: host or host:port)");
+    }
+    if text.contains(['/', '?', '#']) {
+        return fault("goes on after its host and port (valid: host or host:port)");
+    }
+    let (host, port) = split_port(text)?;
+    let mut canonical = parse_host(host)?;
+    if canonical.contains(':') {
+        canonical = format!("[{canonical}]");
+    }
+    if let Some(port) = port {
+        canonical = format!("{canonical}:{}", parse_port(port)?);
+    }
+    Ok(canonical)
+}
+
 /// The text as it may be logged: what stands before an `@` is somebody's secret.
 fn without_password(text: &str) -> String {
     match text.rsplit_once('@') {
@@ -130,12 +168,7 @@ fn parse(text: &str) -> Result<Endpoint, Fault> {
     if text.is_empty() {
         return Err(Fault::Empty);
     }
-    if let Some(character) = text.chars().find(|c| c.is_whitespace() || c.is_control()) {
-        return fault(format!("contains {}", Invisible(character)));
-    }
-    if text.contains('\\') {
-        return fault("contains a backslash (URLs have forward slashes)");
-    }
+    refuse_characters(text)?;
     let Some((scheme, rest)) = text.split_once("://") else {
         return fault(without_scheme(text));
     };
@@ -158,6 +191,17 @@ fn parse(text: &str) -> Result<Endpoint, Fault> {
             None => scheme.default_port(),
         },
     })
+}
+
+/// What URL parsers remove or mend without a word.
+fn refuse_characters(text: &str) -> Result<(), Fault> {
+    if let Some(character) = text.chars().find(|c| c.is_whitespace() || c.is_control()) {
+        return fault(format!("contains {}", Invisible(character)));
+    }
+    if text.contains('\\') {
+        return fault("contains a backslash (URLs have forward slashes)");
+    }
+    Ok(())
 }
 
 fn parse_scheme(text: &str) -> Result<Scheme, Fault> {

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::endpoint::Endpoint;
 use super::reason::{RouteReason, is_tier_name};
-use super::table::RoutingTable;
+use super::table::{RoutingTable, WeightedEndpoint};
 
 /// Where a key goes, and why.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -15,7 +15,12 @@ pub struct Explanation {
     pub reason: RouteReason,
     /// The reason in words that name what it rests on.
     pub why: String,
+    /// The first of `endpoints`.
     pub endpoint: Endpoint,
+    /// All endpoints of the placement, in the order of the document.
+    pub endpoints: Vec<WeightedEndpoint>,
+    /// The placement that takes over while none of the endpoints can.
+    pub fallback: Option<String>,
     /// The version of the table that answered.
     pub version: String,
 }
@@ -26,18 +31,19 @@ impl RoutingTable {
         let route = self.route(key.as_bytes());
         let placement = self.placement(route.placement);
         let name = &placement.name;
-        let why = match route.reason {
-            RouteReason::Default => {
+        let why = match (route.reason, placement.policy.tenancy) {
+            (RouteReason::Default, _) => {
                 format!("the key is not in the table, and {name} is the default placement")
             }
-            RouteReason::Dedicated => format!("{name} serves this key alone"),
-            RouteReason::Tier if placement.keys >= 2 => {
+            (_, Some(tenancy)) => format!("{name} is declared {}", tenancy.as_str()),
+            (RouteReason::Dedicated, None) => format!("{name} serves this key alone"),
+            (RouteReason::Tier, None) if placement.keys >= 2 => {
                 format!("{name} serves {} keys", placement.keys)
             }
-            RouteReason::Tier if route.placement == self.default_placement() => {
+            (RouteReason::Tier, None) if route.placement == self.default_placement() => {
                 format!("{name} is the default placement")
             }
-            RouteReason::Tier => {
+            (RouteReason::Tier, None) => {
                 debug_assert!(is_tier_name(name));
                 format!("{name} is named as a shared tier")
             }
@@ -48,6 +54,10 @@ impl RoutingTable {
             reason: route.reason,
             why,
             endpoint: placement.endpoints[0].endpoint.clone(),
+            endpoints: placement.endpoints.to_vec(),
+            fallback: placement
+                .fallback
+                .map(|fallback| self.placement(fallback).name.clone()),
             version: self.version().to_owned(),
         }
     }

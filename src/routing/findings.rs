@@ -13,41 +13,51 @@ pub(super) const REPORTED: usize = 100;
 /// the object that holds the key.
 const POINTED: usize = 256;
 
-/// The path to a value: nothing, a field, or an entry of a field.
+/// The path to a value: the fields, names and positions that lead there.
 #[derive(Clone, Copy)]
-pub(super) struct Path<'k> {
-    field: Option<&'k str>,
-    entry: Option<&'k str>,
+pub(super) struct Path<'p> {
+    /// None: the document as a whole.
+    last: Option<(&'p Path<'p>, Token<'p>)>,
 }
 
-impl<'k> Path<'k> {
-    /// The document as a whole.
-    pub const ROOT: Path<'static> = Path {
-        field: None,
-        entry: None,
-    };
+#[derive(Clone, Copy)]
+enum Token<'p> {
+    Name(&'p str),
+    Index(usize),
+}
 
-    /// The path one level down.
-    pub fn child(self, name: &'k str) -> Self {
-        match self.field {
-            None => Self {
-                field: Some(name),
-                entry: None,
-            },
-            Some(_) => Self {
-                entry: Some(name),
-                ..self
-            },
+impl<'p> Path<'p> {
+    /// The document as a whole.
+    pub const ROOT: Path<'static> = Path { last: None };
+
+    /// The path to the member `name` of this object.
+    pub fn child(&'p self, name: &'p str) -> Self {
+        Self {
+            last: Some((self, Token::Name(name))),
+        }
+    }
+
+    /// The path to an element of this array, the first being 0.
+    pub fn element(&'p self, index: usize) -> Self {
+        Self {
+            last: Some((self, Token::Index(index))),
         }
     }
 
     fn pointer(self) -> String {
+        let mut tokens = Vec::new();
+        let mut path = self;
+        while let Some((parent, token)) = path.last {
+            tokens.push(token);
+            path = *parent;
+        }
         let mut pointer = String::new();
-        for token in [self.field, self.entry].into_iter().flatten() {
-            if token.len() > POINTED {
-                break;
+        for token in tokens.into_iter().rev() {
+            match token {
+                Token::Name(name) if name.len() > POINTED => break,
+                Token::Name(name) => push_token(&mut pointer, name),
+                Token::Index(index) => push_token(&mut pointer, &index.to_string()),
             }
-            push_token(&mut pointer, token);
         }
         pointer
     }
@@ -98,15 +108,43 @@ impl<'a> Findings<'a> {
         });
     }
 
-    /// Adds that `again` is the same key as `first`.
-    pub fn duplicate(&mut self, again: Raw<'a>, first: Raw<'a>, path: Path<'_>) {
+    /// Adds that `again` says a second time what `first` says: `what`, such as
+    /// `duplicate key`.
+    pub fn duplicate<D: Display>(
+        &mut self,
+        again: Raw<'a>,
+        first: Raw<'a>,
+        path: Path<'_>,
+        what: impl FnOnce() -> D,
+    ) {
         let text = self.text;
         self.add(|| Finding {
             offset: again.offset_in(text),
             pointer: path.pointer(),
-            message: "duplicate key".to_owned(),
+            message: what().to_string(),
             first: Some(first.offset_in(text)),
         });
+    }
+
+    /// What was read of `value`; or nothing, and a problem that says why.
+    pub fn keep<T, D: Display>(
+        &mut self,
+        value: Raw<'a>,
+        path: Path<'_>,
+        read: Result<T, D>,
+    ) -> Option<T> {
+        match read {
+            Ok(read) => Some(read),
+            Err(why) => {
+                self.at(value, path, || why);
+                None
+            }
+        }
+    }
+
+    /// How many problems there are so far.
+    pub fn count(&self) -> usize {
+        self.total
     }
 
     fn add(&mut self, finding: impl FnOnce() -> Finding) {

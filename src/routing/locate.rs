@@ -30,8 +30,7 @@ impl<'a> Raw<'a> {
     ///
     /// When the text is not one JSON value and white space.
     pub fn parse(text: &'a str) -> Result<Self, serde_json::Error> {
-        let raw: &RawValue = serde_json::from_str(text)?;
-        Ok(Self(raw.get()))
+        serde_json::from_str::<&RawValue>(text).map(Self::from)
     }
 
     /// The byte offset of this value in `text`, of which it must be a part.
@@ -44,6 +43,24 @@ impl<'a> Raw<'a> {
     pub fn members(self) -> Option<Vec<Member<'a>>> {
         let Members(members) = serde_json::from_str(self.0).ok()?;
         Some(members)
+    }
+
+    /// The elements of this array in order; `None` when this is no array.
+    pub fn elements(self) -> Option<Vec<Raw<'a>>> {
+        let elements: Vec<&RawValue> = serde_json::from_str(self.0).ok()?;
+        Some(elements.into_iter().map(Self::from).collect())
+    }
+
+    /// Whether this is the word `null`.
+    pub fn is_null(self) -> bool {
+        self.0 == "null"
+    }
+
+    /// This number as it was written; `None` when this is no number.
+    pub fn number(self) -> Option<&'a str> {
+        self.0
+            .starts_with(|first: char| first == '-' || first.is_ascii_digit())
+            .then_some(self.0)
     }
 
     /// The text of this string.
@@ -85,6 +102,12 @@ impl<'a> Raw<'a> {
     }
 }
 
+impl<'a> From<&'a RawValue> for Raw<'a> {
+    fn from(value: &'a RawValue) -> Self {
+        Self(value.get())
+    }
+}
+
 struct Members<'a>(Vec<Member<'a>>);
 
 impl<'de> Deserialize<'de> for Members<'de> {
@@ -106,8 +129,8 @@ impl<'de> Visitor<'de> for MembersVisitor {
         let mut members = Vec::new();
         while let Some((key, value)) = map.next_entry::<&RawValue, &RawValue>()? {
             members.push(Member {
-                key: Raw(key.get()),
-                value: Raw(value.get()),
+                key: key.into(),
+                value: value.into(),
             });
         }
         Ok(Members(members))

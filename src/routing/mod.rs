@@ -1,7 +1,7 @@
 //! What an operator wrote, compiled into what a request reads.
 //!
-//! A *routing document* (JSON, `version`, `routingTable`, `cellEndpoints`,
-//! `defaultPlacement`) goes in as bytes; an immutable [`RoutingTable`] or the
+//! A *routing document* (JSON, `version`, `routingTable`, `defaults`,
+//! `placements`, `cellEndpoints`, `defaultPlacement`) goes in as bytes; an immutable [`RoutingTable`] or the
 //! full list of [`Problem`]s comes out. Nothing here knows a runtime, a socket
 //! or a clock, so that everything here can be tested as a function of its
 //! input. Any other part of Cellgate may import this folder; it imports none of
@@ -16,7 +16,8 @@
 //!    the place of every key and value, and reports *all* that is wrong.
 //!
 //! Both take their verdicts on single values from `rules` and [`Endpoint`],
-//! so that they cannot disagree about what is valid.
+//! and leave `placements` and `defaults` to the one reader in `placements`, so
+//! that they cannot disagree about what is valid.
 
 mod diagnose;
 mod diff;
@@ -25,6 +26,8 @@ mod endpoint;
 mod explain;
 mod findings;
 mod locate;
+mod object;
+mod placements;
 mod policy;
 mod problem;
 mod reason;
@@ -63,6 +66,23 @@ pub fn compile(document: &[u8]) -> Result<RoutingTable, Vec<Problem>> {
 /// The path of valid documents: one pass, and no word on what was wrong beyond
 /// the first refusal.
 fn quick(document: &[u8]) -> Result<RoutingTable, serde_json::Error> {
-    let document: document::Document = serde_json::from_slice(document)?;
-    RoutingTable::build(document).map_err(serde::de::Error::custom)
+    // Checked once, instead of string by string.
+    let text = std::str::from_utf8(document).map_err(refused)?;
+    let document: document::Document<'_> = serde_json::from_str(text)?;
+    let mut findings = findings::Findings::new(text);
+    let placements = placements::read(document.defaults, document.sections, &mut findings);
+    match placements {
+        Some(placements) if findings.count() == 0 => RoutingTable::build(
+            document.version,
+            document.routing,
+            placements,
+            &document.default,
+        )
+        .map_err(refused),
+        _ => Err(refused("placements or defaults have problems")),
+    }
+}
+
+fn refused(why: impl std::fmt::Display) -> serde_json::Error {
+    serde::de::Error::custom(why)
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 /// How the requests of one placement are treated. The default is what a
-/// placement of `cellEndpoints` gets, which can say nothing of all this.
+/// placement gets in a document that says nothing of all this.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Policy {
     pub load_balancing: LoadBalancing,

@@ -60,12 +60,14 @@ impl fmt::Display for Named<'_> {
         let Problem {
             pointer, message, ..
         } = self.0;
+        let of_fields = pointer.starts_with("/defaults/");
         for (depth, token) in pointer.split('/').skip(1).enumerate() {
             let name = token.replace("~1", "/").replace("~0", "~");
             match depth {
                 // The second level holds the operator's own names; quoted, they
                 // cannot be taken for ours.
-                1 => write!(f, "[{}]", Quoted(&name))?,
+                1 if !of_fields => write!(f, "[{}]", Quoted(&name))?,
+                2.. if is_index(&name) => write!(f, "[{name}]")?,
                 _ if !is_identifier(&name) => write!(f, "[{}]", Quoted(&name))?,
                 0 => f.write_str(&name)?,
                 _ => write!(f, ".{name}")?,
@@ -85,6 +87,15 @@ fn is_identifier(name: &str) -> bool {
         .is_some_and(|first| first.is_ascii_alphabetic())
         && bytes.all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
         && name.len() <= 64
+}
+
+/// Whether `name` is written as the position of an array's element (RFC 6901,
+/// section 4).
+fn is_index(name: &str) -> bool {
+    name == "0"
+        || (!name.starts_with('0')
+            && (1..=9).contains(&name.len())
+            && name.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
 /// Appends one level to an RFC 6901 pointer, escaped as section 3 says.
@@ -137,6 +148,24 @@ mod tests {
                 0,
                 0,
                 "placements[\"tier1\"].health_check.path: is odd",
+            ),
+            (
+                "/placements/0/endpoints/10/url",
+                0,
+                0,
+                "placements[\"0\"].endpoints[10].url: is odd",
+            ),
+            (
+                "/placements/a/01",
+                0,
+                0,
+                "placements[\"a\"][\"01\"]: is odd",
+            ),
+            (
+                "/defaults/retries/on/0",
+                0,
+                0,
+                "defaults.retries.on[0]: is odd",
             ),
         ] {
             assert_eq!(problem(pointer, line, column).to_string(), expected);

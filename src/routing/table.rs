@@ -7,9 +7,11 @@ use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-use super::document::Document;
+use serde::Serialize;
+
+use super::document::Routing;
 use super::endpoint::Endpoint;
-use super::policy::Policy;
+use super::policy::{Policy, Tenancy};
 use super::reason::{RouteReason, is_tier_name};
 
 /// A compiled routing document. It never changes once made.
@@ -52,8 +54,9 @@ pub struct Placement {
 }
 
 /// One of the places where a cell listens, and its share of the requests.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct WeightedEndpoint {
+    #[serde(rename = "url")]
     pub endpoint: Endpoint,
     /// Relative to the other endpoints of the placement, 1 to 1000.
     pub weight: u32,
@@ -123,32 +126,20 @@ impl RoutingTable {
         self.keys.get(key.as_bytes()).copied()
     }
 
-    /// Links a document whose values are each valid: gives every name its id.
-    pub(super) fn build(document: Document) -> Result<Self, Unlinked> {
-        let Document {
-            version,
-            routing,
-            endpoints,
-            default,
-        } = document;
-        let mut placements = Vec::with_capacity(endpoints.len());
-        let mut ids = HashMap::with_capacity(endpoints.len());
-        let policy = Arc::new(Policy::default());
-        for (name, endpoint) in endpoints {
-            let id = PlacementId(u32::try_from(placements.len()).map_err(|_| Unlinked)?);
-            ids.insert(name.clone(), id);
-            placements.push(Placement {
-                name,
-                endpoints: Box::new([WeightedEndpoint {
-                    endpoint,
-                    weight: 1,
-                }]),
-                policy: Arc::clone(&policy),
-                fallback: None,
-                keys: 0,
-            });
+    /// Links the values of a document that are each valid: gives every name its
+    /// id. `placements` have their fallbacks already, and no keys yet.
+    pub(super) fn build(
+        version: String,
+        routing: Routing,
+        mut placements: Vec<Placement>,
+        default: &str,
+    ) -> Result<Self, Unlinked> {
+        let mut ids: HashMap<&str, PlacementId> = HashMap::with_capacity(placements.len());
+        for (index, placement) in placements.iter().enumerate() {
+            let id = PlacementId(u32::try_from(index).map_err(|_| Unlinked)?);
+            ids.insert(&placement.name, id);
         }
-        let default = *ids.get(&*default).ok_or(Unlinked)?;
+        let default = *ids.get(default).ok_or(Unlinked)?;
 
         // The names that keys were read with, each looked up once.
         let (mut keys, names) = routing.into_parts();
@@ -165,9 +156,14 @@ impl RoutingTable {
             .iter()
             .enumerate()
             .map(|(index, placement)| {
-                let shared = index == default.index()
-                    || is_tier_name(&placement.name)
-                    || placement.keys >= 2;
+                let shared = match placement.policy.tenancy {
+                    Some(tenancy) => tenancy == Tenancy::Shared,
+                    None => {
+                        index == default.index()
+                            || is_tier_name(&placement.name)
+                            || placement.keys >= 2
+                    }
+                };
                 if shared {
                     RouteReason::Tier
                 } else {

@@ -2,7 +2,11 @@
 
 mod changes;
 mod endpoints;
+mod fallbacks;
 mod hostile;
+mod placements;
+mod policies;
+mod policy_problems;
 mod problems;
 mod properties;
 
@@ -61,6 +65,44 @@ fn the_sample_routes_as_the_reference_says() {
 }
 
 #[test]
+fn the_sample_with_policies_is_what_it_says() {
+    let table = compile(include_bytes!("../../config/resilience.json")).unwrap();
+    for (key, placement, reason) in [
+        ("acme", "tier1", RouteReason::Tier),
+        ("globex", "tier2", RouteReason::Tier),
+        ("initech", "tier3", RouteReason::Tier),
+        ("visa", "visa", RouteReason::Dedicated),
+        ("hooli", "tier3", RouteReason::Default),
+    ] {
+        assert_eq!(routes(&table, key), (placement.to_owned(), reason), "{key}");
+    }
+    let limits: Vec<_> = table
+        .placements()
+        .iter()
+        .map(|placement| {
+            let policy = &placement.policy;
+            assert!(policy.health_check.is_some() && policy.circuit_breaker.is_some());
+            let fallback = placement.fallback.map(|id| &*table.placement(id).name);
+            (
+                placement.endpoints.len(),
+                policy.concurrency_limit,
+                policy.max_request_body_bytes,
+                fallback,
+            )
+        })
+        .collect();
+    assert_eq!(
+        limits,
+        [
+            (1, Some(100), Some(10_485_760), Some("tier3")),
+            (1, Some(1000), None, Some("tier3")),
+            (2, Some(1000), None, None),
+            (1, None, None, Some("tier3")),
+        ]
+    );
+}
+
+#[test]
 fn a_placement_is_shared_by_name_by_use_or_as_the_default() {
     let table = compile(
         br#"{"version": "1", "defaultPlacement": "main",
@@ -114,7 +156,8 @@ fn a_placement_is_shared_by_name_by_use_or_as_the_default() {
         serde_json::to_value(table.explain("b")).unwrap(),
         serde_json::json!({
             "key": "b", "placement": "pair", "reason": "tier", "why": "pair serves 2 keys",
-            "endpoint": "http://p:80", "version": "1",
+            "endpoint": "http://p:80", "endpoints": [{"url": "http://p:80", "weight": 1}],
+            "fallback": null, "version": "1",
         })
     );
 }

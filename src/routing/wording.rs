@@ -37,8 +37,17 @@ impl fmt::Display for Quoted<'_> {
     }
 }
 
+/// `unknown field "verison" (known: …)`: `wrong` is no `what` of those.
+pub(super) fn unknown<'a>(
+    what: &str,
+    wrong: &str,
+    names: impl Iterator<Item = &'a str> + Clone,
+) -> String {
+    format!("unknown {what} {} ({})", Quoted(wrong), known(names, wrong))
+}
+
 /// `known: a, b, c; did you mean "b"?`, the end of a message about `wrong`.
-pub(super) fn known<'a>(names: impl Iterator<Item = &'a str> + Clone, wrong: &str) -> String {
+fn known<'a>(names: impl Iterator<Item = &'a str> + Clone, wrong: &str) -> String {
     let mut text = String::from("known: ");
     let total = names.clone().count();
     for (index, name) in names.clone().take(LISTED).enumerate() {
@@ -61,7 +70,7 @@ pub(super) fn known<'a>(names: impl Iterator<Item = &'a str> + Clone, wrong: &st
 }
 
 /// A name in a list: bare when that is unambiguous, else quoted.
-struct Bare<'a>(&'a str);
+pub(super) struct Bare<'a>(pub &'a str);
 
 impl fmt::Display for Bare<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -102,7 +102,9 @@ fn a_file_answers() {
         json!({
             "key": "hooli", "placement": "tier3", "reason": "default",
             "why": "the key is not in the table, and tier3 is the default placement",
-            "endpoint": "http://cell-tier3:9003", "version": "1.0.0",
+            "endpoint": "http://cell-tier3:9003",
+            "endpoints": [{"url": "http://cell-tier3:9003", "weight": 1}],
+            "fallback": null, "version": "1.0.0",
         })
     );
     assert_eq!(status, 0);

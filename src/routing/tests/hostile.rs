@@ -51,7 +51,7 @@ fn what_is_not_json() {
                 "",
                 1,
                 1,
-                "expected an object with the fields version, routingTable, cellEndpoints, defaultPlacement; \
+                "expected an object with the fields version, routingTable, placements or cellEndpoints, defaultPlacement; \
                  found an array",
             ),
         ),

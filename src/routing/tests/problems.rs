@@ -294,13 +294,13 @@ fn bad_values() {
         // Fields.
         (
             r#""defaultPlacement": "tier1""#,
-            r#""defaultPlacement": "tier1", "placements": {}"#,
+            r#""defaultPlacement": "tier1", "cells": {}"#,
             (
-                "/placements",
+                "/cells",
                 11,
                 32,
-                "unknown field \"placements\" \
-                 (known: version, routingTable, cellEndpoints, defaultPlacement)",
+                "unknown field \"cells\" \
+                 (known: version, routingTable, defaults, placements, cellEndpoints, defaultPlacement)",
             ),
         ),
     ];
@@ -319,7 +319,7 @@ fn a_misspelled_field_is_missing_and_unknown() {
                 "/Version",
                 2,
                 3,
-                "unknown field \"Version\" (known: version, routingTable, cellEndpoints, defaultPlacement; \
+                "unknown field \"Version\" (known: version, routingTable, defaults, placements, cellEndpoints, defaultPlacement; \
                  did you mean \"version\"?)",
             ),
         ],
@@ -405,7 +405,7 @@ fn all_problems_come_at_once_and_in_order() {
                 "/extra",
                 5,
                 3,
-                "unknown field \"extra\" (known: version, routingTable, cellEndpoints, defaultPlacement)",
+                "unknown field \"extra\" (known: version, routingTable, defaults, placements, cellEndpoints, defaultPlacement)",
             ),
         ],
     );
