@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use tokio::net::TcpStream;
 
 use super::check::{exit, write_json, write_problems};
-use crate::routing::{Endpoint, Problem, Scheme, check_key, compile};
+use crate::routing::{Endpoint, Problem, Scheme, WeightedEndpoint, check_key, compile};
 
 /// Tells where a routing key goes, and why: by a routing file, or by the table
 /// that a running edge serves with.
@@ -172,19 +172,44 @@ fn ask_file(path: PathBuf, key: &str) -> Result<Answer, Failure> {
         ..Failure::refused("invalid_routing_document", format!("{file}: is not valid"))
     })?;
     let explanation = table.explain(key);
-    let text = columns(&[
+    let mut rows = vec![
         ("key", explanation.key.clone()),
         ("placement", explanation.placement.clone()),
         (
             "reason",
             format!("{} ({})", explanation.reason, explanation.why),
         ),
-        ("endpoint", explanation.endpoint.to_string()),
-        ("table", format!("{file} (version {})", explanation.version)),
-    ]);
+        endpoints(&explanation.endpoints),
+    ];
+    if let Some(fallback) = &explanation.fallback {
+        rows.push(("fallback", fallback.clone()));
+    }
+    rows.push(("table", format!("{file} (version {})", explanation.version)));
+    let text = columns(&rows);
     let json = serde_json::to_value(&explanation)
         .map_err(|error| Failure::refused("internal_error", error.to_string()))?;
     Ok(Answer { text, json })
+}
+
+/// A single endpoint alone; several with their weights, if those differ.
+fn endpoints(all: &[WeightedEndpoint]) -> (&'static str, String) {
+    let weighted = all.windows(2).any(|pair| pair[0].weight != pair[1].weight);
+    let shown: Vec<String> = all
+        .iter()
+        .map(|WeightedEndpoint { endpoint, weight }| {
+            if weighted {
+                format!("{endpoint} (weight {weight})")
+            } else {
+                endpoint.to_string()
+            }
+        })
+        .collect();
+    let name = if all.len() == 1 {
+        "endpoint"
+    } else {
+        "endpoints"
+    };
+    (name, shown.join(", "))
 }
 
 /// What `GET /debug/route` answers with; fields that a later edge adds are left

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fmt;
 
-use super::table::{PlacementId, RoutingTable};
+use super::table::{Placement, PlacementId, RoutingTable};
 
 /// How many changes of each kind are named.
 const NAMED: usize = 3;
@@ -22,7 +22,8 @@ pub struct Diff {
     pub keys_moved: Changes,
     pub placements_added: Changes,
     pub placements_removed: Changes,
-    /// Placements of the same name at another endpoint.
+    /// Placements of the same name with other endpoints, another fallback or
+    /// another policy.
     pub placements_changed: Changes,
 }
 
@@ -37,13 +38,22 @@ pub struct Moved {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Changes {
     pub count: usize,
-    /// The first few by name, in order; each with what it was and is when it
-    /// is in both tables.
-    pub examples: Vec<(String, Option<Moved>)>,
+    /// The first few by name, in order; each with how it differs when it is in
+    /// both tables.
+    pub examples: Vec<(String, Option<Difference>)>,
+}
+
+/// How something differs that is in both tables.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Difference {
+    /// It was one thing and is another, and that is all.
+    Moved(Moved),
+    /// These of its fields differ.
+    Fields(Vec<&'static str>),
 }
 
 impl Changes {
-    fn add(&mut self, name: &str, moved: impl FnOnce() -> Option<Moved>) {
+    fn add(&mut self, name: &str, difference: impl FnOnce() -> Option<Difference>) {
         self.count += 1;
         // The tables iterate in no order; the smallest names are the same
         // ones each time.
@@ -51,14 +61,15 @@ impl Changes {
             .examples
             .partition_point(|(known, _)| known.as_str() < name);
         if place < NAMED {
-            self.examples.insert(place, (name.to_owned(), moved()));
+            self.examples.insert(place, (name.to_owned(), difference()));
             self.examples.truncate(NAMED);
         }
     }
 }
 
 impl Diff {
-    /// Whether the two tables route every key alike, to the same endpoints.
+    /// Whether the two tables route every key alike, to the same endpoints, and
+    /// treat every request alike.
     pub fn is_empty(&self) -> bool {
         let Self {
             version: _,
@@ -95,13 +106,11 @@ pub fn diff(old: &RoutingTable, new: &RoutingTable) -> Diff {
             diff.placements_added.add(name, || None);
             continue;
         };
-        let (was, is) = (
-            &old.placement(*old_id).endpoints[0].endpoint,
-            &new.placement(id).endpoints[0].endpoint,
-        );
-        if was != is {
+        let (was, is) = (old.placement(*old_id), new.placement(id));
+        let fallback_differs = fallback_name(old, was) != fallback_name(new, is);
+        if fallback_differs || was.endpoints != is.endpoints || was.policy != is.policy {
             diff.placements_changed
-                .add(name, || moved(&was.to_string(), &is.to_string()));
+                .add(name, || Some(difference(was, is, fallback_differs)));
         }
     }
     let new_ids: HashMap<&str, PlacementId> = ids(new).collect();
@@ -122,6 +131,7 @@ pub fn diff(old: &RoutingTable, new: &RoutingTable) -> Diff {
                 if renumbered.get(was.index()).copied().flatten() != Some(is) {
                     diff.keys_moved.add(key, || {
                         moved(&old.placement(was).name, &new.placement(is).name)
+                            .map(Difference::Moved)
                     });
                 }
             }
@@ -147,6 +157,36 @@ fn ids(table: &RoutingTable) -> impl Iterator<Item = (&str, PlacementId)> {
 
 fn default_name(table: &RoutingTable) -> &str {
     &table.placement(table.default_placement()).name
+}
+
+fn fallback_name<'a>(table: &'a RoutingTable, placement: &Placement) -> Option<&'a str> {
+    placement
+        .fallback
+        .map(|fallback| table.placement(fallback).name.as_str())
+}
+
+/// How two placements of one name differ: both URLs when that is all and there
+/// is one of each, else the fields' names.
+fn difference(was: &Placement, is: &Placement, fallback_differs: bool) -> Difference {
+    let mut fields = was.policy.differences(&is.policy);
+    if fallback_differs {
+        fields.insert(0, "fallback");
+    }
+    if was.endpoints == is.endpoints {
+        return Difference::Fields(fields);
+    }
+    match (&*was.endpoints, &*is.endpoints) {
+        ([was], [is]) if fields.is_empty() && was.endpoint != is.endpoint => {
+            Difference::Moved(Moved {
+                from: was.endpoint.to_string(),
+                to: is.endpoint.to_string(),
+            })
+        }
+        _ => {
+            fields.insert(0, "endpoints");
+            Difference::Fields(fields)
+        }
+    }
 }
 
 fn moved(from: &str, to: &str) -> Option<Moved> {
@@ -185,11 +225,15 @@ impl fmt::Display for Diff {
                 Counted(what, changes.count)
             )?;
             separator = "; ";
-            for (index, (name, moved)) in changes.examples.iter().enumerate() {
+            for (index, (name, difference)) in changes.examples.iter().enumerate() {
                 let comma = if index > 0 { ", " } else { "" };
                 write!(f, "{comma}{}", Name(name))?;
-                if let Some(Moved { from, to }) = moved {
-                    write!(f, ": {from} -> {to}")?;
+                match difference {
+                    Some(Difference::Moved(Moved { from, to })) => {
+                        write!(f, ": {from} -> {to}")?;
+                    }
+                    Some(Difference::Fields(fields)) => write!(f, ": {}", fields.join(", "))?,
+                    None => {}
                 }
             }
             let ellipsis = if changes.count > changes.examples.len() {

@@ -38,7 +38,7 @@ mod wording;
 #[cfg(test)]
 mod tests;
 
-pub use diff::{Changes, Diff, Moved, diff};
+pub use diff::{Changes, Diff, Difference, Moved, diff};
 pub use endpoint::{Endpoint, EndpointError, Scheme};
 pub use explain::Explanation;
 pub use policy::{

@@ -31,6 +31,43 @@ pub struct Policy {
     pub host_header: HostHeader,
 }
 
+impl Policy {
+    /// The fields, as documents spell them, in which this differs from `other`.
+    pub fn differences(&self, other: &Policy) -> Vec<&'static str> {
+        let Self {
+            load_balancing,
+            tenancy,
+            health_check,
+            circuit_breaker,
+            concurrency_limit,
+            max_request_body_bytes,
+            timeouts,
+            retries,
+            host_header,
+        } = self;
+        [
+            ("tenancy", *tenancy != other.tenancy),
+            ("load_balancing", *load_balancing != other.load_balancing),
+            ("health_check", *health_check != other.health_check),
+            ("circuit_breaker", *circuit_breaker != other.circuit_breaker),
+            (
+                "concurrency_limit",
+                *concurrency_limit != other.concurrency_limit,
+            ),
+            (
+                "max_request_body_bytes",
+                *max_request_body_bytes != other.max_request_body_bytes,
+            ),
+            ("timeouts", *timeouts != other.timeouts),
+            ("retries", *retries != other.retries),
+            ("host_header", *host_header != other.host_header),
+        ]
+        .into_iter()
+        .filter_map(|(field, differs)| differs.then_some(field))
+        .collect()
+    }
+}
+
 /// How one of a placement's endpoints is chosen for a request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]

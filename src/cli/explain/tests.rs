@@ -10,6 +10,7 @@ use serde_json::json;
 use super::*;
 
 const SAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/config/routing.json");
+const RESILIENCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/config/resilience.json");
 
 #[derive(Parser)]
 struct Cli {
@@ -108,6 +109,31 @@ fn a_file_answers() {
         })
     );
     assert_eq!(status, 0);
+}
+
+#[test]
+fn a_file_tells_endpoints_and_fallback() {
+    let (status, stdout, _) = run(&["hooli", "--routing", RESILIENCE]);
+    assert_eq!(
+        stdout,
+        format!(
+            "key         hooli\n\
+             placement   tier3\n\
+             reason      default (the key is not in the table, and tier3 is the default placement)\n\
+             endpoints   http://cell-tier3:9003 (weight 3), http://cell-tier3b:9003 (weight 1)\n\
+             table       {RESILIENCE} (version 2.0.0)\n"
+        )
+    );
+    assert_eq!(status, 0);
+    let (_, stdout, _) = run(&["visa", "--routing", RESILIENCE]);
+    assert!(
+        stdout.contains("endpoint    http://cell-visa:9004\nfallback    tier3\n"),
+        "{stdout}"
+    );
+    assert!(
+        stdout.contains("reason      dedicated (visa is declared dedicated)\n"),
+        "{stdout}"
+    );
 }
 
 #[test]
