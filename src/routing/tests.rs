@@ -4,6 +4,8 @@ mod changes;
 mod endpoints;
 mod fallbacks;
 mod hostile;
+mod model;
+mod nearly_valid;
 mod placements;
 mod policies;
 mod policy_problems;
@@ -160,6 +162,51 @@ fn a_placement_is_shared_by_name_by_use_or_as_the_default() {
             "fallback": null, "version": "1",
         })
     );
+}
+
+#[test]
+fn tenancy_decides_the_reason() {
+    let table = compile(
+        br#"{"version": "2", "defaultPlacement": "tier1", "defaults": {"tenancy": "shared"},
+             "routingTable": {"a": "tier1", "b": "own", "c": "pair", "d": "pair", "e": "plain", "f": "cell"},
+             "placements": {"tier1": {"url": "http://t", "tenancy": "dedicated"},
+                            "own": {"url": "http://o"},
+                            "pair": {"url": "http://p", "tenancy": "dedicated"},
+                            "plain": {"url": "http://x", "tenancy": null}},
+             "cellEndpoints": {"cell": "http://c"}}"#,
+    )
+    .unwrap();
+    for (key, placement, reason, why) in [
+        (
+            "a",
+            "tier1",
+            RouteReason::Dedicated,
+            "tier1 is declared dedicated",
+        ),
+        ("b", "own", RouteReason::Tier, "own is declared shared"),
+        (
+            "c",
+            "pair",
+            RouteReason::Dedicated,
+            "pair is declared dedicated",
+        ),
+        (
+            "e",
+            "plain",
+            RouteReason::Dedicated,
+            "plain serves this key alone",
+        ),
+        ("f", "cell", RouteReason::Tier, "cell is declared shared"),
+        (
+            "g",
+            "tier1",
+            RouteReason::Default,
+            "the key is not in the table, and tier1 is the default placement",
+        ),
+    ] {
+        assert_eq!(routes(&table, key), (placement.to_owned(), reason), "{key}");
+        assert_eq!(table.explain(key).why, why);
+    }
 }
 
 #[test]

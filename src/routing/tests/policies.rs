@@ -5,10 +5,9 @@ use std::time::Duration;
 
 use super::super::{
     CircuitBreaker, HealthCheck, HostHeader, LoadBalancing, Placement, Policy, Retries,
-    RouteReason, RoutingTable, Tenancy, Timeouts, compile,
+    RoutingTable, Tenancy, Timeouts, compile,
 };
 use super::placements::document;
-use super::routes;
 
 fn compiled(fields: &str) -> RoutingTable {
     let document = document(fields);
@@ -341,51 +340,6 @@ fn placements_come_in_the_order_of_the_document() {
             .map(|one| one.name.as_str())
             .collect();
         assert_eq!(names, expected);
-    }
-}
-
-#[test]
-fn tenancy_decides_the_reason() {
-    let table = compile(
-        br#"{"version": "2", "defaultPlacement": "tier1", "defaults": {"tenancy": "shared"},
-             "routingTable": {"a": "tier1", "b": "own", "c": "pair", "d": "pair", "e": "plain", "f": "cell"},
-             "placements": {"tier1": {"url": "http://t", "tenancy": "dedicated"},
-                            "own": {"url": "http://o"},
-                            "pair": {"url": "http://p", "tenancy": "dedicated"},
-                            "plain": {"url": "http://x", "tenancy": null}},
-             "cellEndpoints": {"cell": "http://c"}}"#,
-    )
-    .unwrap();
-    for (key, placement, reason, why) in [
-        (
-            "a",
-            "tier1",
-            RouteReason::Dedicated,
-            "tier1 is declared dedicated",
-        ),
-        ("b", "own", RouteReason::Tier, "own is declared shared"),
-        (
-            "c",
-            "pair",
-            RouteReason::Dedicated,
-            "pair is declared dedicated",
-        ),
-        (
-            "e",
-            "plain",
-            RouteReason::Dedicated,
-            "plain serves this key alone",
-        ),
-        ("f", "cell", RouteReason::Tier, "cell is declared shared"),
-        (
-            "g",
-            "tier1",
-            RouteReason::Default,
-            "the key is not in the table, and tier1 is the default placement",
-        ),
-    ] {
-        assert_eq!(routes(&table, key), (placement.to_owned(), reason), "{key}");
-        assert_eq!(table.explain(key).why, why);
     }
 }
 
