@@ -1,6 +1,7 @@
 //! Documents that are no JSON, or far too much of it.
 
 use super::super::{Problem, compile};
+use super::placements::document;
 use super::problems::{Expected, assert_problems, broken};
 
 #[test]
@@ -122,6 +123,10 @@ fn hostile_sizes_stay_bounded() {
         );
         let nested = broken(r#""1.0.0""#, &deep);
         assert_eq!(compile(nested.as_bytes()).unwrap_err().len(), 1);
+        for field in ["url", "endpoints", "retries", "health_check"] {
+            let placements = format!(r#""placements": {{"b": {{"{field}": {deep}}}}}"#);
+            assert!(compile(document(&placements).as_bytes()).is_err());
+        }
         assert!(compile(open.repeat(200_000).as_bytes()).is_err());
     }
     // What a problem quotes is short, however long the value.
