@@ -1,33 +1,18 @@
 //! What the demo cell answers to one request.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
-use http_body_util::Full;
 use serde::Serialize;
+
+use super::misbehaviour::Misbehaviour;
 
 const CELL_NAME: HeaderName = HeaderName::from_static("x-cell-name");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
-
-/// The ways in which a demo cell can be told to let its callers down.
-///
-/// `delay` and `close` hit every request. `status` and `fail_rate` leave `GET /health` alone: a cell
-/// whose health is fine and whose work fails is the case that is hard to notice from outside.
-#[derive(Clone, Debug, Default)]
-pub struct Misbehaviour {
-    /// How long to wait, after the request was read, before answering.
-    pub delay: Duration,
-    /// Answer with this status in place of 200.
-    pub status: Option<StatusCode>,
-    /// Share of requests, from 0 to 1, that are answered with 500.
-    pub fail_rate: f64,
-    /// Accept each connection and close it without an answer.
-    pub close: bool,
-}
 
 #[derive(Serialize)]
 struct Health<'a> {
@@ -44,6 +29,14 @@ struct Echo<'a> {
     query: &'a str,
     headers: BTreeMap<&'a str, String>,
     message: String,
+    /// As long as the cell was told to make it.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    padding: String,
+}
+
+/// Whether this asks for the cell's health.
+pub(super) fn is_health(request: &Parts) -> bool {
+    request.uri.path() == "/health" && matches!(request.method, Method::GET | Method::HEAD)
 }
 
 /// Answers a request whose body, of `body_bytes` bytes, was read and dropped.
@@ -57,22 +50,26 @@ pub(super) fn answer(
     body_bytes: u64,
     now: SystemTime,
     chance: f64,
-) -> Response<Full<Bytes>> {
-    if request.uri.path() == "/health" && matches!(request.method, Method::GET | Method::HEAD) {
-        return json(
-            name,
-            StatusCode::OK,
-            &Health {
-                status: "healthy",
-                cell: name,
-            },
-        );
-    }
-    let status = if chance < misbehaviour.fail_rate {
+) -> Response<Bytes> {
+    let told = if chance < misbehaviour.fail_rate {
         StatusCode::INTERNAL_SERVER_ERROR
     } else {
-        misbehaviour.status.unwrap_or(StatusCode::OK)
+        // A status out of range was refused when the cell was told of it.
+        let told = misbehaviour
+            .status
+            .and_then(|code| StatusCode::from_u16(code).ok());
+        told.unwrap_or(StatusCode::OK)
     };
+    if is_health(request) {
+        let status = if misbehaviour.unhealthy {
+            StatusCode::SERVICE_UNAVAILABLE
+        } else if misbehaviour.health_too {
+            told
+        } else {
+            StatusCode::OK
+        };
+        return json(name, status, &health(name, status));
+    }
     let echo = Echo {
         cell: name,
         timestamp: humantime::format_rfc3339_millis(now).to_string(),
@@ -80,9 +77,18 @@ pub(super) fn answer(
         path: request.uri.path(),
         query: request.uri.query().unwrap_or(""),
         headers: readable(&request.headers),
-        message: message(name, status, body_bytes),
+        message: message(name, told, body_bytes),
+        padding: "x".repeat(misbehaviour.body_bytes),
     };
-    json(name, status, &echo)
+    json(name, told, &echo)
+}
+
+fn health(cell: &str, status: StatusCode) -> Health<'_> {
+    let status = match status.is_success() {
+        true => "healthy",
+        false => "unhealthy",
+    };
+    Health { status, cell }
 }
 
 fn message(name: &str, status: StatusCode, body_bytes: u64) -> String {
@@ -114,11 +120,11 @@ fn readable(headers: &HeaderMap) -> BTreeMap<&str, String> {
     readable
 }
 
-fn json(name: &str, status: StatusCode, body: &impl Serialize) -> Response<Full<Bytes>> {
+pub(super) fn json(name: &str, status: StatusCode, body: &impl Serialize) -> Response<Bytes> {
     // Strings and string maps always serialize; an empty body would still be a valid answer.
     let mut bytes = serde_json::to_vec(body).unwrap_or_default();
     bytes.push(b'\n');
-    let mut response = Response::new(Full::new(Bytes::from(bytes)));
+    let mut response = Response::new(Bytes::from(bytes));
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, JSON);
@@ -131,9 +137,10 @@ fn json(name: &str, status: StatusCode, body: &impl Serialize) -> Response<Full<
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use http::Request;
-    use http_body_util::BodyExt;
     use serde_json::{Value, json};
 
     fn parts(method: &str, uri: &str) -> Parts {
@@ -142,25 +149,19 @@ mod tests {
         request.expect("a request").into_parts().0
     }
 
-    async fn body(response: Response<Full<Bytes>>) -> Value {
-        let bytes = response
-            .into_body()
-            .collect()
-            .await
-            .expect("a body")
-            .to_bytes();
-        serde_json::from_slice(&bytes).expect("json")
+    fn body(response: &Response<Bytes>) -> Value {
+        serde_json::from_slice(response.body()).expect("json")
     }
 
-    #[tokio::test]
-    async fn echoes_the_request() {
+    #[test]
+    fn echoes_the_request() {
         let request = parts("POST", "/a/b?c=d&e");
         let now = SystemTime::UNIX_EPOCH + Duration::from_millis(1_500);
         let response = answer("tier1", &Misbehaviour::default(), &request, 12, now, 0.0);
         assert_eq!(response.status(), 200);
         assert_eq!(response.headers()["x-cell-name"], "tier1");
         assert_eq!(
-            body(response).await,
+            body(&response),
             json!({
                 "cell": "tier1",
                 "timestamp": "1970-01-01T00:00:01.500Z",
@@ -173,34 +174,51 @@ mod tests {
         );
     }
 
-    #[tokio::test]
-    async fn health_ignores_status_and_fail_rate() {
-        let misbehaviour = Misbehaviour {
-            status: Some(StatusCode::SERVICE_UNAVAILABLE),
-            fail_rate: 1.0,
+    #[test]
+    fn health_is_spared_unless_it_was_named() {
+        let failing = Misbehaviour {
+            status: Some(503),
+            fail_rate: 0.5,
+            body_bytes: 100,
             ..Misbehaviour::default()
         };
+        let unhealthy = Misbehaviour {
+            unhealthy: true,
+            ..Misbehaviour::default()
+        };
+        let health_too = Misbehaviour {
+            health_too: true,
+            ..failing
+        };
+        let table = [
+            // misbehaviour, chance, GET /health, POST /health
+            (failing, 0.0, 200, 500),
+            (failing, 0.9, 200, 503),
+            (unhealthy, 0.0, 503, 200),
+            (health_too, 0.0, 500, 500),
+            (health_too, 0.9, 503, 503),
+        ];
         let now = SystemTime::UNIX_EPOCH;
-        let healthy = answer("visa", &misbehaviour, &parts("GET", "/health"), 0, now, 0.0);
-        assert_eq!(healthy.status(), 200);
-        assert_eq!(
-            body(healthy).await,
-            json!({"status": "healthy", "cell": "visa"})
-        );
-        let other = answer(
-            "visa",
-            &misbehaviour,
-            &parts("POST", "/health"),
-            0,
-            now,
-            0.0,
-        );
-        assert_eq!(other.status(), 500);
+        for (misbehaviour, chance, health, work) in table {
+            let ask = |method| {
+                let request = parts(method, "/health");
+                answer("visa", &misbehaviour, &request, 0, now, chance)
+            };
+            let (get, post) = (ask("GET"), ask("POST"));
+            assert_eq!(get.status(), health, "{misbehaviour:?} {chance}");
+            assert_eq!(post.status(), work, "{misbehaviour:?} {chance}");
+            let word = if health == 200 {
+                "healthy"
+            } else {
+                "unhealthy"
+            };
+            assert_eq!(body(&get), json!({"status": word, "cell": "visa"}));
+        }
     }
 
     #[test]
     fn status_and_fail_rate_choose_the_status() {
-        let unavailable = Some(StatusCode::SERVICE_UNAVAILABLE);
+        let unavailable = Some(503);
         let table = [
             // status, fail_rate, chance, expected
             (None, 0.0, 0.0, 200),

@@ -3,9 +3,8 @@
 use std::io;
 use std::net::SocketAddr;
 use std::process::ExitCode;
-use std::time::Duration;
 
-use http::{HeaderValue, StatusCode};
+use http::HeaderValue;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -17,7 +16,8 @@ use crate::cell::{Cell, Misbehaviour, serve};
 /// and headers; the header X-Cell-Name names the cell again. GET /health answers
 /// {"status":"healthy","cell":NAME}. Request bodies are read and dropped.
 ///
-/// --delay and --close concern every request; --status and --fail-rate leave GET /health alone.
+/// The switches to misbehave leave GET /health alone unless they say otherwise. A cell that is refused
+/// connections is one that does not run.
 #[derive(clap::Args, Debug)]
 pub struct Args {
     /// Name of the cell, as it appears in its answers
@@ -28,26 +28,22 @@ pub struct Args {
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9001")]
     listen: SocketAddr,
 
-    /// Wait this long before each answer, for instance 500ms or 12s
-    #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = humantime::parse_duration)]
-    delay: Duration,
-
-    /// Answer with this status instead of 200
-    #[arg(long, value_name = "CODE", value_parser = parse_status)]
-    status: Option<StatusCode>,
-
-    /// Answer this share of requests, from 0 to 1, with 500
-    #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = parse_share)]
-    fail_rate: f64,
-
-    /// Accept each connection, then close it without an answer
+    /// Let whoever reaches the cell change how it misbehaves: PUT /_cell/misbehaviour takes a JSON object
+    /// named after the switches, {"status":503,"fail_rate":0.5} or {} for well, and GET shows it
     #[arg(long)]
-    close: bool,
+    control: bool,
+
+    #[command(flatten, next_help_heading = "Misbehaviour")]
+    misbehaviour: Misbehaviour,
 }
 
-/// Serves until SIGINT or SIGTERM. Exits 1 when it cannot listen.
+/// Serves until SIGINT or SIGTERM. Exits 1 when it cannot listen, 2 when its arguments are wrong.
 pub fn run(args: Args) -> ExitCode {
     let (name, listen) = (args.name.clone(), args.listen);
+    if let Err(problem) = args.misbehaviour.check() {
+        eprintln!("cell {name}: {problem}");
+        return ExitCode::from(2);
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build();
@@ -70,12 +66,8 @@ async fn run_cell(args: Args) -> io::Result<()> {
     eprintln!("cell {} listening on {}", args.name, listener.local_addr()?);
     let cell = Cell {
         name: args.name,
-        misbehaviour: Misbehaviour {
-            delay: args.delay,
-            status: args.status,
-            fail_rate: args.fail_rate,
-            close: args.close,
-        },
+        misbehaviour: args.misbehaviour,
+        control: args.control,
     };
     let stop = async {
         tokio::select! {
@@ -96,39 +88,14 @@ fn parse_name(name: &str) -> Result<String, String> {
         .map_err(|_| "a name goes into a header: visible ASCII characters only".to_owned())
 }
 
-fn parse_status(code: &str) -> Result<StatusCode, String> {
-    // 1xx is no final answer, so it would leave the caller waiting.
-    code.parse::<u16>()
-        .ok()
-        .filter(|code| (200..=599).contains(code))
-        .and_then(|code| StatusCode::from_u16(code).ok())
-        .ok_or_else(|| "expected a status from 200 to 599".to_owned())
-}
-
-fn parse_share(share: &str) -> Result<f64, String> {
-    share
-        .parse::<f64>()
-        .ok()
-        .filter(|share| (0.0..=1.0).contains(share))
-        .ok_or_else(|| "expected a number from 0 to 1, for instance 0.3".to_owned())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn arguments_out_of_range_are_refused() {
+    fn names_that_are_no_header_value_are_refused() {
         assert!(parse_name("tier1").is_ok());
         assert!(parse_name("").is_err());
         assert!(parse_name("a\nb").is_err());
-        assert_eq!(parse_status("503"), Ok(StatusCode::SERVICE_UNAVAILABLE));
-        for bad in ["100", "600", "-1", "ok", ""] {
-            assert!(parse_status(bad).is_err(), "{bad}");
-        }
-        assert_eq!(parse_share("0.3"), Ok(0.3));
-        for bad in ["-0.1", "1.1", "NaN", "half"] {
-            assert!(parse_share(bad).is_err(), "{bad}");
-        }
     }
 }
