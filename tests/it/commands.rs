@@ -1,14 +1,16 @@
 //! The other commands: the demo cell, the demo, checks, explanations, help.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::net::TcpStream;
 
-use crate::harness::{Cell, Client, Edge, Log, document, placements, send_signal, table};
+use crate::harness::{Cell, Client, DemoCell, Edge, document, placements, send_signal, table};
 
 fn cellgate(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_cellgate"));
@@ -25,48 +27,11 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// A demo cell as its own process; dropping it kills it.
-struct DemoCell {
-    child: Child,
-    address: std::net::SocketAddr,
-}
-
-impl DemoCell {
-    async fn start(arguments: &[&str]) -> DemoCell {
-        let listen = ["cell", "--name", "demo", "--listen", "127.0.0.1:0"];
-        let mut command = cellgate(&[&listen, arguments].concat());
-        let mut child = command
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("start the cell");
-        let log = Log::collect(child.stderr.take().expect("stderr"));
-        let line = log.wait("cell demo listening on ").await;
-        let address = line.rsplit(' ').next().and_then(|word| word.parse().ok());
-        DemoCell {
-            child,
-            address: address.expect("an address"),
-        }
-    }
-
-    async fn exchange(&self, request: &str) -> crate::harness::Response {
-        let mut client = Client::connect(self.address).await;
-        client.send(request).await;
-        client.response().await
-    }
-}
-
-impl Drop for DemoCell {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
 const GET: &str = "GET /a?b=c HTTP/1.1\r\nHost: e\r\nX-Tag: 1\r\n\r\n";
 
 #[tokio::test]
 async fn the_demo_cell_echoes() {
-    let cell = DemoCell::start(&[]).await;
+    let cell = DemoCell::start("demo", &[]).await;
     let response = cell.exchange(GET).await;
     assert_eq!(response.status, 200);
     assert_eq!(response.get("x-cell-name"), Some("demo"));
@@ -109,7 +74,7 @@ async fn the_demo_cell_echoes() {
 
 #[tokio::test]
 async fn the_demo_cell_misbehaves_when_told_to() {
-    let cell = DemoCell::start(&["--status", "503"]).await;
+    let cell = DemoCell::start("demo", &["--status", "503"]).await;
     assert_eq!(cell.exchange(GET).await.status, 503);
     assert_eq!(
         cell.exchange("GET /health HTTP/1.1\r\nHost: e\r\n\r\n")
@@ -118,24 +83,43 @@ async fn the_demo_cell_misbehaves_when_told_to() {
         200
     );
 
-    let cell = DemoCell::start(&["--fail-rate", "1"]).await;
+    let cell = DemoCell::start("demo", &["--fail-rate", "1"]).await;
     assert_eq!(cell.exchange(GET).await.status, 500);
 
-    let cell = DemoCell::start(&["--delay", "300ms"]).await;
+    let cell = DemoCell::start("demo", &["--delay", "300ms"]).await;
     let began = Instant::now();
     assert_eq!(cell.exchange(GET).await.status, 200);
     assert!(began.elapsed() >= Duration::from_millis(300));
 
-    let cell = DemoCell::start(&["--close"]).await;
+    let cell = DemoCell::start("demo", &["--close"]).await;
     let mut client = Client::connect(cell.address).await;
     let _ = client.wire().send(GET.as_bytes()).await;
     client.closed().await;
+
+    let refused = output(&["cell", "--name", "c", "--hang", "--cut"]);
+    assert_eq!(refused.status.code(), Some(2));
+    assert_eq!(
+        text(&refused.stderr),
+        "cell c: cut and hang exclude each other: expected one of them\n"
+    );
+}
+
+#[tokio::test]
+async fn the_demo_cell_dies_and_comes_back() {
+    let mut cell = DemoCell::start("demo", &["--status", "418"]).await;
+    cell.misbehave(json!({"status": 503})).await;
+    assert_eq!(cell.exchange(GET).await.status, 503);
+    cell.kill();
+    let error = TcpStream::connect(cell.address).await.expect_err("refused");
+    assert_eq!(error.kind(), ErrorKind::ConnectionRefused);
+    cell.restart().await;
+    assert_eq!(cell.exchange(GET).await.status, 418);
 }
 
 #[tokio::test]
 async fn the_demo_cell_ends_on_signals_and_names_a_taken_port() {
     for signal in [libc::SIGINT, libc::SIGTERM] {
-        let mut cell = DemoCell::start(&[]).await;
+        let mut cell = DemoCell::start("demo", &[]).await;
         let listen = cell.address.to_string();
         let second = output(&["cell", "--name", "second", "--listen", &listen]);
         assert_eq!(second.status.code(), Some(1));
@@ -144,8 +128,8 @@ async fn the_demo_cell_ends_on_signals_and_names_a_taken_port() {
             "{}",
             text(&second.stderr)
         );
-        send_signal(cell.child.id(), signal);
-        assert!(cell.child.wait().expect("its status").success());
+        send_signal(cell.pid(), signal);
+        assert!(cell.exited().await.success());
     }
 }
 

@@ -2,11 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use rand::Rng;
 use serde_json::{Value, json};
 
 use crate::harness::{
-    Cell, Client, Edge, EdgeBuilder, Load, Plan, document, eventually, placements, table,
+    Cell, Client, Edge, EdgeBuilder, Load, Plan, document, eventually, own_address, placements,
+    table,
 };
 
 fn to(cell: &Cell) -> Value {
@@ -20,12 +20,7 @@ fn to(cell: &Cell) -> Value {
 
 fn plan(edge: &Edge, cell: &Cell, clients: usize) -> Plan {
     let keys = ["acme", "other"].map(|key| (key.to_owned(), vec![cell.name.clone()]));
-    Plan {
-        proxy: edge.proxy,
-        clients,
-        keys: keys.to_vec(),
-        until_refused: false,
-    }
+    Plan::new(edge.proxy, clients, keys.to_vec())
 }
 
 /// A cell that holds every request until `go`.
@@ -179,19 +174,11 @@ async fn sigterm_under_load_fails_no_request() {
     assert_eq!(tally.refused, 16, "{tally:?}");
 }
 
-/// An address of this machine that no other test uses: an upgrade needs both processes to name the same
-/// port, so it cannot be left to the system.
-fn own_address(port: u16) -> String {
-    let mut random = rand::rng();
-    let mut part = || random.random_range(1..=254);
-    format!("127.{}.{}.{}:{port}", part(), part(), part())
-}
-
 fn upgradable(cell: &Cell) -> EdgeBuilder {
     Edge::builder()
         .routing(&to(cell))
-        .set("cellgate.listen", json!([own_address(18080)]))
-        .set("cellgate.admin_listen", own_address(19901))
+        .set("cellgate.listen", json!([own_address(18080).to_string()]))
+        .set("cellgate.admin_listen", own_address(19901).to_string())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

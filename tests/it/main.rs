@@ -18,6 +18,7 @@ mod reload;
 mod reload_files;
 mod reload_large;
 mod routing;
+mod sick_cells;
 mod soak;
 mod startup;
 mod streaming;

@@ -94,12 +94,7 @@ async fn reloads_under_load_fail_no_request() {
         .set("cellgate.access_log", "access.log")
         .start()
         .await;
-    let plan = Plan {
-        proxy: edge.proxy,
-        clients: CLIENTS,
-        keys: Cells::keys(),
-        until_refused: false,
-    };
+    let plan = Plan::new(edge.proxy, CLIENTS, Cells::keys());
     let began = Instant::now();
     let load = Load::start(&plan);
 

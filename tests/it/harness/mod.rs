@@ -6,6 +6,7 @@
 
 mod cell;
 mod client;
+mod demo_cell;
 mod edge;
 mod load;
 mod log;
@@ -17,16 +18,18 @@ mod wire;
 
 pub use cell::{Cell, Conn};
 pub use client::Client;
+pub use demo_cell::DemoCell;
 pub use edge::{Edge, EdgeBuilder};
-pub use load::{Load, Plan};
-pub use log::Log;
-pub use message::{Framing, Response};
+pub use load::{Failure, Load, Pace, Plan};
+pub use message::Framing;
 pub use process::{memory, peak_memory, reset_peak_memory, send_signal};
 pub use routing::{Two, document, placements, table};
 pub use tls::{Authority, tls_cell};
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
+use rand::Rng;
 use tokio::time::Instant;
 
 /// How long anything that should happen at once may take. Generous: the machine may be busy, and a test
@@ -54,4 +57,12 @@ pub async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>)
         assert!(Instant::now() < deadline, "{what}: not within {DEADLINE:?}");
         tokio::time::sleep(LOOK).await;
     }
+}
+
+/// An address of this machine that no other test uses, for listeners that must come back on the port they
+/// had. Outgoing connections start from 127.0.0.1, so none of them takes the port meanwhile.
+pub fn own_address(port: u16) -> SocketAddr {
+    let mut random = rand::rng();
+    let mut part = || random.random_range(1..=254);
+    SocketAddr::from(([127, part(), part(), part()], port))
 }
