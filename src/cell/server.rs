@@ -1,6 +1,6 @@
 //! The demo cell's listener: accepts connections, speaks HTTP/1.1 on them, ends in order.
 
-use std::io;
+use std::io::{self, Write};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -64,7 +64,8 @@ pub async fn serve(listener: TcpListener, cell: Cell, stop: impl Future<Output =
                     connections.spawn(connection(stream, cell.clone(), ending.subscribe()));
                 }
                 Err(error) => {
-                    eprintln!("cell {}: cannot accept a connection: {error}", cell.name);
+                    let name = &cell.name;
+                    let _ = writeln!(io::stderr(), "cell {name}: cannot accept a connection: {error}");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             },

@@ -8,6 +8,7 @@ use http::HeaderValue;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::print;
 use crate::cell::{Cell, Misbehaviour, serve};
 
 /// Run a demo cell: an HTTP server that answers with what it was asked
@@ -50,7 +51,9 @@ pub fn run(args: Args) -> ExitCode {
     match runtime.and_then(|runtime| runtime.block_on(run_cell(args))) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("cell {name}: cannot listen on {listen}: {error}");
+            print::error(format_args!(
+                "cell {name}: cannot listen on {listen}: {error}"
+            ));
             ExitCode::FAILURE
         }
     }
@@ -63,7 +66,8 @@ async fn run_cell(args: Args) -> io::Result<()> {
         signal(SignalKind::terminate())?,
     );
     let listener = TcpListener::bind(args.listen).await?;
-    eprintln!("cell {} listening on {}", args.name, listener.local_addr()?);
+    let address = listener.local_addr()?;
+    print::error(format_args!("cell {} listening on {address}", args.name));
     let cell = Cell {
         name: args.name,
         misbehaviour: args.misbehaviour,

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use super::fetch::get;
+use super::print;
 
 /// Ask a running edge whether it is ready to serve
 ///
@@ -28,11 +29,11 @@ pub struct Args {
 pub fn run(args: Args) -> ExitCode {
     match ask(args) {
         Ok(()) => {
-            println!("ready");
+            print::line("ready");
             ExitCode::SUCCESS
         }
         Err(reason) => {
-            eprintln!("not ready: {reason}");
+            print::error(format_args!("not ready: {reason}"));
             ExitCode::FAILURE
         }
     }

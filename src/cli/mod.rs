@@ -9,8 +9,9 @@ mod edge;
 pub mod explain;
 mod fetch;
 pub mod health;
+mod print;
 
-use std::io;
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
@@ -57,8 +58,12 @@ pub fn run() -> ExitCode {
         Command::Cell(args) => cell::run(args),
         Command::Demo(args) => demo::run(args),
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "cellgate", &mut io::stdout());
-            ExitCode::SUCCESS
+            // Not to standard output itself: the generator panics when that is closed.
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "cellgate", &mut script);
+            let mut stdout = io::stdout().lock();
+            let written = stdout.write_all(&script).and_then(|()| stdout.flush());
+            check::exit(written.map(|()| 0))
         }
     }
 }

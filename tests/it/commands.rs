@@ -303,3 +303,32 @@ fn help_reads_well() {
     let version = output(&["--version"]);
     assert!(text(&version.stdout).contains(env!("CARGO_PKG_VERSION")));
 }
+
+/// Whoever reads the output may have seen enough, as in `… | head -1`.
+#[test]
+fn a_reader_that_left_is_no_crash() {
+    let sample = concat!(env!("CARGO_MANIFEST_DIR"), "/config/routing.json");
+    let settings = concat!(env!("CARGO_MANIFEST_DIR"), "/conf/demo.yaml");
+    for arguments in [
+        &["completions", "bash"][..],
+        &["check", sample],
+        &["explain", "acme", "--routing", sample],
+        &["edge", "-c", settings, "-t"],
+        &["edge", "-c", "/no/such/settings.yaml"],
+        &["cell", "--name", "a", "--listen", "192.0.2.1:1"],
+        &["demo", "-c", "/no/such/settings.yaml"],
+        &["health", "--admin", "http://127.0.0.1:1"],
+    ] {
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        let second = writer.try_clone().expect("a second end");
+        let status = cellgate(arguments)
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .stdout(writer)
+            .stderr(second)
+            .status()
+            .expect("run cellgate");
+        let code = status.code().unwrap_or(i32::MAX);
+        assert!(code <= 2, "{arguments:?} ended with {status}");
+    }
+}

@@ -13,6 +13,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use self::children::{Children, Exit};
 use super::fetch::get;
+use super::print;
 use crate::settings::Settings;
 
 /// The cells of config/routing.json: names and ports.
@@ -54,7 +55,7 @@ pub fn run(args: Args) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(problems) => {
             for problem in problems {
-                eprintln!("demo: {problem}");
+                print::error(format_args!("demo: {problem}"));
             }
             ExitCode::FAILURE
         }
@@ -106,7 +107,7 @@ async fn start_and_watch(
     )
     .await?;
 
-    print!("{}", tour::text(addresses));
+    print::line(tour::text(addresses));
     Err(died(children.first_exit().await))
 }
 

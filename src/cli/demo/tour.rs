@@ -39,7 +39,6 @@ Four cells and an edge are up. Each request below shows in the edge's log here a
     curl http://{admin}/
 
 Ctrl-C ends the edge and its cells.
-
 "
     )
 }

@@ -10,6 +10,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use self::wiring::Edge;
+use super::print;
 use crate::lifecycle::ignore_until_handled;
 use crate::live::{Live, LiveOptions};
 use crate::settings::Settings;
@@ -53,7 +54,7 @@ pub fn run(args: Args) -> ExitCode {
         problems.extend(routing_problems(&settings));
         if problems.is_empty() {
             let path = settings.routing.path.display();
-            println!("settings and routing file {path} are valid");
+            print::line(format_args!("settings and routing file {path} are valid"));
             return ExitCode::SUCCESS;
         }
     }
@@ -72,7 +73,7 @@ pub fn run(args: Args) -> ExitCode {
 
 fn refuse(problems: impl IntoIterator<Item = String>) -> ExitCode {
     for problem in problems {
-        eprintln!("error: {problem}");
+        print::error(format_args!("error: {problem}"));
     }
     ExitCode::FAILURE
 }
