@@ -23,6 +23,9 @@ const WAIT: RangeInclusive<Duration> = Duration::from_millis(1)..=DAY;
 /// Faster than this, looking costs more than it tells.
 const INTERVAL: RangeInclusive<Duration> = Duration::from_millis(100)..=DAY;
 
+/// A failed lookup is repeated after a second, so a good one not before that.
+const DNS_INTERVAL: RangeInclusive<Duration> = Duration::from_secs(1)..=DAY;
+
 /// Reads the section over the defaults in `settings`. Listeners are left to be
 /// checked when all of them are known.
 pub(super) fn read<'a>(
@@ -76,7 +79,7 @@ pub(super) fn read<'a>(
         &section,
         "dns_refresh",
         &mut settings.dns_refresh,
-        value::duration(INTERVAL),
+        value::duration(DNS_INTERVAL),
     );
 
     let tls = reader.section(&section, "tls");

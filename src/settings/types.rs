@@ -31,7 +31,7 @@ pub struct Settings {
     /// Names that are never looked up: host name (lowercase) to address, as
     /// curl's `--resolve`.
     pub hosts: HashMap<String, IpAddr>,
-    /// How often the addresses of endpoints are looked up again.
+    /// How often the addresses of endpoints are looked up again, 1 s or more.
     pub dns_refresh: Duration,
     pub tls: Tls,
     pub timeouts: Timeouts,

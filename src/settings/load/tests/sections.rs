@@ -204,12 +204,18 @@ fn rows() -> Vec<Row> {
             key: "cellgate.dns_refresh",
             show: |settings| format!("{:?}", settings.dns_refresh),
             default: "30s",
-            good: "1m",
-            shown: "60s",
-            bad: &[(
-                "0s",
-                "got \"0s\", want a duration from 100ms to 1day, such as 5s, 500ms or 1m30s",
-            )],
+            good: "1s",
+            shown: "1s",
+            bad: &[
+                (
+                    "0s",
+                    "got \"0s\", want a duration from 1s to 1day, such as 5s, 500ms or 1m30s",
+                ),
+                (
+                    "999ms",
+                    "got \"999ms\", want a duration from 1s to 1day, such as 5s, 500ms or 1m30s",
+                ),
+            ],
         },
         timeout!(connect, "5s"),
         timeout!(response_header, "10s"),
