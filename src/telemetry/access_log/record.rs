@@ -22,7 +22,7 @@ pub struct AccessRecord<'a> {
     pub reason: Option<&'static str>,
     /// `upstream_url` in the line.
     pub upstream: Option<&'a str>,
-    /// `status_code` in the line. 0: the client left before any answer.
+    /// `status_code` in the line. 499: the client left before its answer began.
     pub status: u16,
     /// `duration_ms` in the line, with three decimals.
     pub duration: Duration,
@@ -156,7 +156,7 @@ mod tests {
             placement: None,
             reason: None,
             upstream: None,
-            status: 0,
+            status: 400,
             duration: Duration::ZERO,
             bytes_sent: 0,
             client: Some("[2001:db8::1]:443".parse().unwrap()),
@@ -170,7 +170,7 @@ mod tests {
                 r#"{"timestamp":"2026-01-03T20:45:12.007Z","request_id":"018f-1","#,
                 r#""method":"GET","path":"/orders?id=7","routing_key":null,"#,
                 r#""placement_key":null,"route_reason":null,"#,
-                r#""upstream_url":null,"status_code":0,"#,
+                r#""upstream_url":null,"status_code":400,"#,
                 r#""duration_ms":0.000,"client":"[2001:db8::1]:443","bytes_sent":0,"#,
                 r#""generation":null,"error":"missing_routing_key"}"#,
                 "\n"

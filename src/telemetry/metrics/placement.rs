@@ -16,8 +16,8 @@ use prometheus::proto::{Bucket, Counter, Histogram, LabelPair, Metric, MetricFam
 
 use crate::routing::RouteReason;
 
-/// Status classes by index; 0 is a client that left before any answer.
-const CLASSES: [&str; 6] = ["none", "1xx", "2xx", "3xx", "4xx", "5xx"];
+/// Status classes by index, from the one of status 100.
+const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 
 /// What a connection attempt can fail by, by index. The last one is for
 /// everything else.
@@ -64,15 +64,15 @@ struct Counters {
 
 impl PlacementMetrics {
     /// Counts a request that was routed here and is over. `status` is what the
-    /// client was sent, 0 when it left before any answer; `seconds` is the
-    /// whole time from its header to its last byte.
+    /// client was sent, or what says why it was sent nothing (499: it left
+    /// before its answer began); `seconds` is the whole time from its header to
+    /// its last byte.
     pub fn request_done(&self, reason: RouteReason, status: u16, seconds: f64) {
         let class = match status {
-            100..=599 => usize::from(status / 100),
-            // Nothing of ours sends a status outside of RFC 9110's classes; a
-            // cell that does is as broken as one that answers 500.
-            600.. => 5,
-            0..=99 => 0,
+            100..=599 => usize::from(status / 100) - 1,
+            // Nothing of ours sends a status outside of the classes of RFC 9110
+            // §15; a cell that does is as broken as one that answers 500.
+            0..=99 | 600.. => CLASSES.len() - 1,
         };
         if let Some(counter) = self
             .counters
