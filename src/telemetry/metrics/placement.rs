@@ -3,9 +3,8 @@
 //!
 //! A request counts with a handful of atomic additions on memory that its
 //! generation already points to. Label sets are put together by whoever
-//! scrapes, from the few counters that are not zero: a table of ten thousand
-//! placements would otherwise show a hundred and eighty thousand series before
-//! its first request.
+//! scrapes, for the placements that were used: a table of ten thousand would
+//! otherwise show a quarter of a million series before its first request.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -204,6 +203,9 @@ impl Collector for Placements {
         let [mut requests, mut durations, mut connections, mut failures] =
             [const { Vec::new() }; NAMES.len()];
         for (name, counters) in &known {
+            if !counters.used() {
+                continue;
+            }
             counters.add_requests(name, &mut requests);
             durations.push(counters.histogram(name));
             for (reused, counter) in [
@@ -234,9 +236,19 @@ impl Collector for Placements {
 }
 
 impl Counters {
-    /// All classes of every reason that was seen: were only the counters above
-    /// zero shown, the first 5xx of a placement would come into being at one,
-    /// and no `rate()` would see it.
+    /// Whether there ever was a request or an attempt to connect. From then on
+    /// everything is shown, zeros too: a counter that came into being with its
+    /// first failure would hide that one from `rate()`.
+    fn used(&self) -> bool {
+        let requests = self.requests.iter().flatten();
+        let connections = [&self.connections_new, &self.connections_reused];
+        requests
+            .chain(connections)
+            .chain(&self.failures)
+            .any(|counter| counter.load(Relaxed) > 0)
+    }
+
+    /// All classes of every reason that was seen.
     fn add_requests(&self, placement: &str, out: &mut Vec<Metric>) {
         for (reason, classes) in RouteReason::ALL.into_iter().zip(&self.requests) {
             let seen: Vec<u64> = classes.iter().map(|count| count.load(Relaxed)).collect();

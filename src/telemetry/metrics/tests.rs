@@ -81,6 +81,29 @@ fn connections_are_counted_by_how_they_went() {
     );
 }
 
+/// Nothing of a placement until it is used, and then all that may fail, at zero.
+#[test]
+fn unused_placements_are_not_shown() {
+    let metrics = Metrics::new();
+    metrics.placement("unused");
+    metrics.placement("asked").upstream_connect_ok(false);
+    metrics
+        .placement("failed")
+        .upstream_connect_failed("refused");
+    // Refused by the edge itself, without an attempt.
+    metrics
+        .placement("answered")
+        .request_done(RouteReason::Tier, 502, 0.1);
+    let text = metrics.encode();
+    assert!(!text.contains("unused"), "{text}");
+    let failures = "cellgate_upstream_connect_failures_total{kind=\"refused\"";
+    assert_eq!(
+        lines(&metrics, failures),
+        [("answered", 0), ("asked", 0), ("failed", 1)]
+            .map(|(name, count)| format!("{failures},placement=\"{name}\"}} {count}"))
+    );
+}
+
 #[test]
 fn forgotten_placements_are_shown_no_more() {
     let metrics = Metrics::new();
