@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 
 use pingora_core::tls::ssl::{SslConnector, SslMethod};
 
+use super::files::shown;
+
 /// Where systems keep their roots: Debian and Alpine, Red Hat, others.
 const SYSTEM_BUNDLES: [&str; 3] = [
     "/etc/ssl/certs/ca-certificates.crt",
@@ -33,11 +35,6 @@ pub(super) fn check(path: &Path) -> Result<(), String> {
                 shown(path)
             )
         })
-}
-
-/// A path as part of a message: on one line, whatever it is named.
-pub(super) fn shown(path: &Path) -> String {
-    path.display().to_string().escape_debug().to_string()
 }
 
 fn cannot_read(path: &Path, error: &std::io::Error) -> String {

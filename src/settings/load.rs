@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use super::listeners;
 use super::reader::{At, Reader, Section};
 use super::yaml::{self, Node};
-use super::{AccessLogTarget, Settings, SettingsProblem, ca, sections, server};
+use super::{AccessLogTarget, Settings, SettingsProblem, background, ca, sections, server};
 
 /// Read when no other file is named, and it is there.
 pub const DEFAULT_FILE: &str = "conf/edge.yaml";
@@ -18,6 +18,36 @@ const LONGEST_FILE: u64 = 1 << 20;
 /// A variable's value, if it is set.
 type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
 
+/// Settings that may have to be repaired, for whoever goes on all the same.
+pub struct Draft {
+    /// What is wrong has its default.
+    pub settings: Settings,
+    /// Everything that is wrong; empty when the settings are good.
+    pub problems: Vec<SettingsProblem>,
+    /// Whether `settings.routing.path` is what the operator asked for. After a
+    /// mistake it may be the default only because the mistake hid it.
+    pub routing_path_is_known: bool,
+}
+
+impl Draft {
+    /// Nothing could be made of the file.
+    fn refused(problem: SettingsProblem) -> Draft {
+        Draft {
+            settings: Settings::default(),
+            problems: vec![problem],
+            routing_path_is_known: false,
+        }
+    }
+
+    fn into_result(self) -> Result<Settings, Vec<SettingsProblem>> {
+        if self.problems.is_empty() {
+            Ok(self.settings)
+        } else {
+            Err(self.problems)
+        }
+    }
+}
+
 impl Settings {
     /// Reads the settings: from `path`; without one, from [`DEFAULT_FILE`] if
     /// there is one, and else the defaults. Of the environment, `CONFIG_PATH`
@@ -27,15 +57,12 @@ impl Settings {
     /// # Errors
     /// Everything that is wrong, at once; never empty.
     pub fn load(path: Option<&Path>, env: Env<'_>) -> Result<Settings, Vec<SettingsProblem>> {
-        match Settings::read(path, env) {
-            (settings, none) if none.is_empty() => Ok(settings),
-            (_, problems) => Err(problems),
-        }
+        Settings::read(path, env, false).into_result()
     }
 
-    /// Like [`Settings::load`], for whoever goes on in spite of problems: what
-    /// is wrong has its default.
-    pub fn read(path: Option<&Path>, env: Env<'_>) -> (Settings, Vec<SettingsProblem>) {
+    /// Like [`Settings::load`], for whoever goes on in spite of problems.
+    /// `daemon`: the edge is to run in the background, whatever the file says.
+    pub fn read(path: Option<&Path>, env: Env<'_>, daemon: bool) -> Draft {
         let default = Path::new(DEFAULT_FILE);
         let (path, text) = match path {
             Some(path) => (Some(path), read_file(path)),
@@ -45,40 +72,35 @@ impl Settings {
             },
         };
         match text {
-            Ok(text) => Settings::read_text(path, &text, env),
-            Err(error) => {
-                let problem = SettingsProblem {
-                    file: path.map(Path::to_owned),
-                    position: None,
-                    key: String::new(),
-                    message: format!("cannot read the settings: {error}"),
-                };
-                (Settings::default(), vec![problem])
-            }
+            Ok(text) => Settings::read_text(path, &text, env, daemon),
+            Err(error) => Draft::refused(SettingsProblem {
+                file: path.map(Path::to_owned),
+                position: None,
+                key: String::new(),
+                message: format!("cannot read the settings: {error}"),
+            }),
         }
     }
 
     /// Like `read`, for a text that was read already. `file` is only named.
-    fn read_text(
-        file: Option<&Path>,
-        text: &str,
-        env: Env<'_>,
-    ) -> (Settings, Vec<SettingsProblem>) {
+    fn read_text(file: Option<&Path>, text: &str, env: Env<'_>, daemon: bool) -> Draft {
         match yaml::parse(text) {
             Ok(root) => {
                 let mut reader = Reader::new(file, text);
-                let settings = read(&mut reader, &root, env);
-                (settings, reader.into_problems())
+                let (settings, path_is_given) = read(&mut reader, &root, env, daemon);
+                let problems = reader.into_problems();
+                Draft {
+                    settings,
+                    routing_path_is_known: path_is_given || problems.is_empty(),
+                    problems,
+                }
             }
-            Err(error) => {
-                let problem = SettingsProblem {
-                    file: file.map(Path::to_owned),
-                    position: error.position,
-                    key: String::new(),
-                    message: format!("not YAML: {}", error.message),
-                };
-                (Settings::default(), vec![problem])
-            }
+            Err(error) => Draft::refused(SettingsProblem {
+                file: file.map(Path::to_owned),
+                position: error.position,
+                key: String::new(),
+                message: format!("not YAML: {}", error.message),
+            }),
         }
     }
 
@@ -88,10 +110,7 @@ impl Settings {
         text: &str,
         env: Env<'_>,
     ) -> Result<Settings, Vec<SettingsProblem>> {
-        match Settings::read_text(file, text, env) {
-            (settings, none) if none.is_empty() => Ok(settings),
-            (_, problems) => Err(problems),
-        }
+        Settings::read_text(file, text, env, false).into_result()
     }
 }
 
@@ -107,21 +126,31 @@ fn read_file(path: &Path) -> io::Result<String> {
     Ok(text)
 }
 
-fn read<'a>(reader: &mut Reader<'a>, root: &'a Node, env: Env<'_>) -> Settings {
+/// The settings, and whether the path of the routing file was among those given.
+fn read<'a>(
+    reader: &mut Reader<'a>,
+    root: &'a Node,
+    env: Env<'_>,
+    daemon: bool,
+) -> (Settings, bool) {
     let mut settings = Settings::default();
     let top = reader.section_at(&At::root(root), "");
     settings.server = server::read(reader, &top);
-    let listeners = sections::read(reader, &top, &mut settings);
+    let daemon = daemon || settings.server.daemon;
+    background::check(reader, &top, &settings.server, daemon);
+    let given = sections::read(reader, &top, &mut settings);
+    let mut path_is_given = given.routing_path;
 
     let env = |name| env(name).filter(|value| !value.is_empty());
     if let Some(path) = env("CONFIG_PATH") {
         settings.routing.path = path.into();
+        path_is_given = true;
     }
     let port_from = env("PORT").and_then(|port| set_port(reader, &mut settings, &port));
-    listeners::check(reader, &settings, &listeners, port_from);
+    listeners::check(reader, &settings, &given.listeners, port_from);
     settings.tls.ca_file = certificates(reader, &top, &settings, env("SSL_CERT_FILE"));
     pin_relative_paths(reader, &top, &mut settings);
-    settings
+    (settings, path_is_given)
 }
 
 /// The variable's name, when it set the port.

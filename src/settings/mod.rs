@@ -5,10 +5,13 @@
 //! `reader` looks up the known `keys` and collects problems, `server` and
 //! `sections` turn values into `types` with the parsers of `value`, and `load`
 //! puts the environment on top and checks what depends on more than one key.
+//! `ca`, `files` and `background` try what a value names, and change nothing.
 //!
 //! Everything may import the types; only the command line loads them. This
 //! folder imports nothing of ours.
+mod background;
 mod ca;
+mod files;
 mod keys;
 mod listeners;
 mod load;
@@ -20,7 +23,7 @@ mod types;
 mod value;
 mod yaml;
 
-pub use load::DEFAULT_FILE;
+pub use load::{DEFAULT_FILE, Draft};
 pub use problem::SettingsProblem;
 pub use server::ServerSettings;
 pub use types::{

@@ -3,17 +3,16 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::ca::shown;
 use super::listeners::{self, Listeners};
 use super::reader::{At, Reader, Section};
 use super::yaml::Node;
 use super::{AccessLogTarget, Settings};
-use super::{ca, value};
+use super::{ca, files, value};
 
 const DAY: Duration = Duration::from_secs(86_400);
 
@@ -26,19 +25,33 @@ const INTERVAL: RangeInclusive<Duration> = Duration::from_millis(100)..=DAY;
 /// A failed lookup is repeated after a second, so a good one not before that.
 const DNS_INTERVAL: RangeInclusive<Duration> = Duration::from_secs(1)..=DAY;
 
-/// Reads the section over the defaults in `settings`. Listeners are left to be
-/// checked when all of them are known.
+/// What there is to know of the section beside its settings.
+pub(super) struct Given<'a> {
+    /// To be checked when all of them are known.
+    pub listeners: Listeners<'a>,
+    /// Whether `routing.path` is here, and good.
+    pub routing_path: bool,
+}
+
+/// Reads the section over the defaults in `settings`.
 pub(super) fn read<'a>(
     reader: &mut Reader<'a>,
     top: &Section<'a>,
     settings: &mut Settings,
-) -> Listeners<'a> {
+) -> Given<'a> {
     let section = reader.section(top, "cellgate");
 
     let listeners = listeners::read(reader, &section, settings);
 
     let routing = reader.section(&section, "routing");
-    reader.set(&routing, "path", &mut settings.routing.path, path);
+    let routing_path = reader.read(&routing, "path", path);
+    let given = Given {
+        listeners,
+        routing_path: routing_path.is_some(),
+    };
+    if let Some(path) = routing_path {
+        settings.routing.path = path;
+    }
     reader.set(
         &routing,
         "poll_interval",
@@ -60,7 +73,7 @@ pub(super) fn read<'a>(
         &mut settings.access_log,
         |node| match value::access_log(node)? {
             AccessLogTarget::File(path) => {
-                parent_exists(&path)?;
+                files::parent_exists(&path)?;
                 Ok(AccessLogTarget::File(path))
             }
             other => Ok(other),
@@ -103,7 +116,7 @@ pub(super) fn read<'a>(
         &mut settings.drain_delay,
         value::duration(Duration::ZERO..=Duration::from_secs(3600)),
     );
-    listeners
+    given
 }
 
 fn read_timeouts<'a>(reader: &mut Reader<'a>, section: &Section<'a>, settings: &mut Settings) {
@@ -186,19 +199,4 @@ pub(super) fn ca_file(node: &Node) -> value::Parsed<PathBuf> {
     let path = path(node)?;
     ca::check(&path)?;
     Ok(path)
-}
-
-fn parent_exists(file: &Path) -> Result<(), String> {
-    let parent = match file.parent() {
-        Some(parent) if parent != Path::new("") => parent,
-        _ => return Ok(()),
-    };
-    if parent.is_dir() {
-        return Ok(());
-    }
-    Err(format!(
-        "got {:?}, want a path in a directory that exists: {} does not",
-        file.display().to_string(),
-        shown(parent)
-    ))
 }

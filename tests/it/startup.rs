@@ -203,6 +203,45 @@ async fn a_test_run_lists_every_problem() {
     assert_eq!(ended.status.code(), Some(1));
 }
 
+/// The default routing file is not the one that was meant.
+#[tokio::test]
+async fn a_test_run_judges_no_other_routing_file() {
+    let builder = builder();
+    fs::create_dir(builder.directory().join("config")).expect("a directory");
+    fs::write(builder.directory().join("config/routing.json"), "{}").expect("write");
+    let broken = builder.directory().join("broken.yaml");
+    fs::write(&broken, "cellgate: [unclosed\n").expect("write");
+    let ended = builder.arg("-t").spawn_with(&broken).ended().await;
+    ended.assert_failed(&["broken.yaml", "the routing file was not checked"]);
+    assert!(!ended.log.contains("routing.json"), "{}", ended.log);
+}
+
+/// What a daemon could not do is said before it leaves the terminal.
+#[tokio::test]
+async fn with_what_a_daemon_cannot_have() {
+    let builder = builder()
+        .set("pid_file", "/no/such/edge.pid")
+        .set("error_log", "/no/such/edge.log");
+    let words = ["edge.yaml:", "pid_file", "error_log", "/no/such does not"];
+    let tested = builder.arg("-t");
+    assert!(tested.run().await.status.success(), "it is no daemon");
+    let tested = tested.arg("-d");
+    tested.run().await.assert_failed(&words);
+    self::builder()
+        .set("daemon", true)
+        .set("pid_file", "/no/such/edge.pid")
+        .run()
+        .await
+        .assert_failed(&["pid_file", "/no/such does not"]);
+    self::builder()
+        .set("user", "no one")
+        .set("group", "no group")
+        .arg("-t")
+        .run()
+        .await
+        .assert_failed(&["user", "no one", "group", "no group"]);
+}
+
 #[tokio::test]
 async fn the_environment_wins() {
     let cell = Cell::echo("one").await;

@@ -43,15 +43,24 @@ pub struct Args {
     daemon: bool,
 }
 
+/// Judging another file than the one that was meant would mislead.
+const ROUTING_NOT_CHECKED: &str =
+    "the routing file was not checked: which one it is will be known when the settings are valid";
+
 /// Serves until a signal ends it. Exits 1 when it cannot start, with one line a
 /// reason on standard error.
 pub fn run(args: Args) -> ExitCode {
     ignore_until_handled();
     let environment = |name: &str| std::env::var(name).ok();
-    let (settings, problems) = Settings::read(args.conf.as_deref(), &environment);
-    let mut problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
+    let draft = Settings::read(args.conf.as_deref(), &environment, args.daemon);
+    let settings = draft.settings;
+    let mut problems: Vec<String> = draft.problems.iter().map(ToString::to_string).collect();
     if args.test {
-        problems.extend(routing_problems(&settings));
+        if draft.routing_path_is_known {
+            problems.extend(routing_problems(&settings));
+        } else {
+            problems.push(ROUTING_NOT_CHECKED.to_owned());
+        }
         if problems.is_empty() {
             let path = settings.routing.path.display();
             print::line(format_args!("settings and routing file {path} are valid"));

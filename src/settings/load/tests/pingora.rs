@@ -33,8 +33,8 @@ fn rows() -> Vec<Row> {
         row!(daemon_notify_timeout_seconds, "None", "null" => "None", "0" => "got 0, want a whole number from 1 to 86400"),
         row!(pid_file, "\"/tmp/cellgate.pid\"", "a.pid" => "\"a.pid\"", "[a]" => "got a list, want a path"),
         row!(error_log, "None", "edge.log" => "Some(\"edge.log\")", "\"\"" => "got \"\", want a path"),
-        row!(user, "None", "cellgate" => "Some(\"cellgate\")", "0" => "got 0, want the name of a user"),
-        row!(group, "None", "cellgate" => "Some(\"cellgate\")", "0" => "got 0, want the name of a group"),
+        row!(user, "None", "daemon" => "Some(\"daemon\")", "no one" => "got \"no one\", want a user that exists on this system"),
+        row!(group, "None", "daemon" => "Some(\"daemon\")", "0" => "got 0, want the name of a group"),
         row!(working_directory, "None", "/" => "Some(\"/\")", "/nowhere" => "got \"/nowhere\", want a directory that exists"),
         row!(upstream_keepalive_pool_size, "1024", "64" => "64", "0" => "got 0, want a whole number from 1 to 1000000"),
         row!(max_retries, "3", "1" => "1", "0" => "got 0, want a whole number from 1 to 100"),
@@ -109,7 +109,8 @@ fn the_command_line_is_passed_on() {
 
 #[test]
 fn a_clone_is_the_same() {
-    let text = "threads: 3\nuser: a\ngroup: b\nerror_log: c\nclient_bind_to_ipv4: [127.0.0.1]\n";
+    let text =
+        "threads: 3\nuser: daemon\ngroup: daemon\nerror_log: c\nclient_bind_to_ipv4: [127.0.0.1]\n";
     let settings = load(text, &[]).unwrap();
     assert_eq!(settings.clone(), settings);
 }

@@ -136,6 +136,60 @@ fn files() {
     assert_eq!(settings.server.threads, 3);
 }
 
+/// Found out before the edge leaves the terminal.
+#[test]
+fn what_a_daemon_needs() {
+    let text = "\
+pid_file: /no/such/edge.pid
+error_log: /no/such/edge.log
+user: no one
+group: no group
+";
+    let accounts = [
+        "edge.yaml:3:7: user: got \"no one\", want a user that exists on this system",
+        "edge.yaml:4:8: group: got \"no group\", want a group that exists on this system",
+    ];
+    let files = [
+        "edge.yaml:1:11: pid_file: got \"/no/such/edge.pid\", want a path in a directory that exists: \
+         /no/such does not",
+        "edge.yaml:2:12: error_log: got \"/no/such/edge.log\", want a path in a directory that exists: \
+         /no/such does not",
+    ];
+    assert_eq!(refused(text, &[]), accounts);
+    let all = [&files[..], &accounts[..]].concat();
+    assert_eq!(refused(&format!("{text}daemon: true"), &[]), all);
+    // By the command line.
+    let draft = Settings::read_text(Some(Path::new("edge.yaml")), text, &|_| None, true);
+    let problems: Vec<String> = draft.problems.iter().map(ToString::to_string).collect();
+    assert_eq!(problems, all);
+}
+
+/// A mistake may hide which routing file was meant.
+#[test]
+fn the_routing_file_that_is_meant() {
+    let known = |text: &str, env: &[(&str, &str)]| {
+        let env = |name: &str| {
+            let value = env.iter().find(|(known, _)| *known == name);
+            value.map(|(_, value)| (*value).to_owned())
+        };
+        Settings::read_text(None, text, &env, false).routing_path_is_known
+    };
+    for (expected, text) in [
+        (true, ""),
+        (true, "threads: 2"),
+        (true, "cellgate: {routing: {path: a.json}}"),
+        (true, "thread: 2\ncellgate: {routing: {path: a.json}}"),
+        (false, "thread: 2"),
+        (false, "cellgat: {routing: {path: a.json}}"),
+        (false, "cellgate: {routing: {path: 1}}"),
+        (false, "cellgate: {routing: [a.json]}"),
+        (false, "cellgate: {routing: {path: a.json}"),
+    ] {
+        assert_eq!(known(text, &[]), expected, "{text}");
+    }
+    assert!(known("thread: 2", &[("CONFIG_PATH", "a.json")]));
+}
+
 #[test]
 fn certificates() {
     let dir = tempfile::tempdir().unwrap();

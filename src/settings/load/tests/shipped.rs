@@ -54,7 +54,7 @@ fn conf_edge_yaml_with_everything_uncommented_has_only_known_keys() {
         } else {
             line.to_owned()
         };
-        // Directories in the examples need not exist here.
+        // Directories and users in the examples need not exist here.
         if let Err(problems) = load(&text, &[]) {
             let missing = |problem: &SettingsProblem| problem.message.contains("exists");
             assert!(problems.iter().all(missing), "{line}: {problems:?}");
