@@ -5,8 +5,7 @@
 //!
 //! 1. the file's stamp is the one that was dealt with last: nothing new;
 //! 2. the file is read, and its SHA-256 is the one that was dealt with last;
-//! 3. the file is read again a moment later, until two readings are the same
-//!    (it *settles*), so that a file in the middle of a write is left alone;
+//! 3. the file is read again until it holds still, see [`settle`](super::settle);
 //! 4. [`Live::apply`] gets the content and judges it.
 
 use std::path::{Path, PathBuf};
@@ -22,26 +21,10 @@ use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep};
 
 use super::notice::Notice;
-use super::read::{ReadError, Snapshot, Stamp, read};
+use super::read::{ReadError, Snapshot, Stamp};
+use super::settle::{self, Target};
 use crate::live::{Applied, Live, Sha256, Source};
 use crate::routing::Problem;
-
-/// The pause between two readings that have to be the same.
-const SETTLE: Duration = Duration::from_millis(50);
-
-/// The pause after word of a change: it seldom comes alone.
-const DEBOUNCE: Duration = Duration::from_millis(2);
-
-/// A file of more bytes than this is not read while its stamp is changing.
-const LARGE: u64 = 1 << 20;
-
-/// How long a file may go on changing in one look.
-const SETTLE_LIMIT: Duration = Duration::from_secs(10);
-
-/// How long a file must hold still that ends as if something were missing, or
-/// that somebody still has open who has written to it: slow writers pause for
-/// longer than [`SETTLE`].
-const UNFINISHED: Duration = Duration::from_secs(2);
 
 /// How long a file may be unreadable before that is a problem: between a
 /// deletion and the new file is no file.
@@ -56,9 +39,8 @@ const THOROUGH_EVERY: u32 = 12;
 
 /// The background service that watches the routing file.
 pub struct FileSource {
-    path: PathBuf,
+    file: Target,
     poll_interval: Duration,
-    max_bytes: u64,
     live: Arc<Live>,
     notification: bool,
     asked: Arc<Notify>,
@@ -96,9 +78,11 @@ impl FileSource {
         let path = path.into();
         Self {
             // The process may change its directory when it becomes a daemon.
-            path: std::path::absolute(&path).unwrap_or(path),
+            file: Target {
+                path: std::path::absolute(&path).unwrap_or(path),
+                max_bytes,
+            },
             poll_interval: poll_interval.max(Duration::from_millis(1)),
-            max_bytes,
             live,
             notification: true,
             asked: Arc::default(),
@@ -134,14 +118,14 @@ impl FileSource {
         // Something may have happened since the file was loaded at start.
         let mut reason = Reason::Poll;
         loop {
-            notice.arm(&self.path);
+            notice.arm(&self.file.path);
             let pause = tokio::select! {
                 _ = shutdown.changed() => return,
                 pause = self.look(&mut memory, &notice, reason) => pause,
             };
             // A link may have been swapped during the look, which took the
             // notice of it: what is watched now has to be looked at once.
-            if notice.arm(&self.path) {
+            if notice.arm(&self.file.path) {
                 reason = Reason::Notice;
                 continue;
             }
@@ -161,7 +145,7 @@ impl FileSource {
             log::info!(
                 target: "cellgate::source",
                 "asked to reload, reading {}",
-                self.path.display()
+                self.file.path.display()
             );
         }
         match self.news(memory, notice, reason).await {
@@ -184,7 +168,7 @@ impl FileSource {
                 }
                 // Again at every look; it is news only once.
                 self.live
-                    .source_failed(vec![error.problem(&self.path)], SystemTime::now());
+                    .source_failed(vec![error.problem(&self.file.path)], SystemTime::now());
                 self.poll_interval
             }
         }
@@ -202,13 +186,13 @@ impl FileSource {
             .is_some_and(|since| since.elapsed() >= GRACE);
         memory.glances += 1;
         let thorough = reason != Reason::Poll || memory.glances >= THOROUGH_EVERY;
-        let stamp = self.stamp().await?;
+        let stamp = self.file.stamp().await?;
         if memory.stamp == Some(stamp) && !thorough {
             return Ok(None);
         }
         memory.glances = 0;
-        let first = match self.read().await {
-            Err(ReadError::Moving) => return self.settle(None, notice).await.map(Some),
+        let first = match self.file.read().await {
+            Err(ReadError::Moving) => return self.file.settle(None, notice).await.map(Some),
             first => first?,
         };
         // When its absence was reported, its return has to be as well.
@@ -220,55 +204,7 @@ impl FileSource {
         if known {
             return Ok(Some(first));
         }
-        self.settle(Some(first), notice).await.map(Some)
-    }
-
-    /// Reads until two readings in a row are the same.
-    async fn settle(
-        &self,
-        first: Option<Snapshot>,
-        notice: &Notice,
-    ) -> Result<Snapshot, ReadError> {
-        let start = Instant::now();
-        let mut steady_since = start;
-        let mut pause = SETTLE;
-        // Not the content: only one is held at a time.
-        let mut seen = first.as_ref().map(|first| first.stamp);
-        let mut last = first.map(|first| (first.stamp.identity(), first.sha256));
-        while start.elapsed() < SETTLE_LIMIT {
-            tokio::select! {
-                () = sleep(pause) => {}
-                // In step with whoever writes: a file that is replaced ten
-                // times a second holds still just long enough.
-                () = notice.changed() => sleep(DEBOUNCE).await,
-            }
-            let stamp = self.stamp().await?;
-            let moved = seen.replace(stamp) != Some(stamp);
-            if moved && stamp.size() > LARGE {
-                pause = SETTLE;
-                continue;
-            }
-            let next = match self.read().await {
-                Err(ReadError::Moving) => continue,
-                next => next?,
-            };
-            // Not the times: a file that is only touched holds still.
-            let now = (next.stamp.identity(), next.sha256);
-            if last.replace(now) != Some(now) {
-                steady_since = Instant::now();
-                pause = SETTLE;
-                continue;
-            }
-            let steady = steady_since.elapsed();
-            let doubtful = notice.writing() || looks_unfinished(&next.content);
-            if steady >= if doubtful { UNFINISHED } else { SETTLE } {
-                return Ok(next);
-            }
-            if stamp.size() > LARGE {
-                pause = (pause * 2).min(UNFINISHED / 4);
-            }
-        }
-        Err(ReadError::Moving)
+        self.file.settle(Some(first), notice).await.map(Some)
     }
 
     async fn apply(&self, snapshot: Snapshot, reason: Reason) {
@@ -280,31 +216,16 @@ impl FileSource {
             Ok(Applied::Unchanged) if reason == Reason::Asked => log::info!(
                 target: "cellgate::source",
                 "{} is what is being served already",
-                self.path.display()
+                self.file.path.display()
             ),
             // `apply` has logged it.
             Ok(_) => {}
             Err(error) => log::error!(
                 target: "cellgate::source",
                 "applying {} broke off, nothing has changed: {error}",
-                self.path.display()
+                self.file.path.display()
             ),
         }
-    }
-
-    async fn stamp(&self) -> Result<Stamp, ReadError> {
-        let path = self.path.clone();
-        spawn_blocking(move || Stamp::of(&path))
-            .await
-            .map_err(broken)?
-            .map_err(ReadError::from)
-    }
-
-    async fn read(&self) -> Result<Snapshot, ReadError> {
-        let (path, max_bytes) = (self.path.clone(), self.max_bytes);
-        spawn_blocking(move || read(&path, max_bytes))
-            .await
-            .map_err(broken)?
     }
 }
 
@@ -322,28 +243,11 @@ impl BackgroundService for FileSource {
 /// The file cannot be read, is not valid, or is being written all the time.
 /// Nothing of it was logged.
 pub fn load_initial(path: &Path, max_bytes: u64, live: &Live) -> Result<(), Vec<Problem>> {
-    let start = std::time::Instant::now();
-    let content = loop {
-        match read(path, max_bytes) {
-            Ok(snapshot) => break snapshot.content,
-            Err(ReadError::Moving) if start.elapsed() < UNFINISHED => std::thread::sleep(SETTLE),
-            Err(error) => return Err(vec![error.problem(path)]),
-        }
-    };
+    let content = settle::read_now(path, max_bytes).map_err(|error| vec![error.problem(path)])?;
     match live.apply(&content, Source::File, SystemTime::now()) {
         Applied::Changed(_) | Applied::Unchanged => Ok(()),
         Applied::Refused(problems) => Err(problems),
     }
-}
-
-/// Whether the end of a document is missing: a routing document is one JSON
-/// object, which this cannot be without its last brace. (The converse does not hold.)
-fn looks_unfinished(content: &[u8]) -> bool {
-    content.trim_ascii_end().last() != Some(&b'}')
-}
-
-fn broken(error: tokio::task::JoinError) -> ReadError {
-    ReadError::Unreadable(format!("reading broke off: {error}"))
 }
 
 /// SIGHUP, if it can be had.
@@ -376,16 +280,6 @@ mod tests {
     use super::*;
     use crate::live::LiveOptions;
     use crate::telemetry::metrics::Metrics;
-
-    #[test]
-    fn the_end_tells_the_unfinished() {
-        for unfinished in ["", " \n", "{", "{\"a\": 1", "{\"a\": {},", "\0"] {
-            assert!(looks_unfinished(unfinished.as_bytes()), "{unfinished:?}");
-        }
-        for finished in ["{}", "{\"a\": {}}", "{}\n", "{} \r\n\t"] {
-            assert!(!looks_unfinished(finished.as_bytes()), "{finished:?}");
-        }
-    }
 
     /// A change that the stamp does not show is found all the same.
     #[tokio::test]

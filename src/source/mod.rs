@@ -7,6 +7,7 @@
 mod file;
 mod notice;
 mod read;
+mod settle;
 
 #[cfg(test)]
 mod tests;

@@ -1,0 +1,143 @@
+//! A file until it holds still: read again and again, until two readings in a
+//! row are the same, so that one in the middle of a write is left alone.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio::task::{JoinError, spawn_blocking};
+use tokio::time::{Instant, sleep};
+
+use super::notice::Notice;
+use super::read::{ReadError, Snapshot, Stamp, read};
+
+/// The pause between two readings that have to be the same.
+const SETTLE: Duration = Duration::from_millis(50);
+
+/// The pause after word of a change: it seldom comes alone.
+const DEBOUNCE: Duration = Duration::from_millis(2);
+
+/// A file of more bytes than this is not read while its stamp is changing.
+const LARGE: u64 = 1 << 20;
+
+/// How long a file may go on changing in one look.
+const SETTLE_LIMIT: Duration = Duration::from_secs(10);
+
+/// How long a file must hold still that ends as if something were missing, or
+/// that somebody still has open who has written to it: slow writers pause for
+/// longer than [`SETTLE`].
+const UNFINISHED: Duration = Duration::from_secs(2);
+
+/// The file that is looked at.
+pub(super) struct Target {
+    pub path: PathBuf,
+    /// One that is larger is refused.
+    pub max_bytes: u64,
+}
+
+impl Target {
+    /// Reads until two readings in a row are the same.
+    pub async fn settle(
+        &self,
+        first: Option<Snapshot>,
+        notice: &Notice,
+    ) -> Result<Snapshot, ReadError> {
+        let start = Instant::now();
+        let mut steady_since = start;
+        let mut pause = SETTLE;
+        // Not the content: only one is held at a time.
+        let mut seen = first.as_ref().map(|first| first.stamp);
+        let mut last = first.map(|first| (first.stamp.identity(), first.sha256));
+        while start.elapsed() < SETTLE_LIMIT {
+            tokio::select! {
+                () = sleep(pause) => {}
+                // In step with whoever writes: a file that is replaced ten
+                // times a second holds still just long enough.
+                () = notice.changed() => sleep(DEBOUNCE).await,
+            }
+            let stamp = self.stamp().await?;
+            let moved = seen.replace(stamp) != Some(stamp);
+            if moved && stamp.size() > LARGE {
+                pause = SETTLE;
+                continue;
+            }
+            let next = match self.read().await {
+                Err(ReadError::Moving) => continue,
+                next => next?,
+            };
+            // Not the times: a file that is only touched holds still.
+            let now = (next.stamp.identity(), next.sha256);
+            if last.replace(now) != Some(now) {
+                steady_since = Instant::now();
+                pause = SETTLE;
+                continue;
+            }
+            let steady = steady_since.elapsed();
+            let doubtful = notice.writing() || looks_unfinished(&next.content);
+            if steady >= if doubtful { UNFINISHED } else { SETTLE } {
+                return Ok(next);
+            }
+            if stamp.size() > LARGE {
+                pause = (pause * 2).min(UNFINISHED / 4);
+            }
+        }
+        Err(ReadError::Moving)
+    }
+
+    /// What tells whether the file may have changed.
+    pub async fn stamp(&self) -> Result<Stamp, ReadError> {
+        let path = self.path.clone();
+        spawn_blocking(move || Stamp::of(&path))
+            .await
+            .map_err(broken)?
+            .map_err(ReadError::from)
+    }
+
+    pub async fn read(&self) -> Result<Snapshot, ReadError> {
+        let (path, max_bytes) = (self.path.clone(), self.max_bytes);
+        spawn_blocking(move || read(&path, max_bytes))
+            .await
+            .map_err(broken)?
+    }
+}
+
+/// The content of a file that does not change meanwhile, before there is a
+/// runtime.
+///
+/// # Errors
+///
+/// It cannot be read, or is being written all the time.
+pub(super) fn read_now(path: &Path, max_bytes: u64) -> Result<Vec<u8>, ReadError> {
+    let start = std::time::Instant::now();
+    loop {
+        match read(path, max_bytes) {
+            Ok(snapshot) => return Ok(snapshot.content),
+            Err(ReadError::Moving) if start.elapsed() < UNFINISHED => std::thread::sleep(SETTLE),
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Whether the end of a document is missing: a routing document is one JSON
+/// object, which this cannot be without its last brace. (The converse does not hold.)
+fn looks_unfinished(content: &[u8]) -> bool {
+    content.trim_ascii_end().last() != Some(&b'}')
+}
+
+fn broken(error: JoinError) -> ReadError {
+    ReadError::Unreadable(format!("reading broke off: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_tells_the_unfinished() {
+        for unfinished in ["", " \n", "{", "{\"a\": 1", "{\"a\": {},", "\0"] {
+            assert!(looks_unfinished(unfinished.as_bytes()), "{unfinished:?}");
+        }
+        for finished in ["{}", "{\"a\": {}}", "{}\n", "{} \r\n\t"] {
+            assert!(!looks_unfinished(finished.as_bytes()), "{finished:?}");
+        }
+    }
+}
