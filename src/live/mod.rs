@@ -14,6 +14,7 @@ mod cell;
 mod generation;
 mod resolver;
 mod retire;
+mod schedule;
 mod status;
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 //! Lookups run beside it, a bounded number at a time, and come back to it; it
 //! alone writes the addresses of cells.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::IpAddr;
 use std::sync::{Arc, Weak};
@@ -21,8 +21,10 @@ use super::apply::Live;
 use super::cell::{Cell, Resolution};
 use super::generation::Generation;
 use super::retire;
+use super::schedule::{Lane, Place, Schedule};
 
-/// How many lookups run at a time. `getaddrinfo` takes a thread for each.
+/// How many lookups run at a time, those of names that hang at most half of
+/// them. `getaddrinfo` takes a thread for each.
 const CONCURRENT: usize = 16;
 
 /// How long one lookup may take.
@@ -79,16 +81,14 @@ impl Resolver {
     async fn resolve(&self, mut shutdown: ShutdownWatch) {
         let mut generations = self.live.watch();
         generations.mark_changed();
-        let mut names = Names::default();
-        let mut lookups: JoinSet<Result<Vec<IpAddr>, String>> = JoinSet::new();
-        let mut running: HashMap<Id, Arc<str>> = HashMap::new();
+        let mut names = Names::new();
+        let mut lookups: JoinSet<Outcome> = JoinSet::new();
+        let mut running: HashMap<Id, (Arc<str>, Place)> = HashMap::new();
         let mut shown = Instant::now();
         loop {
-            while lookups.len() < CONCURRENT
-                && let Some(host) = names.pop_due(Instant::now())
-            {
+            while let Some((host, place)) = names.schedule.pop_due(Instant::now()) {
                 let lookup = look_up(Arc::clone(&self.lookup), Arc::clone(&host));
-                running.insert(lookups.spawn(lookup).id(), host);
+                running.insert(lookups.spawn(lookup).id(), (host, place));
             }
             // Counting goes through all cells: not with every one of a thousand
             // lookups that come back together.
@@ -98,8 +98,7 @@ impl Resolver {
                     self.live.metrics.set_cells(state.as_str(), count);
                 }
             }
-            // With every place taken, the next thing to happen is a lookup's end.
-            let next = names.next_due().filter(|_| lookups.len() < CONCURRENT);
+            let next = names.schedule.next_due();
             tokio::select! {
                 _ = shutdown.changed() => return,
                 changed = generations.changed() => {
@@ -114,7 +113,8 @@ impl Resolver {
                 }
                 Some(done) = lookups.join_next_with_id(), if !lookups.is_empty() => {
                     let (id, outcome) = outcome_of(done);
-                    if let Some(host) = running.remove(&id) {
+                    if let Some((host, place)) = running.remove(&id) {
+                        names.schedule.release(place);
                         self.finish(&mut names, &host, outcome);
                     }
                 }
@@ -124,7 +124,7 @@ impl Resolver {
     }
 
     /// Hands what a lookup found to the cells of its host, and plans the next.
-    fn finish(&self, names: &mut Names, host: &Arc<str>, outcome: Result<Vec<IpAddr>, String>) {
+    fn finish(&self, names: &mut Names, host: &Arc<str>, outcome: Outcome) {
         let Some(name) = names.by_host.get_mut(host) else {
             // No cell has it any more.
             return;
@@ -144,9 +144,11 @@ impl Resolver {
                     log::debug!(target: "cellgate::live", "{host} resolves to {}", Addresses(&addresses));
                 }
                 name.failures = 0;
+                name.lane = Lane::Prompt;
                 self.refresh
             }
-            Err(why) => {
+            Err(Failure { why, lane }) => {
+                name.lane = lane;
                 self.live.metrics.dns_failed(host);
                 cells().for_each(|cell| cell.resolution_failed(&why));
                 // Once, and not with every retry.
@@ -173,7 +175,10 @@ impl Resolver {
             self.live.metrics.forget_host(host);
             return;
         }
-        names.plan(host, Instant::now() + pause);
+        let lane = name.lane;
+        names
+            .schedule
+            .plan(Arc::clone(host), Instant::now() + pause, lane);
     }
 }
 
@@ -185,21 +190,42 @@ impl BackgroundService for Resolver {
     }
 }
 
-async fn look_up(lookup: Arc<dyn Lookup>, host: Arc<str>) -> Result<Vec<IpAddr>, String> {
-    match tokio::time::timeout(TIMEOUT, lookup.lookup(&host)).await {
-        Ok(Ok(addresses)) if addresses.is_empty() => Err("it has no address".to_owned()),
-        Ok(Ok(addresses)) => Ok(addresses),
-        Ok(Err(error)) => Err(error.to_string()),
-        Err(_) => Err(format!("no answer within {} s", TIMEOUT.as_secs())),
+type Outcome = Result<Vec<IpAddr>, Failure>;
+
+/// Why a lookup found nothing, and how the next one is expected to go.
+struct Failure {
+    why: String,
+    lane: Lane,
+}
+
+impl Failure {
+    fn prompt(why: String) -> Self {
+        let lane = Lane::Prompt;
+        Self { why, lane }
     }
 }
 
-type Joined = Result<(Id, Result<Vec<IpAddr>, String>), JoinError>;
+async fn look_up(lookup: Arc<dyn Lookup>, host: Arc<str>) -> Outcome {
+    match tokio::time::timeout(TIMEOUT, lookup.lookup(&host)).await {
+        Ok(Ok(addresses)) if addresses.is_empty() => {
+            Err(Failure::prompt("it has no address".to_owned()))
+        }
+        Ok(Ok(addresses)) => Ok(addresses),
+        Ok(Err(error)) => Err(Failure::prompt(error.to_string())),
+        Err(_) => Err(Failure {
+            why: format!("no answer within {} s", TIMEOUT.as_secs()),
+            lane: Lane::Slow,
+        }),
+    }
+}
 
-fn outcome_of(done: Joined) -> (Id, Result<Vec<IpAddr>, String>) {
+fn outcome_of(done: Result<(Id, Outcome), JoinError>) -> (Id, Outcome) {
     match done {
         Ok(done) => done,
-        Err(error) => (error.id(), Err(format!("the lookup broke off: {error}"))),
+        Err(error) => {
+            let why = format!("the lookup broke off: {error}");
+            (error.id(), Err(Failure::prompt(why)))
+        }
     }
 }
 
@@ -211,11 +237,10 @@ async fn sleep_until(time: Option<Instant>) {
 }
 
 /// The host names of the current generation, and when each is due.
-#[derive(Default)]
 struct Names {
     by_host: HashMap<Arc<str>, Name>,
-    /// Every name that is not being looked up right now, earliest first.
-    schedule: BTreeSet<(Instant, Arc<str>)>,
+    /// Every name that is not being looked up right now.
+    schedule: Schedule<Arc<str>>,
 }
 
 struct Name {
@@ -224,13 +249,20 @@ struct Name {
     /// Cells of replaced generations that were never told an address; requests
     /// that began on those may wait for it.
     waiting: Vec<Weak<Cell>>,
-    /// When the next lookup is due; none while one is running.
-    due: Option<Instant>,
     /// Failed lookups since the last good one.
     failures: u32,
+    /// By how the last lookup went.
+    lane: Lane,
 }
 
 impl Names {
+    fn new() -> Self {
+        Self {
+            by_host: HashMap::new(),
+            schedule: Schedule::new(CONCURRENT),
+        }
+    }
+
     /// Takes on the names of a new generation: new ones are due at once, known
     /// ones keep their time. Returns those that are gone.
     fn adopt(&mut self, generation: &Generation, now: Instant) -> Vec<Arc<str>> {
@@ -254,12 +286,12 @@ impl Names {
                 Some(name) => name.cells.push(Arc::clone(cell)),
                 None => {
                     let host: Arc<str> = host.into();
-                    self.schedule.insert((now, Arc::clone(&host)));
+                    self.schedule.plan(Arc::clone(&host), now, Lane::Prompt);
                     let name = Name {
                         cells: vec![Arc::clone(cell)],
                         waiting: Vec::new(),
-                        due: Some(now),
                         failures: 0,
+                        lane: Lane::Prompt,
                     };
                     self.by_host.insert(host, name);
                 }
@@ -271,51 +303,24 @@ impl Names {
             let waited_for = name.waiting.iter().any(|cell| cell.strong_count() > 0);
             if name.cells.is_empty() && !waited_for {
                 gone.push(Arc::clone(host));
-            } else if name.due.is_some_and(|due| due > now)
+            } else if self.schedule.due(host).is_some_and(|due| due > now)
                 && name
                     .cells
                     .iter()
                     .any(|cell| cell.addresses().state == Resolution::Unresolved)
             {
                 // A new port on a known host: its requests wait for a lookup.
-                hurried.push(Arc::clone(host));
+                hurried.push((Arc::clone(host), name.lane));
             }
         }
-        for host in hurried {
-            self.plan(&host, now);
+        for (host, lane) in hurried {
+            self.schedule.plan(host, now, lane);
         }
         for host in &gone {
-            if let Some((host, Name { due: Some(due), .. })) = self.by_host.remove_entry(host) {
-                self.schedule.remove(&(due, host));
-            }
+            self.by_host.remove(host);
+            self.schedule.remove(host);
         }
         gone
-    }
-
-    fn plan(&mut self, host: &Arc<str>, at: Instant) {
-        let Some(name) = self.by_host.get_mut(host) else {
-            return;
-        };
-        if let Some(due) = name.due.replace(at) {
-            self.schedule.remove(&(due, Arc::clone(host)));
-        }
-        self.schedule.insert((at, Arc::clone(host)));
-    }
-
-    fn next_due(&self) -> Option<Instant> {
-        self.schedule.first().map(|(due, _)| *due)
-    }
-
-    /// Takes a name whose time has come; it has no time until it is planned.
-    fn pop_due(&mut self, now: Instant) -> Option<Arc<str>> {
-        if self.next_due()? > now {
-            return None;
-        }
-        let (_, host) = self.schedule.pop_first()?;
-        if let Some(name) = self.by_host.get_mut(&host) {
-            name.due = None;
-        }
-        Some(host)
     }
 }
 

@@ -252,6 +252,43 @@ async fn lookups_are_bounded_and_all_come_to_their_turn() {
     );
 }
 
+/// Names that were never asked for before do not wait behind those that hang.
+#[tokio::test(start_paused = true)]
+async fn names_that_hang_delay_no_new_one() {
+    let names: Vec<String> = (0..200).map(|n| format!("hung-{n}")).collect();
+    let names: Vec<&'static str> = names.into_iter().map(|name| &*name.leak()).collect();
+    let all = start(30, []);
+    let script = names.iter().map(|name| (*name, VecDeque::from([Hangs])));
+    all.script.answers.lock().unwrap().extend(script);
+    let urls: Vec<String> = names
+        .iter()
+        .map(|name| format!("http://{name}:80"))
+        .collect();
+    let mut urls: Vec<&str> = urls.iter().map(String::as_str).collect();
+    let cells = all.apply("1", &urls);
+    for cell in &cells {
+        cell.first_resolution().await;
+    }
+    // All of them were tried, sixteen at a time, and are tried again and again.
+    all.until(90).await;
+    urls.push("http://new:80");
+    let cells = all.apply("2", &urls);
+    let asked = Instant::now();
+    let new = cells
+        .iter()
+        .find(|cell| cell.endpoint.host == "new")
+        .unwrap();
+    new.first_resolution().await;
+    assert_eq!(
+        asked.elapsed(),
+        Duration::from_secs(1),
+        "it answers in a second"
+    );
+    all.until(300).await;
+    let again = names.iter().filter(|name| all.asked(name).len() > 1);
+    assert_eq!(again.count(), 200, "they come to their turn as well");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_new_generation_is_followed_at_once() {
     let good: &[Answer] = &[Found(&["10.0.0.1"])];
