@@ -14,15 +14,12 @@ use pingora_proxy::Session;
 
 use super::context::{RequestContext, Target};
 use super::failure::Failure;
-use super::peer::{PeerTimeouts, peer};
+use super::peer::{LAST_RESORT, PeerTimeouts, peer};
 use super::{checks, reply};
 use crate::lifecycle::Lifecycle;
 use crate::live::Live;
 use crate::net::ClientConn;
 use crate::telemetry::{AccessLog, Metrics};
-
-/// How much later than all other deadlines the one of last resort is.
-const LAST_RESORT: Duration = Duration::from_secs(1);
 
 /// How the proxy routes and for how long it waits.
 #[derive(Clone, Debug)]

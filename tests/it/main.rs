@@ -23,4 +23,5 @@ mod soak;
 mod startup;
 mod streaming;
 mod tls;
+mod uploads;
 mod upstream;
