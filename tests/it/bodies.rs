@@ -225,6 +225,25 @@ async fn answers_without_a_body_keep_the_connection_in_step() {
             304,
             Some("77"),
         ),
+        // A length twice, where no parser looks for a body: one is passed on, or none (RFC 9110, section 8.6).
+        (
+            "GET",
+            "HTTP/1.1 204 No Content\r\nContent-Length: 0\r\nContent-Length: 0\r\n\r\n",
+            204,
+            None,
+        ),
+        (
+            "GET",
+            "HTTP/1.1 304 Not Modified\r\nContent-Length: 7\r\nContent-Length: 7\r\n\r\n",
+            304,
+            Some("7"),
+        ),
+        (
+            "HEAD",
+            "HTTP/1.1 200 OK\r\nContent-Length: 7, 7\r\n\r\n",
+            200,
+            Some("7"),
+        ),
         (
             "GET",
             "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
@@ -249,6 +268,10 @@ async fn answers_without_a_body_keep_the_connection_in_step() {
                 response.get("content-length"),
                 length,
                 "{method} {answer:?}: {response:?}"
+            );
+            assert!(
+                response.head.all("content-length").len() <= 1,
+                "{response:?}"
             );
             assert_eq!(client.wire().pending(), b"", "{method} {answer:?}");
         }

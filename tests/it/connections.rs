@@ -27,6 +27,27 @@ async fn http_1_0_is_answered_and_closed() {
         .send("GET / HTTP/1.0\r\nX-Routing-Key: acme\r\n\r\n")
         .await;
     assert_eq!(client.response().await.status, 200);
+    // The cell is asked in HTTP/1.1, which must have one; empty, for there is no name (RFC 9112, section
+    // 3.2).
+    assert_eq!(cell.last().head.all("host"), [""]);
+}
+
+/// HTTP/1.0 knows no interim answers (RFC 9110, section 15.2).
+#[tokio::test]
+async fn http_1_0_gets_no_interim_answers() {
+    let cell = Cell::answering(
+        "tier1",
+        "HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\n\r\n\
+         HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+    )
+    .await;
+    let edge = Edge::before(&cell).start().await;
+    let mut client = edge.client().await;
+    client.send(format!("GET / HTTP/1.0\r\n{KEY}\r\n")).await;
+    let response = client.response().await;
+    assert_eq!((response.status, response.text().as_str()), (200, "ok"));
+    assert!(response.interim.is_empty(), "{:?}", response.interim);
+    client.closed().await;
 }
 
 #[tokio::test]

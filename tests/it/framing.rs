@@ -325,30 +325,6 @@ async fn a_short_body_is_not_filled_up_by_others() {
     );
 }
 
-/// The absolute form goes to the cell in origin form (RFC 9112, section 3.2.1).
-#[tokio::test]
-async fn the_absolute_form_becomes_the_origin_form() {
-    let (cell, edge) = edge().await;
-    for (target, sent) in [
-        ("http://e/a?b", "/a?b"),
-        ("http://e", "/"),
-        ("http://e?q", "/?q"),
-    ] {
-        let response = edge
-            .exchange(format!("GET {target} HTTP/1.1\r\nHost: e\r\n{KEY}\r\n"))
-            .await;
-        assert_eq!(response.status, 200, "{target}: {response:?}");
-        assert_eq!(cell.last().head.target(), sent);
-        assert_eq!(
-            cell.last()
-                .get("host")
-                .map(str::to_ascii_lowercase)
-                .as_deref(),
-            Some("e")
-        );
-    }
-}
-
 /// After a refusal other clients, and the same one on a new connection, go on as if nothing happened.
 #[tokio::test]
 async fn a_refusal_disturbs_nobody() {

@@ -24,7 +24,7 @@ fn plan(edge: &Edge, cell: &Cell, clients: usize) -> Plan {
 }
 
 /// A cell that holds every request until `go`.
-async fn gated() -> (Cell, tokio::sync::watch::Sender<bool>) {
+pub async fn gated() -> (Cell, tokio::sync::watch::Sender<bool>) {
     let (go, gate) = tokio::sync::watch::channel(false);
     let cell = Cell::scripted("tier1", move |mut conn| {
         let mut gate = gate.clone();
@@ -242,6 +242,42 @@ async fn an_upgrade_waits_for_requests_in_flight() {
     go.send_replace(true);
     assert_eq!(client.response().await.status, 200);
     assert_eq!(second.response().await.status, 200);
+    assert!(old.exited().await.success());
+}
+
+/// While the old process finishes its requests, whoever asks the admin port asks the new one.
+#[tokio::test]
+async fn the_admin_port_is_the_successors() {
+    let (cell, go) = gated().await;
+    let builder = upgradable(&cell);
+    let mut old = builder.spawn().ready().await;
+    let mut client = old.client().await;
+    client
+        .send("GET /long HTTP/1.1\r\nHost: e\r\nX-Routing-Key: acme\r\n\r\n")
+        .await;
+    cell.wait_requests(1).await;
+
+    // The new process is known by its routing document.
+    let mut document = to(&cell);
+    document["version"] = json!("new");
+    let routing = builder.directory().join("new.json");
+    std::fs::write(&routing, document.to_string()).expect("write");
+    let builder = builder.env("CONFIG_PATH", routing.to_string_lossy());
+    let new = builder.successor().await;
+    old.signal(libc::SIGQUIT);
+    let new = new.ready().await;
+    // A connection that the old process accepted before it left may still be answered by it.
+    eventually("the new process answers", async || {
+        (new.config().await["version"] == "new").then_some(())
+    })
+    .await;
+    for _ in 0..50 {
+        assert_eq!(new.config().await["version"], "new");
+        assert_eq!(new.admin("/readyz").await.status, 200);
+    }
+    assert!(old.runs(), "the old process left with a request in flight");
+    go.send_replace(true);
+    assert_eq!(client.response().await.status, 200);
     assert!(old.exited().await.success());
 }
 

@@ -147,6 +147,7 @@ async fn a_cell_that_answers_nonsense_or_nothing() {
         "SSH-2.0-OpenSSH_9.2\r\n\r\n",
         "HTTP/1.1 \r\n\r\n",
         "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello!",
+        "HTTP/1.1 204 No Content\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n",
         "HTTP/1.1 200 OK\r\nContent-Length: five\r\n\r\nhello",
         "HTTP/1.1 200 OK\r\nContent-Le",
         "HTTP/1.1 200 OK\r\nbad header: x\r\n\r\n",
