@@ -7,16 +7,22 @@
 //!
 //! One record is one line whatever a client managed to get into it: control
 //! characters are escaped.
+//!
+//! Once the edge serves, lines are written off the request path: whoever reads
+//! stderr may stop reading, and requests go on.
 
 use std::fmt::{Display, Write as _};
-use std::io::Write as _;
+use std::io::{self, Write};
 use std::panic;
-use std::time::SystemTime;
+use std::sync::OnceLock;
+use std::time::{Duration, SystemTime};
 
 use env_logger::{Builder, Target};
 use log::kv::{Error, Key, Value, VisitSource, VisitValue};
 use log::{LevelFilter, Record, error, log_enabled, warn};
+use prometheus::IntCounter;
 
+use super::line_log::{self, LineLog, Queue};
 use super::{json, time};
 use crate::settings::LogFormat;
 
@@ -41,7 +47,7 @@ pub fn init(format: LogFormat) {
         .parse_filters(&filter.usable)
         // Whatever is silenced, not the word on what was misunderstood.
         .filter_module(module_path!(), LevelFilter::Warn)
-        .target(Target::Stderr)
+        .target(Target::Pipe(Box::new(Out)))
         .format(move |out, record| out.write_all(&line(format, SystemTime::now(), record)));
     if builder.try_init().is_err() {
         // Somebody's logger is there already, as in a test: it stays.
@@ -54,6 +60,59 @@ pub fn init(format: LogFormat) {
         );
     }
     log_panics();
+}
+
+/// Some seconds of a cell that is down and asked for a thousand times a second.
+const QUEUE: Queue = Queue {
+    lines: 8192,
+    bytes: 4 << 20,
+};
+
+/// How long a panic waits until its line is out.
+const PANIC_FLUSH: Duration = Duration::from_secs(1);
+
+/// Set once no line may make its thread wait any more.
+static LINES: OnceLock<LineLog> = OnceLock::new();
+
+/// Has a thread write the lines from now on; those that it cannot keep up with
+/// are dropped and counted in `dropped`. To be called when requests may come
+/// and the process will not fork any more.
+pub fn write_in_background(dropped: IntCounter) {
+    match LineLog::open("log", line_log::Target::Stderr, QUEUE, dropped) {
+        // Started before it is used: what it says of itself would wait for itself.
+        Ok(lines) if lines.start() => {
+            let _ = LINES.set(lines);
+        }
+        Ok(_) => {}
+        Err(error) => error!("log: lines are written as they come: {error}"),
+    }
+}
+
+/// Waits until every line logged before was written or dropped, at most for
+/// `timeout`. For shutdown: it blocks its thread.
+pub fn flush(timeout: Duration) {
+    if let Some(lines) = LINES.get() {
+        lines.flush(timeout);
+    }
+}
+
+/// Where finished lines go. Each comes in one piece.
+struct Out;
+
+impl Write for Out {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        match LINES.get() {
+            Some(lines) => {
+                lines.push(line.to_vec());
+                Ok(line.len())
+            }
+            None => io::stderr().write(line),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// A `RUST_LOG`, sorted into what can be used and what cannot.
@@ -134,6 +193,10 @@ fn log_panics() {
             location = place.as_deref().unwrap_or("unknown");
             "panicked: {message}"
         );
+        if thread.name() == Some("main") {
+            // It is the last thing that this process does.
+            flush(PANIC_FLUSH);
+        }
     }));
 }
 

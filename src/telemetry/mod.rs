@@ -5,6 +5,7 @@
 //! of it, and value types of `routing`.
 pub mod access_log;
 pub mod json;
+mod line_log;
 pub mod logging;
 pub mod metrics;
 pub mod once_per;

@@ -2,7 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use crate::harness::{Cell, Client, Edge, eventually, memory};
+use serde_json::json;
+
+use crate::harness::{Cell, Client, Edge, document, eventually, memory};
 
 const REQUEST: &str = "GET / HTTP/1.1\r\nHost: e\r\nX-Routing-Key: acme\r\n\r\n";
 
@@ -348,4 +350,42 @@ async fn slow_readers_do_not_fill_the_memory() {
     let each = now.saturating_sub(before) / 100;
     eprintln!("{} KiB for each slow reader", each >> 10);
     assert!(each < 2 << 20, "{each} bytes for each slow reader");
+}
+
+/// Whoever reads the log stops reading it, while one cell's failures fill it: an operator loses lines, no
+/// tenant a request.
+#[tokio::test]
+async fn a_log_that_nobody_reads_holds_up_nobody() {
+    let cell = Cell::echo("good").await;
+    let endpoints = json!({"good": cell.url(), "dead": format!("http://{}", Cell::nobody().await)});
+    let routing = document("1", json!({"a": "good", "b": "dead"}), endpoints, "good");
+    let mut edge = Edge::builder()
+        .routing(&routing)
+        .set("grace_period_seconds", 5)
+        .start()
+        .await;
+    edge.log.stall();
+    // A pipe holds 64 KiB (pipe(7)); a failure's line has more than 200 bytes.
+    let mut client = edge.client().await;
+    for _ in 0..600 {
+        client
+            .send("GET / HTTP/1.1\r\nHost: e\r\nX-Routing-Key: b\r\n\r\n")
+            .await;
+        let response = client.response().await;
+        response.assert_error(502, "upstream_unreachable");
+        if response.closes() {
+            client = edge.client().await;
+        }
+    }
+    for _ in 0..20 {
+        assert_eq!(edge.get("a", "/").await.text(), "good");
+    }
+    let began = Instant::now();
+    edge.signal(libc::SIGTERM);
+    assert!(edge.exited().await.success());
+    assert!(
+        began.elapsed() < Duration::from_secs(10),
+        "{:?}",
+        began.elapsed()
+    );
 }

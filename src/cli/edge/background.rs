@@ -9,7 +9,7 @@ use pingora::services::background::BackgroundService;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::lifecycle::{Handover, Lifecycle};
-use crate::telemetry::AccessLog;
+use crate::telemetry::{AccessLog, Metrics, logging};
 
 /// Says where the edge listens and that it is ready; tells the process that it
 /// replaces, if there is one.
@@ -35,12 +35,17 @@ impl BackgroundService for Ready {
     }
 }
 
-/// Reopens the access log at SIGUSR1, so that it can be rotated.
-pub(super) struct Reopen(pub AccessLog);
+/// Takes the log off the threads of requests, and reopens the access log at
+/// SIGUSR1, so that it can be rotated.
+pub(super) struct Logs {
+    pub access: AccessLog,
+    pub metrics: Arc<Metrics>,
+}
 
 #[async_trait]
-impl BackgroundService for Reopen {
+impl BackgroundService for Logs {
     async fn start(&self, mut shutdown: ShutdownWatch) {
+        logging::write_in_background(self.metrics.log_dropped.clone());
         let mut reopen = match signal(SignalKind::user_defined1()) {
             Ok(reopen) => reopen,
             Err(error) => {
@@ -52,7 +57,7 @@ impl BackgroundService for Reopen {
             tokio::select! {
                 _ = shutdown.changed() => return,
                 signal = reopen.recv() => match signal {
-                    Some(()) => self.0.reopen(),
+                    Some(()) => self.access.reopen(),
                     None => return,
                 },
             }

@@ -10,7 +10,7 @@ use pingora::server::{RunArgs, Server};
 use pingora::services::background::background_service;
 use pingora_proxy::http_proxy;
 
-use super::background::{Ready, Reopen};
+use super::background::{Logs, Ready};
 use super::limits;
 use super::sockets::Sockets;
 use crate::admin::AdminApp;
@@ -20,11 +20,11 @@ use crate::net::{ConnConfig, EdgeListener};
 use crate::proxy::{EdgeProxy, ProxyConfig};
 use crate::settings::Settings;
 use crate::source::{FileSource, load_initial};
-use crate::telemetry::{AccessLog, Metrics};
+use crate::telemetry::{AccessLog, Metrics, logging};
 
 /// Connections the admin service holds at a time: scrapers and people.
 const ADMIN_CONNECTIONS: usize = 256;
-/// How long the last access log lines may take to be written.
+/// How long the last lines of a log may take to be written.
 const LOG_FLUSH: Duration = Duration::from_secs(1);
 
 /// An edge that has everything it needs: what is left is to serve.
@@ -103,6 +103,10 @@ impl Edge {
             signals.lifecycle.clone(),
         )
         .counted_by(metrics.clone());
+        let logs = Logs {
+            access: access_log.clone(),
+            metrics: metrics.clone(),
+        };
         let admin = AdminApp::new(live.clone(), metrics, signals.lifecycle.clone());
         let mut admin = EdgeListener::new(
             "admin",
@@ -122,7 +126,7 @@ impl Edge {
         let resolver = Resolver::new(live, settings.dns_refresh);
         server.add_service(background_service("resolver", resolver));
         server.add_service(background_service("routing", file));
-        server.add_service(background_service("log", Reopen(access_log.clone())));
+        server.add_service(background_service("log", logs));
         server.add_service(edge);
         server.add_service(admin);
         server.add_service(background_service("ready", ready));
@@ -144,6 +148,7 @@ impl Edge {
             shutdown_signal: Box::new(signals),
         });
         access_log.flush(LOG_FLUSH);
+        logging::flush(LOG_FLUSH);
     }
 }
 

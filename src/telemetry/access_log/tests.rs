@@ -1,7 +1,7 @@
 use std::fs;
 use std::io::Write;
 use std::path::Path;
-use std::sync::mpsc::{Receiver, Sender, channel, sync_channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 
 use super::*;
 
@@ -53,11 +53,7 @@ fn log_numbered(log: &AccessLog, range: std::ops::Range<usize>) {
 
 /// A log that writes to `out`.
 fn log_to(out: impl Write + Send + 'static, queue: Queue, dropped: &IntCounter) -> AccessLog {
-    let (sender, receiver) = sync_channel(queue.lines);
-    let shared = new_shared(dropped.clone());
-    let target = Target::Test(Box::new(out));
-    let writer = Writer::new(receiver, shared.clone(), target, None);
-    AccessLog::with_writer(sender, queue.bytes, shared, writer)
+    AccessLog::over(Target::Test(Box::new(out)), queue, dropped.clone()).unwrap()
 }
 
 /// Says when a write begins, and ends it when told to.
@@ -172,8 +168,7 @@ fn long_lines_do_not_fill_the_memory() {
     results.send(Ok(second.len())).unwrap();
     assert!(log.flush(SOON));
     // All of it was given back.
-    let inner = log.inner.as_ref().unwrap();
-    assert_eq!(inner.shared.queued_bytes.load(Ordering::Relaxed), 0);
+    assert_eq!(log.lines.as_ref().unwrap().queued_bytes(), 0);
 }
 
 #[test]

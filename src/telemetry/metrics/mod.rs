@@ -46,6 +46,8 @@ pub struct Metrics {
     pub client_connections_refused: IntCounter,
     /// Access log lines that were dropped instead of delaying a request.
     pub access_log_dropped: IntCounter,
+    /// Lines of the edge's own log that were dropped likewise.
+    pub log_dropped: IntCounter,
     /// Live generations: the current one and those that requests still hold.
     pub generations_alive: IntGauge,
     registry: Registry,
@@ -162,6 +164,10 @@ impl Metrics {
             access_log_dropped: counter(
                 "cellgate_access_log_dropped_total",
                 "Access log lines dropped because the log could not keep up",
+            )?,
+            log_dropped: counter(
+                "cellgate_log_dropped_total",
+                "Log lines dropped because stderr could not keep up",
             )?,
             generations_alive: gauge(
                 "cellgate_generations_alive",

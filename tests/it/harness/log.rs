@@ -1,6 +1,7 @@
 //! What a process wrote, line by line, as it writes it.
 
 use std::io::{BufRead, BufReader, Read};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
@@ -12,6 +13,7 @@ pub struct Log {
     lines: Arc<Mutex<Vec<String>>>,
     /// The number of lines; its sender goes when the stream ends.
     written: watch::Receiver<usize>,
+    stalled: Arc<AtomicBool>,
 }
 
 impl Log {
@@ -19,9 +21,11 @@ impl Log {
     pub fn collect(stream: impl Read + Send + 'static) -> Log {
         let lines = Arc::new(Mutex::new(Vec::new()));
         let (sender, written) = watch::channel(0);
+        let stalled = Arc::new(AtomicBool::new(false));
         let log = Log {
             lines: lines.clone(),
             written,
+            stalled: stalled.clone(),
         };
         std::thread::spawn(move || {
             let mut stream = BufReader::new(stream);
@@ -30,6 +34,9 @@ impl Log {
                 .read_until(b'\n', &mut line)
                 .is_ok_and(|read| read > 0)
             {
+                while stalled.load(Ordering::SeqCst) {
+                    std::thread::sleep(super::LOOK);
+                }
                 let text = String::from_utf8_lossy(&line).trim_end().to_owned();
                 line.clear();
                 let mut lines = lines.lock().unwrap_or_else(PoisonError::into_inner);
@@ -38,6 +45,11 @@ impl Log {
             }
         });
         log
+    }
+
+    /// Reads no more from the stream, and leaves it open.
+    pub fn stall(&self) {
+        self.stalled.store(true, Ordering::SeqCst);
     }
 
     fn lines_so_far(&self) -> MutexGuard<'_, Vec<String>> {

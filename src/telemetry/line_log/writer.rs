@@ -1,4 +1,4 @@
-//! The thread that owns the access log's file, and what it is handed.
+//! The thread that owns the log's file, and what it is handed.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
@@ -18,7 +18,7 @@ use prometheus::IntCounter;
 const BATCH_BYTES: usize = 64 << 10;
 
 /// After a write the thread looks away for this long, and finds the next lines
-/// together. Without it, every request of a half-busy edge would pay for a
+/// together. Without it, every line of a half-busy edge would pay for a
 /// wake-up, which costs more than the line.
 const NAP: Duration = Duration::from_millis(10);
 
@@ -43,14 +43,16 @@ pub(super) struct Shared {
     pub reopen: AtomicBool,
 }
 
-pub(super) enum Target {
+pub(in crate::telemetry) enum Target {
     Stdout,
+    Stderr,
     File(PathBuf),
     #[cfg(test)]
     Test(Box<dyn Write + Send>),
 }
 
 pub(super) struct Writer {
+    name: &'static str,
     queue: Receiver<Message>,
     shared: Arc<Shared>,
     target: Target,
@@ -64,24 +66,35 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    /// `file`: the target's file when it was opened already, to find out at
-    /// start that it can be.
-    pub fn new(
+    /// # Errors
+    /// The target is a file that cannot be opened.
+    pub fn open(
+        name: &'static str,
         queue: Receiver<Message>,
         shared: Arc<Shared>,
         target: Target,
-        file: Option<File>,
-    ) -> Writer {
-        Writer {
+    ) -> io::Result<Writer> {
+        let out = match &target {
+            Target::File(path) => {
+                let file = open_file(path).map_err(|error| {
+                    let message = format!("cannot open {name} {}: {error}", path.display());
+                    io::Error::new(error.kind(), message)
+                })?;
+                Some(Box::new(file) as Box<dyn Write + Send>)
+            }
+            _ => None,
+        };
+        Ok(Writer {
+            name,
             queue,
             shared,
             target,
-            out: file.map(|file| Box::new(file) as Box<dyn Write + Send>),
+            out,
             batch: Vec::with_capacity(BATCH_BYTES),
             flushes: Vec::new(),
             torn: false,
             complaints: OncePer::new(Duration::from_secs(60)),
-        }
+        })
     }
 
     /// Writes until every handle is gone and the queue is empty.
@@ -136,7 +149,7 @@ impl Writer {
             if let Some(suppressed) = self.complaints.allow(Instant::now()) {
                 error!(
                     lines, suppressed;
-                    "access log: lines dropped, cannot write to {}: {error}", self.target.name()
+                    "{}: lines dropped, cannot write to {}: {error}", self.name, self.target.name()
                 );
             }
         }
@@ -174,13 +187,14 @@ impl Writer {
         };
         match open_file(path) {
             Ok(file) => {
-                info!("access log: reopened {}", path.display());
+                info!("{}: reopened {}", self.name, path.display());
                 self.out = Some(Box::new(file));
                 self.torn = false;
             }
             // Lines in the file that was moved away beat no lines.
             Err(error) => error!(
-                "access log: cannot reopen {}, still writing to the file it was: {error}",
+                "{}: cannot reopen {}, still writing to the file it was: {error}",
+                self.name,
                 path.display()
             ),
         }
@@ -196,6 +210,10 @@ impl Target {
                 let stdout = io::stdout().as_fd().try_clone_to_owned()?;
                 Ok(Box::new(File::from(stdout)))
             }
+            Target::Stderr => {
+                let stderr = io::stderr().as_fd().try_clone_to_owned()?;
+                Ok(Box::new(File::from(stderr)))
+            }
             Target::File(path) => Ok(Box::new(open_file(path)?)),
             #[cfg(test)]
             Target::Test(out) => Ok(std::mem::replace(out, Box::new(io::sink()))),
@@ -205,6 +223,7 @@ impl Target {
     fn name(&self) -> String {
         match self {
             Target::Stdout => "stdout".to_owned(),
+            Target::Stderr => "stderr".to_owned(),
             Target::File(path) => path.display().to_string(),
             #[cfg(test)]
             Target::Test(_) => "a test".to_owned(),
@@ -213,7 +232,7 @@ impl Target {
 }
 
 /// Appends, so that two processes (an upgrade) can write to one file.
-pub(super) fn open_file(path: &Path) -> io::Result<File> {
+fn open_file(path: &Path) -> io::Result<File> {
     OpenOptions::new().append(true).create(true).open(path)
 }
 
