@@ -66,6 +66,19 @@ impl Ticket {
     pub fn is_probe(&self) -> bool {
         self.probe
     }
+
+    /// The ticket as one number, for an atomic; never 0.
+    pub fn to_bits(self) -> u64 {
+        self.epoch << 2 | u64::from(self.probe) << 1 | 1
+    }
+
+    /// The ticket that [`Ticket::to_bits`] made this number of.
+    pub fn from_bits(bits: u64) -> Self {
+        Self {
+            epoch: bits >> 2,
+            probe: bits & 2 != 0,
+        }
+    }
 }
 
 /// What a breaker says to a request.
@@ -102,8 +115,8 @@ pub struct Breaker {
     since: Instant,
     /// Grows with every transition and every abandoned probe.
     epoch: u64,
-    /// Half-open only: the probe is on its way.
-    probing: bool,
+    /// Half-open only: since when the probe is on its way.
+    probing: Option<Instant>,
     /// Closed only: failures in a row without a good header in between.
     unanswered: u32,
     /// Closed only: failures in a row without a whole exchange in between.
@@ -117,7 +130,7 @@ impl Breaker {
             state: BreakerState::Closed,
             since: now,
             epoch: 0,
-            probing: false,
+            probing: None,
             unanswered: 0,
             broken: 0,
         }
@@ -142,11 +155,16 @@ impl Breaker {
             BreakerState::Open => self.enter(BreakerState::HalfOpen, now),
             BreakerState::Closed | BreakerState::HalfOpen => None,
         };
-        self.probing = self.state == BreakerState::HalfOpen;
+        let probe = self.state == BreakerState::HalfOpen;
+        if probe {
+            // A probe that is overdue does not count any more.
+            self.epoch += u64::from(self.probing.is_some());
+            self.probing = Some(now);
+        }
         Admission::Admitted {
             ticket: Ticket {
                 epoch: self.epoch,
-                probe: self.probing,
+                probe,
             },
             transition,
         }
@@ -167,8 +185,14 @@ impl Breaker {
                     left => Err(left),
                 }
             }
-            BreakerState::HalfOpen if self.probing => Err(PROBE_RETRY_AFTER),
-            BreakerState::HalfOpen => Ok(()),
+            // A probe may hang for as long as its client cares to upload. One
+            // that takes longer than the breaker stays open is overdue.
+            BreakerState::HalfOpen => match self.probing {
+                Some(began) if now.saturating_duration_since(began) < settings.timeout => {
+                    Err(PROBE_RETRY_AFTER)
+                }
+                _ => Ok(()),
+            },
         }
     }
 
@@ -229,7 +253,7 @@ impl Breaker {
     pub fn abandoned(&mut self, ticket: Ticket) {
         if ticket.probe && self.is_current(ticket) {
             self.epoch += 1;
-            self.probing = false;
+            self.probing = None;
         }
     }
 
@@ -252,7 +276,7 @@ impl Breaker {
         self.state = state;
         self.since = now;
         self.epoch += 1;
-        self.probing = false;
+        self.probing = None;
         self.unanswered = 0;
         self.broken = 0;
         Some(state)

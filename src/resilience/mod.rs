@@ -12,6 +12,7 @@
 //! Settings are passed in with each call instead of being kept, so that a new
 //! generation of the routing table changes them and leaves the state alone.
 
+mod avoidance;
 mod balance;
 mod breaker;
 mod budget;
@@ -20,6 +21,7 @@ mod health;
 #[cfg(test)]
 mod tests;
 
+pub use avoidance::Avoidance;
 pub use balance::{Balancer, Member, member_id};
 pub use breaker::{Admission, Breaker, BreakerState, Fault, Ticket};
 pub use budget::RetryBudget;

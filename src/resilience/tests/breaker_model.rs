@@ -65,6 +65,8 @@ struct Model {
 struct Known {
     counts: bool,
     probe: bool,
+    /// When it was given out.
+    since: u64,
 }
 
 impl Model {
@@ -87,7 +89,10 @@ impl Model {
         match self.state {
             Closed => true,
             Open => now >= self.since + settings.timeout.as_millis() as u64,
-            HalfOpen => self.probes_out() == 0,
+            HalfOpen => self.tickets.iter().all(|known| {
+                let age = now.saturating_sub(known.since);
+                !(known.probe && known.counts) || age >= settings.timeout.as_millis() as u64
+            }),
         }
     }
 
@@ -97,9 +102,15 @@ impl Model {
         } else {
             None
         };
+        let probe = self.state == HalfOpen;
+        for known in &mut self.tickets {
+            // Only one that is overdue is still out here.
+            known.counts &= !(probe && known.probe);
+        }
         self.tickets.push(Known {
             counts: true,
-            probe: self.state == HalfOpen,
+            probe,
+            since: now,
         });
         transition
     }
@@ -116,6 +127,7 @@ impl Model {
         self.tickets[ticket] = Known {
             counts: event == Event::Header,
             probe: false,
+            since: now,
         };
         transition
     }

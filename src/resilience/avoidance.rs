@@ -1,0 +1,132 @@
+//! Keeping requests from a backend that could not be connected to a moment ago,
+//! so long as there is another.
+//!
+//! Without it, choosing the backend with the fewest requests in flight would
+//! prefer the dead one, where none ever is.
+
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+/// The first pause; it doubles each time that the backend is tried in vain.
+const FIRST: Duration = Duration::from_secs(1);
+
+/// The longest pause.
+const LONGEST: Duration = Duration::from_secs(10);
+
+/// Whether a backend is to be avoided. Shared by all threads without a lock;
+/// `now` is the time since a fixed moment.
+#[derive(Debug, Default)]
+pub struct Avoidance {
+    /// The end of the pause in microseconds; 0: none.
+    until: AtomicU64,
+    /// Pauses in a row.
+    pauses: AtomicU32,
+}
+
+impl Avoidance {
+    /// No connection came about. What fails during a pause began before it and
+    /// does not make it longer.
+    pub fn failed(&self, now: Duration) {
+        let until = self.until.load(Relaxed);
+        if until <= micros(now) {
+            self.pause(until, now);
+        }
+    }
+
+    /// There is a connection.
+    pub fn well(&self) {
+        if self.until.load(Relaxed) != 0 {
+            self.until.store(0, Relaxed);
+            self.pauses.store(0, Relaxed);
+        }
+    }
+
+    /// Whether others are preferred.
+    pub fn avoided(&self, now: Duration) -> bool {
+        self.until.load(Relaxed) > micros(now)
+    }
+
+    /// Whether one that is about to use the backend may do so rather than
+    /// another: always without a pause, and after one only the first to ask,
+    /// which is to find out. With that the next pause begins.
+    pub fn claim(&self, now: Duration) -> bool {
+        match self.until.load(Relaxed) {
+            0 => true,
+            until if until > micros(now) => false,
+            until => self.pause(until, now),
+        }
+    }
+
+    /// Begins a pause, unless somebody else did so first.
+    fn pause(&self, last: u64, now: Duration) -> bool {
+        let pauses = self.pauses.load(Relaxed);
+        let pause = FIRST.saturating_mul(1 << pauses.min(16)).min(LONGEST);
+        let first = self
+            .until
+            .compare_exchange(last, micros(now + pause), Relaxed, Relaxed)
+            .is_ok();
+        if first {
+            self.pauses.store(pauses.saturating_add(1), Relaxed);
+        }
+        first
+    }
+}
+
+/// Never 0, which stands for none.
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(millis: u64) -> Duration {
+        Duration::from_millis(millis)
+    }
+
+    #[test]
+    fn one_finds_out_after_each_pause() {
+        let backend = Avoidance::default();
+        assert!(backend.claim(at(0)) && backend.claim(at(0)));
+        let mut now = 5;
+        backend.failed(at(now));
+        for pause in [1_000, 2_000, 4_000, 8_000, 10_000, 10_000] {
+            assert!(backend.avoided(at(now)));
+            assert!(!backend.claim(at(now + pause - 1)), "{pause}");
+            assert!(!backend.avoided(at(now + pause)), "{pause}");
+            now += pause;
+            assert!(backend.claim(at(now)));
+            assert!(!backend.claim(at(now)), "a second one waits");
+            // The one that was to find out fails; so do some that hung.
+            backend.failed(at(now + 10));
+            backend.failed(at(now + 20));
+        }
+        backend.well();
+        assert!(!backend.avoided(at(now)) && backend.claim(at(now)));
+        backend.failed(at(now));
+        assert!(!backend.avoided(at(now + 1_000)), "short again");
+    }
+
+    #[test]
+    fn a_burst_of_failures_is_one_pause() {
+        let backend = Avoidance::default();
+        for _ in 0..1000 {
+            backend.failed(at(1));
+        }
+        assert!(backend.avoided(at(1_000)));
+        assert!(!backend.avoided(at(1_001)));
+    }
+
+    #[test]
+    fn of_many_threads_one_finds_out() {
+        let backend = Avoidance::default();
+        backend.failed(at(0));
+        let claims: usize = std::thread::scope(|scope| {
+            let claim = || usize::from(backend.claim(at(2_000)));
+            let threads: Vec<_> = (0..8).map(|_| scope.spawn(claim)).collect();
+            threads.into_iter().map(|t| t.join().unwrap()).sum()
+        });
+        assert_eq!(claims, 1);
+    }
+}
