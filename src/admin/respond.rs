@@ -1,5 +1,8 @@
 //! Every answer of the admin service, as a function of the request.
 
+use std::borrow::Cow;
+use std::time::Instant;
+
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderValue, Method, Response, StatusCode};
 use serde::Serialize;
@@ -7,20 +10,26 @@ use serde_json::json;
 use url::form_urlencoded;
 
 use super::AdminApp;
-use crate::live::ConfigStatus;
+use crate::live::{ConfigStatus, PlacementView};
 use crate::telemetry::metrics;
 
 const JSON: &str = "application/json";
+/// How many placements one answer shows. It is written in memory as a whole.
+const MAX_PLACEMENTS: usize = 1000;
 const TEXT: &str = "text/plain; charset=utf-8";
 
 /// Every path with what it is for, in the order of the index.
-const PATHS: [(&str, &str); 6] = [
+const PATHS: [(&str, &str); 7] = [
     ("/", "this list"),
     (
         "/debug/config",
         "what is being served, and how the last attempt to change it went",
     ),
     ("/debug/route?key=KEY", "where a routing key goes, and why"),
+    (
+        "/debug/placements",
+        "how each placement and its addresses are (?placement=NAME: one of them)",
+    ),
     ("/healthz", "200 while the process is alive"),
     (
         "/readyz",
@@ -57,6 +66,7 @@ impl AdminApp {
             "/" => index(),
             "/debug/config" => config(&self.live.status()),
             "/debug/route" => self.route(query),
+            "/debug/placements" => self.placements(query),
             // Being able to answer is all there is to it.
             "/healthz" => json(StatusCode::OK, &json!({"status": "healthy"})),
             "/readyz" => self.ready(),
@@ -68,13 +78,14 @@ impl AdminApp {
 
     fn metrics(&self) -> Answer {
         let gauge = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
-        // These two are counted anyway; they are copied when somebody looks.
+        // All of these are counted anyway; they are copied when somebody looks.
         self.metrics
             .in_flight
             .set(gauge(self.lifecycle.in_flight()));
         self.metrics
             .client_connections
             .set(gauge(self.lifecycle.connections()));
+        self.live.show_gauges();
         Answer {
             status: StatusCode::OK,
             content_type: metrics::CONTENT_TYPE,
@@ -97,10 +108,39 @@ impl AdminApp {
         json(StatusCode::OK, &json!({"status": "ready"}))
     }
 
+    fn placements(&self, query: Option<&str>) -> Answer {
+        let Some(generation) = self.live.current() else {
+            return no_table();
+        };
+        let now = Instant::now();
+        let mut names = parameter(query, "placement");
+        let (placements, of) = match (names.next(), names.next()) {
+            (None, _) => (
+                generation.views(MAX_PLACEMENTS, now),
+                generation.live_placements().len(),
+            ),
+            (Some(name), None) => match generation.table.placement_named(&name) {
+                Ok(id) => (vec![generation.view(id, now)], 1),
+                Err(unknown) => return error(StatusCode::NOT_FOUND, "unknown_placement", unknown),
+            },
+            (Some(_), Some(_)) => {
+                return error(
+                    StatusCode::BAD_REQUEST,
+                    "ambiguous_placement",
+                    "the parameter \"placement\" is given more than once (example: /debug/placements?placement=tier1)",
+                );
+            }
+        };
+        let answer = Placements {
+            generation: generation.number,
+            omitted: of.saturating_sub(placements.len()),
+            placements,
+        };
+        json(StatusCode::OK, &answer)
+    }
+
     fn route(&self, query: Option<&str>) -> Answer {
-        let mut keys = form_urlencoded::parse(query.unwrap_or_default().as_bytes())
-            .filter(|(name, _)| name == "key")
-            .map(|(_, key)| key);
+        let mut keys = parameter(query, "key");
         let key = match (keys.next(), keys.next()) {
             (Some(key), None) if !key.is_empty() => key,
             (Some(_), Some(_)) => {
@@ -123,6 +163,22 @@ impl AdminApp {
             None => no_table(),
         }
     }
+}
+
+/// The body of `GET /debug/placements`.
+#[derive(Serialize)]
+struct Placements {
+    generation: u64,
+    placements: Vec<PlacementView>,
+    /// How many more there are.
+    omitted: usize,
+}
+
+/// Every value of `name` in a query, decoded.
+fn parameter<'a>(query: Option<&'a str>, name: &'a str) -> impl Iterator<Item = Cow<'a, str>> + 'a {
+    form_urlencoded::parse(query.unwrap_or_default().as_bytes())
+        .filter(move |(given, _)| given == name)
+        .map(|(_, value)| value)
 }
 
 /// The answer to bytes that are no HTTP request.

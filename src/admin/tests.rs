@@ -1,3 +1,5 @@
+mod placements;
+
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -88,6 +90,13 @@ fn every_request_has_its_status_and_code() {
         ("empty", "/debug/config", 503, "not_ready"),
         ("empty", "/debug/route?key=acme", 503, "not_ready"),
         ("empty", "/debug/route", 400, "missing_routing_key"),
+        ("empty", "/debug/placements", 503, "not_ready"),
+        (
+            "empty",
+            "/debug/placements?placement=visa",
+            503,
+            "not_ready",
+        ),
         ("loaded", "/readyz", 200, ""),
         ("loaded", "/debug/config", 200, ""),
         ("loaded", "/debug/config?pretty", 200, ""),
@@ -107,6 +116,27 @@ fn every_request_has_its_status_and_code() {
             "/debug/route?key=a&key=b",
             400,
             "ambiguous_routing_key",
+        ),
+        ("loaded", "/debug/placements", 200, ""),
+        ("loaded", "/debug/placements?placement=visa", 200, ""),
+        ("loaded", "/debug/placements?placement=%76isa&a=b", 200, ""),
+        (
+            "loaded",
+            "/debug/placements?placement=Visa",
+            404,
+            "unknown_placement",
+        ),
+        (
+            "loaded",
+            "/debug/placements?placement=",
+            404,
+            "unknown_placement",
+        ),
+        (
+            "loaded",
+            "/debug/placements?placement=a&placement=a",
+            400,
+            "ambiguous_placement",
         ),
         ("loaded", "/nothing", 404, "not_found"),
         ("loaded", "/metrics/", 404, "not_found"),
@@ -225,6 +255,7 @@ fn what_is_here_is_listed() {
     for path in [
         "/debug/config",
         "/debug/route",
+        "/debug/placements",
         "/healthz",
         "/readyz",
         "/metrics",

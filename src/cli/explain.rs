@@ -1,6 +1,8 @@
 //! `cellgate explain`: where a key goes, and why. Asks a routing file, or the
 //! admin service of a running edge.
 
+mod edge;
+
 use std::env;
 use std::ffi::OsString;
 use std::fmt::Write as _;
@@ -8,16 +10,8 @@ use std::fs;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
 
-use bytes::Bytes;
-use http_body_util::{BodyExt, Empty, Limited};
-use hyper::StatusCode;
-use hyper::client::conn::http1;
-use hyper::header::HOST;
-use hyper_util::rt::TokioIo;
-use serde::{Deserialize, Serialize};
-use tokio::net::TcpStream;
+use serde::Serialize;
 
 use super::check::{exit, write_json, write_problems};
 use crate::routing::{Endpoint, Problem, Scheme, WeightedEndpoint, check_key, compile};
@@ -50,12 +44,6 @@ pub struct Args {
 
 /// What routing documents are read from when nothing says otherwise.
 const DEFAULT_ROUTING: &str = "config/routing.json";
-
-/// How long an edge may take to answer, name lookup and connect included.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// Far above any answer of an admin service.
-const ANSWER_BYTES: usize = 1 << 20;
 
 /// The key or the document is refused.
 const REFUSED: u8 = 1;
@@ -93,7 +81,7 @@ pub fn explain(
     let answer = check_key(&args.key)
         .map_err(|error| Failure::refused("invalid_key", error.to_string()))
         .and_then(|()| match &args.admin {
-            Some(admin) => ask_edge(admin, &args.key),
+            Some(admin) => edge::ask(admin, &args.key),
             None => {
                 let configured = config_path
                     .filter(|path| !path.is_empty())
@@ -212,111 +200,6 @@ fn endpoints(all: &[WeightedEndpoint]) -> (&'static str, String) {
     (name, shown.join(", "))
 }
 
-/// What `GET /debug/route` answers with; fields that a later edge adds are left
-/// to `--json`.
-#[derive(Deserialize)]
-struct EdgeAnswer {
-    key: String,
-    placement: String,
-    reason: String,
-    why: Option<String>,
-    endpoint: String,
-    #[serde(default)]
-    addresses: Vec<String>,
-    generation: u64,
-    version: String,
-}
-
-/// Any error of the admin service.
-#[derive(Deserialize)]
-struct EdgeError {
-    error: String,
-    message: String,
-}
-
-fn ask_edge(admin: &Endpoint, key: &str) -> Result<Answer, Failure> {
-    let unreachable = |error: String| {
-        Failure::unreachable("unreachable", format!("no answer from {admin}: {error}"))
-    };
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| unreachable(error.to_string()))?;
-    let answer = runtime.block_on(async {
-        match tokio::time::timeout(ANSWER_TIMEOUT, get_route(admin, key)).await {
-            Ok(answer) => answer.map_err(|error| error.to_string()),
-            Err(_) => Err(format!("timed out after {} s", ANSWER_TIMEOUT.as_secs())),
-        }
-    });
-    // A name lookup that still hangs must not hold up the exit.
-    runtime.shutdown_background();
-    let (status, body) = answer.map_err(unreachable)?;
-    read_answer(admin, status, &body)
-}
-
-type BoxError = Box<dyn std::error::Error + Send + Sync>;
-
-async fn get_route(admin: &Endpoint, key: &str) -> Result<(StatusCode, Bytes), BoxError> {
-    let stream = TcpStream::connect((admin.host.as_str(), admin.port)).await?;
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    // Whatever ends the connection, the request reports it.
-    tokio::spawn(connection);
-    let authority = admin.to_string();
-    let authority = authority
-        .split_once("://")
-        .map_or("", |(_, authority)| authority);
-    let request = hyper::Request::get(format!("/debug/route?key={}", percent_encoded(key)))
-        .header(HOST, authority)
-        .body(Empty::<Bytes>::new())?;
-    let response = sender.send_request(request).await?;
-    let status = response.status();
-    let body = Limited::new(response.into_body(), ANSWER_BYTES)
-        .collect()
-        .await?;
-    Ok((status, body.to_bytes()))
-}
-
-fn read_answer(admin: &Endpoint, status: StatusCode, body: &[u8]) -> Result<Answer, Failure> {
-    let stranger = || {
-        let message = format!("{admin} does not answer like an admin service of Cellgate");
-        Failure::unreachable("unexpected_answer", format!("{message} (status {status})"))
-    };
-    if status != StatusCode::OK {
-        let refusal: EdgeError = serde_json::from_slice(body).map_err(|_| stranger())?;
-        return Err(Failure::refused(&refusal.error, refusal.message));
-    }
-    let json: serde_json::Value = serde_json::from_slice(body).map_err(|_| stranger())?;
-    let answer = EdgeAnswer::deserialize(&json).map_err(|_| stranger())?;
-    let why = answer.why.unwrap_or_else(|| match answer.reason.as_str() {
-        "dedicated" => format!("{} serves this key alone", answer.placement),
-        "tier" => format!(
-            "{} serves several keys or is a shared tier",
-            answer.placement
-        ),
-        "default" => format!(
-            "the key is not in the table, and {} is the default",
-            answer.placement
-        ),
-        _ => "unknown to this version of the command".to_owned(),
-    });
-    let addresses = match answer.addresses.as_slice() {
-        [] => "none: the name is not resolved".to_owned(),
-        addresses => addresses.join(", "),
-    };
-    let text = columns(&[
-        ("key", answer.key),
-        ("placement", answer.placement),
-        ("reason", format!("{} ({why})", answer.reason)),
-        ("endpoint", answer.endpoint),
-        ("addresses", addresses),
-        (
-            "generation",
-            format!("{} (version {})", answer.generation, answer.version),
-        ),
-    ]);
-    Ok(Answer { text, json })
-}
-
 fn columns(rows: &[(&str, String)]) -> String {
     let mut text = String::new();
     for (name, value) in rows {
@@ -324,19 +207,6 @@ fn columns(rows: &[(&str, String)]) -> String {
         let _ = writeln!(text, "{name:<12}{value}");
     }
     text
-}
-
-/// All but the unreserved characters of RFC 3986, section 2.3.
-fn percent_encoded(text: &str) -> String {
-    let mut encoded = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            encoded.push(char::from(byte));
-        } else {
-            let _ = write!(encoded, "%{byte:02X}");
-        }
-    }
-    encoded
 }
 
 #[cfg(test)]

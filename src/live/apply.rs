@@ -7,14 +7,19 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use arc_swap::ArcSwapOption;
+use http::HeaderValue;
 use tokio::sync::watch;
 
 use super::cell::Cell;
+use super::clock;
+use super::endpoint::LiveEndpoint;
+use super::explain::LiveExplanation;
 use super::generation::{Generation, Head, Sha256, Source};
-use super::status::{ConfigStatus, LastError, LiveExplanation};
+use super::placement::LivePlacement;
+use super::status::{ConfigStatus, LastError};
 use crate::routing::{self, Endpoint, Problem};
 use crate::telemetry::metrics::{Metrics, Reload};
 
@@ -33,6 +38,8 @@ pub struct Live {
     failure: Mutex<Option<Failure>>,
     /// The number of the current generation; 0 before the first.
     number: watch::Sender<u64>,
+    /// Rung when an endpoint's addresses change.
+    addresses: watch::Sender<()>,
     hosts: HashMap<String, IpAddr>,
     pub(super) metrics: Arc<Metrics>,
 }
@@ -47,8 +54,10 @@ pub struct LiveOptions {
 /// What only the writer needs.
 #[derive(Default)]
 pub(super) struct Writer {
-    /// Every cell that a living generation names.
-    pub(super) cells: HashMap<Endpoint, Weak<Cell>>,
+    /// Every placement that a living generation names.
+    pub(super) cells: HashMap<String, Weak<Cell>>,
+    /// Every endpoint of each of them.
+    pub(super) endpoints: HashMap<(String, Endpoint), Weak<LiveEndpoint>>,
     /// Generations that were replaced and that requests may still hold. They
     /// are kept here so that the last request to let go does not pay for
     /// freeing a table of a million keys; see `retire.rs`.
@@ -84,6 +93,7 @@ pub enum Applied {
 impl Live {
     /// A state without a table yet.
     pub fn new(options: LiveOptions, metrics: Arc<Metrics>) -> Arc<Self> {
+        clock::start();
         let hosts = options
             .hosts
             .into_iter()
@@ -95,6 +105,7 @@ impl Live {
             writer: Mutex::default(),
             failure: Mutex::new(None),
             number: watch::Sender::new(0),
+            addresses: watch::Sender::new(()),
             hosts,
             metrics,
         })
@@ -112,6 +123,11 @@ impl Live {
         self.number.subscribe()
     }
 
+    /// Changes when an endpoint's addresses do, of whatever generation.
+    pub(super) fn watch_addresses(&self) -> watch::Receiver<()> {
+        self.addresses.subscribe()
+    }
+
     /// What is being served and how the last attempt to change it went.
     pub fn status(&self) -> ConfigStatus {
         let failure = lock(&self.failure);
@@ -122,7 +138,7 @@ impl Live {
     /// Where `key` goes now; none before the first generation.
     pub fn explain(&self, key: &str) -> Option<LiveExplanation> {
         self.current()
-            .map(|generation| LiveExplanation::new(&generation, key))
+            .map(|generation| LiveExplanation::new(&generation, key, Instant::now()))
     }
 
     /// Makes `document` the routing table of all requests that start from now
@@ -148,12 +164,9 @@ impl Live {
             applied_at: now,
         };
         let generation = routing::compile(document).and_then(|table| {
-            Generation::new(
-                head,
-                table,
-                |endpoint| self.cell(&mut writer.cells, endpoint),
-                &self.metrics,
-            )
+            Generation::new(head, table, |placement, name| {
+                self.bind(&mut writer, placement, name)
+            })
         });
         let generation = match generation {
             Ok(generation) => Arc::new(generation),
@@ -194,16 +207,46 @@ impl Live {
         }
     }
 
-    /// The cell for `endpoint`: the one that earlier generations have, if any
-    /// of them still lives.
-    fn cell(&self, cells: &mut HashMap<Endpoint, Weak<Cell>>, endpoint: &Endpoint) -> Arc<Cell> {
-        if let Some(cell) = cells.get(endpoint).and_then(Weak::upgrade) {
-            return cell;
+    /// What the edge knows of a placement already, under what a new generation
+    /// says of it.
+    fn bind(
+        &self,
+        writer: &mut Writer,
+        placement: &routing::Placement,
+        name: HeaderValue,
+    ) -> LivePlacement {
+        let known = writer.cells.get(&placement.name).and_then(Weak::upgrade);
+        if let Some(cell) = &known {
+            self.metrics.keep_placement(&cell.name, &cell.metrics);
         }
-        let known = self.hosts.get(&endpoint.host).copied();
-        let cell = Arc::new(Cell::new(endpoint.clone(), known));
-        cells.insert(endpoint.clone(), Arc::downgrade(&cell));
-        cell
+        let cell = known.unwrap_or_else(|| {
+            let metrics = self.metrics.placement(&placement.name);
+            let cell = Arc::new(Cell::new(&placement.name, metrics, self.addresses.clone()));
+            let name = placement.name.clone();
+            writer.cells.insert(name, Arc::downgrade(&cell));
+            cell
+        });
+        let endpoints = placement.endpoints.iter().map(|weighted| {
+            let place = (placement.name.clone(), weighted.endpoint.clone());
+            let known = writer.endpoints.get(&place).and_then(Weak::upgrade);
+            let endpoint = known.unwrap_or_else(|| {
+                let host = self.hosts.get(&weighted.endpoint.host).copied();
+                let endpoint =
+                    LiveEndpoint::new(weighted.endpoint.clone(), host, Arc::clone(&cell));
+                let endpoint = Arc::new(endpoint);
+                writer.endpoints.insert(place, Arc::downgrade(&endpoint));
+                endpoint
+            });
+            (endpoint, weighted.weight)
+        });
+        let endpoints = endpoints.collect();
+        LivePlacement::new(
+            name,
+            cell,
+            Arc::clone(&placement.policy),
+            placement.fallback,
+            endpoints,
+        )
     }
 
     /// The newest document is the one being served.

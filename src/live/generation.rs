@@ -1,15 +1,13 @@
 //! One applied routing table, and all that a request needs from it.
 
 use std::fmt;
-use std::sync::Arc;
 use std::time::SystemTime;
 
 use http::HeaderValue;
 use serde::{Serialize, Serializer};
 
-use super::cell::Cell;
-use crate::routing::{PlacementId, Problem, RouteReason, RoutingTable};
-use crate::telemetry::metrics::{Metrics, PlacementMetrics};
+use super::placement::LivePlacement;
+use crate::routing::{self, PlacementId, Problem, RouteReason, RoutingTable};
 
 /// One applied routing table. It never changes; a request that started on it
 /// finishes on it.
@@ -24,18 +22,6 @@ pub struct Generation {
     pub table: RoutingTable,
     /// By [`PlacementId`].
     placements: Vec<LivePlacement>,
-}
-
-/// A placement, with everything that a request to it would otherwise have to
-/// put together.
-#[derive(Debug)]
-pub struct LivePlacement {
-    /// The value of `X-Routed-To`.
-    pub name_header: HeaderValue,
-    /// The endpoint as a URL, for the access log.
-    pub url: String,
-    pub cell: Arc<Cell>,
-    pub metrics: PlacementMetrics,
 }
 
 /// Where a document came from.
@@ -92,8 +78,8 @@ impl Serialize for Sha256 {
 }
 
 impl Generation {
-    /// Binds a table to the cells that `cell` gives for its placements, in
-    /// their order.
+    /// Binds each placement of a table to what the edge knows of it: `bind` is
+    /// given them in their order, with the header value of their name.
     ///
     /// # Errors
     ///
@@ -101,19 +87,13 @@ impl Generation {
     pub(super) fn new(
         head: Head,
         table: RoutingTable,
-        mut cell: impl FnMut(&crate::routing::Endpoint) -> Arc<Cell>,
-        metrics: &Metrics,
+        mut bind: impl FnMut(&routing::Placement, HeaderValue) -> LivePlacement,
     ) -> Result<Self, Vec<Problem>> {
         let mut problems = Vec::new();
         let mut placements = Vec::with_capacity(table.placements().len());
         for placement in table.placements() {
             match HeaderValue::from_str(&placement.name) {
-                Ok(name_header) => placements.push(LivePlacement {
-                    name_header,
-                    url: placement.endpoints[0].endpoint.to_string(),
-                    cell: cell(&placement.endpoints[0].endpoint),
-                    metrics: metrics.placement(&placement.name),
-                }),
+                Ok(name) => placements.push(bind(placement, name)),
                 Err(_) => problems.push(Problem::without_place(format!(
                     "the placement name {:?} cannot be a header value",
                     placement.name

@@ -9,19 +9,38 @@
 //! `proxy`, `source`, `admin` and `cli` import this folder; it imports
 //! `routing` and `telemetry`.
 
+mod admit;
 mod apply;
+mod backend;
 mod cell;
+mod clock;
+mod endpoint;
+mod explain;
+mod gauges;
 mod generation;
+mod placement;
+mod probe;
+mod prober;
 mod resolver;
 mod retire;
 mod schedule;
 mod status;
+mod view;
 
 #[cfg(test)]
 mod tests;
 
+pub use admit::{Admitted, Cause, FailoverReason, Rejected, Unresolved};
 pub use apply::{Applied, Live, LiveOptions};
-pub use cell::{Addresses, Cell, Resolution};
-pub use generation::{Generation, LivePlacement, Sha256, Source};
+pub use backend::{Attempt, Backend, LastFailure, Unusable};
+pub use cell::{Cell, Slot};
+pub use clock::{uptime, wall};
+pub use endpoint::{Addresses, LiveEndpoint, Origin, Resolution};
+pub use explain::{Candidate, LiveExplanation};
+pub use generation::{Generation, Sha256, Source};
+pub use placement::{LivePlacement, Outage};
+pub use probe::{HttpProbe, Probe, Probed};
+pub use prober::Prober;
 pub use resolver::{Lookup, Resolver, SystemLookup};
-pub use status::{ConfigStatus, LastError, LiveExplanation};
+pub use status::{ConfigStatus, LastError};
+pub use view::{BackendView, EndpointView, FailureView, PlacementView};

@@ -1,11 +1,11 @@
-//! Looks up the host names of cells, in the background and again and again, so
+//! Looks up the host names of endpoints, in the background and again and again, so
 //! that no request ever waits for DNS.
 //!
 //! One task owns the schedule: each host name with the time of its next lookup.
 //! Lookups run beside it, a bounded number at a time, and come back to it; it
-//! alone writes the addresses of cells.
+//! alone writes the addresses of endpoints.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::io;
 use std::net::IpAddr;
 use std::sync::{Arc, Weak};
@@ -18,10 +18,10 @@ use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::Instant;
 
 use super::apply::Live;
-use super::cell::{Cell, Resolution};
+use super::endpoint::{LiveEndpoint, Resolution};
 use super::generation::Generation;
 use super::retire;
-use super::schedule::{Lane, Place, Schedule};
+use super::schedule::{Lane, Place, Schedule, sleep_until};
 
 /// How many lookups run at a time, those of names that hang at most half of
 /// them. `getaddrinfo` takes a thread for each.
@@ -34,7 +34,7 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 /// to the time between ordinary lookups.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 
-/// How often the cells are counted by state while lookups go on and on.
+/// How often the endpoints are counted by state while lookups go on and on.
 const SHOW_EVERY: Duration = Duration::from_secs(1);
 
 /// Finds the addresses of a host name.
@@ -57,7 +57,7 @@ impl Lookup for SystemLookup {
 }
 
 /// The background service that keeps the addresses of the current generation's
-/// cells fresh, and frees generations that are over.
+/// endpoints fresh, and frees generations that are over.
 pub struct Resolver {
     live: Arc<Live>,
     lookup: Arc<dyn Lookup>,
@@ -90,12 +90,12 @@ impl Resolver {
                 let lookup = look_up(Arc::clone(&self.lookup), Arc::clone(&host));
                 running.insert(lookups.spawn(lookup).id(), (host, place));
             }
-            // Counting goes through all cells: not with every one of a thousand
+            // Counting goes through all endpoints: not with every one of a thousand
             // lookups that come back together.
             if lookups.is_empty() || shown.elapsed() >= SHOW_EVERY {
                 shown = Instant::now();
                 for (state, count) in states(self.live.current().as_deref()) {
-                    self.live.metrics.set_cells(state.as_str(), count);
+                    self.live.metrics.set_endpoints(state.as_str(), count);
                 }
             }
             let next = names.schedule.next_due();
@@ -123,21 +123,21 @@ impl Resolver {
         }
     }
 
-    /// Hands what a lookup found to the cells of its host, and plans the next.
+    /// Hands what a lookup found to the endpoints of its host, and plans the next.
     fn finish(&self, names: &mut Names, host: &Arc<str>, outcome: Outcome) {
         let Some(name) = names.by_host.get_mut(host) else {
-            // No cell has it any more.
+            // No endpoint has it any more.
             return;
         };
-        let waiting: Vec<Arc<Cell>> = name
+        let waiting: Vec<Arc<LiveEndpoint>> = name
             .waiting
             .drain(..)
-            .filter_map(|cell| cell.upgrade())
+            .filter_map(|endpoint| endpoint.upgrade())
             .collect();
-        let cells = || name.cells.iter().chain(&waiting);
+        let endpoints = || name.endpoints.iter().chain(&waiting);
         let pause = match outcome {
             Ok(addresses) => {
-                cells().for_each(|cell| cell.resolved(&addresses));
+                endpoints().for_each(|endpoint| endpoint.resolved(&addresses));
                 if name.failures > 0 {
                     log::info!(target: "cellgate::live", "{host} resolves again, to {}", Addresses(&addresses));
                 } else {
@@ -150,17 +150,17 @@ impl Resolver {
             Err(Failure { why, lane }) => {
                 name.lane = lane;
                 self.live.metrics.dns_failed(host);
-                cells().for_each(|cell| cell.resolution_failed(&why));
+                endpoints().for_each(|endpoint| endpoint.resolution_failed(&why));
                 // Once, and not with every retry.
                 if name.failures == 0 {
                     let kept = name
-                        .cells
+                        .endpoints
                         .iter()
-                        .map(|cell| cell.addresses().sockets.len())
+                        .map(|endpoint| endpoint.addresses().backends.len())
                         .max();
                     let consequence = match kept {
                         Some(kept @ 1..) => format!("keeping the last {kept} address(es)"),
-                        _ => "its cells cannot be reached".to_owned(),
+                        _ => "its endpoints cannot be reached".to_owned(),
                     };
                     log::warn!(target: "cellgate::live", "{host} does not resolve: {why}; {consequence}");
                 }
@@ -169,7 +169,7 @@ impl Resolver {
                 pause.min(self.refresh)
             }
         };
-        if name.cells.is_empty() {
+        if name.endpoints.is_empty() {
             // It was only looked up for those that waited.
             names.by_host.remove(host);
             self.live.metrics.forget_host(host);
@@ -229,13 +229,6 @@ fn outcome_of(done: Result<(Id, Outcome), JoinError>) -> (Id, Outcome) {
     }
 }
 
-async fn sleep_until(time: Option<Instant>) {
-    match time {
-        Some(time) => tokio::time::sleep_until(time).await,
-        None => std::future::pending().await,
-    }
-}
-
 /// The host names of the current generation, and when each is due.
 struct Names {
     by_host: HashMap<Arc<str>, Name>,
@@ -244,11 +237,11 @@ struct Names {
 }
 
 struct Name {
-    /// All cells on this host; they differ in port or scheme.
-    cells: Vec<Arc<Cell>>,
-    /// Cells of replaced generations that were never told an address; requests
-    /// that began on those may wait for it.
-    waiting: Vec<Weak<Cell>>,
+    /// All endpoints on this host; they differ in placement, port or scheme.
+    endpoints: Vec<Arc<LiveEndpoint>>,
+    /// Endpoints of replaced generations that were never told an address;
+    /// requests that began on those may wait for it.
+    waiting: Vec<Weak<LiveEndpoint>>,
     /// Failed lookups since the last good one.
     failures: u32,
     /// By how the last lookup went.
@@ -268,27 +261,21 @@ impl Names {
     fn adopt(&mut self, generation: &Generation, now: Instant) -> Vec<Arc<str>> {
         for name in self.by_host.values_mut() {
             let unresolved = name
-                .cells
+                .endpoints
                 .drain(..)
-                .filter(|cell| cell.addresses().state == Resolution::Unresolved);
+                .filter(|endpoint| endpoint.addresses().state == Resolution::Unresolved);
             name.waiting
-                .extend(unresolved.map(|cell| Arc::downgrade(&cell)));
+                .extend(unresolved.map(|endpoint| Arc::downgrade(&endpoint)));
         }
-        let mut seen = HashSet::new();
-        for placement in generation.live_placements() {
-            let cell = &placement.cell;
-            // Several placements may share one cell.
-            if !cell.needs_lookup() || !seen.insert(Arc::as_ptr(cell)) {
-                continue;
-            }
-            let host = cell.endpoint.host.as_str();
+        for endpoint in endpoints(generation).filter(|endpoint| endpoint.needs_lookup()) {
+            let host = endpoint.origin.endpoint.host.as_str();
             match self.by_host.get_mut(host) {
-                Some(name) => name.cells.push(Arc::clone(cell)),
+                Some(name) => name.endpoints.push(Arc::clone(endpoint)),
                 None => {
                     let host: Arc<str> = host.into();
                     self.schedule.plan(Arc::clone(&host), now, Lane::Prompt);
                     let name = Name {
-                        cells: vec![Arc::clone(cell)],
+                        endpoints: vec![Arc::clone(endpoint)],
                         waiting: Vec::new(),
                         failures: 0,
                         lane: Lane::Prompt,
@@ -300,14 +287,17 @@ impl Names {
         let mut gone = Vec::new();
         let mut hurried = Vec::new();
         for (host, name) in &self.by_host {
-            let waited_for = name.waiting.iter().any(|cell| cell.strong_count() > 0);
-            if name.cells.is_empty() && !waited_for {
+            let waited_for = name
+                .waiting
+                .iter()
+                .any(|endpoint| endpoint.strong_count() > 0);
+            if name.endpoints.is_empty() && !waited_for {
                 gone.push(Arc::clone(host));
             } else if self.schedule.due(host).is_some_and(|due| due > now)
                 && name
-                    .cells
+                    .endpoints
                     .iter()
-                    .any(|cell| cell.addresses().state == Resolution::Unresolved)
+                    .any(|endpoint| endpoint.addresses().state == Resolution::Unresolved)
             {
                 // A new port on a known host: its requests wait for a lookup.
                 hurried.push((Arc::clone(host), name.lane));
@@ -324,19 +314,23 @@ impl Names {
     }
 }
 
-/// How many cells are in which state, those without a lookup included.
+/// How many endpoints are in which state, those without a lookup included.
 fn states(generation: Option<&Generation>) -> [(Resolution, usize); 3] {
     let mut states = Resolution::ALL.map(|state| (state, 0));
-    let mut seen = HashSet::new();
-    for placement in generation.into_iter().flat_map(Generation::live_placements) {
-        if seen.insert(Arc::as_ptr(&placement.cell)) {
-            let state = placement.cell.addresses().state;
-            for (known, count) in &mut states {
-                *count += usize::from(*known == state);
-            }
+    for endpoint in generation.into_iter().flat_map(endpoints) {
+        let state = endpoint.addresses().state;
+        for (known, count) in &mut states {
+            *count += usize::from(*known == state);
         }
     }
     states
+}
+
+fn endpoints(generation: &Generation) -> impl Iterator<Item = &Arc<LiveEndpoint>> {
+    let placements = generation.live_placements().iter();
+    placements
+        .flat_map(|placement| placement.endpoints())
+        .map(|(endpoint, _)| endpoint)
 }
 
 /// `10.0.0.1, 10.0.0.2`.

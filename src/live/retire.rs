@@ -40,6 +40,9 @@ impl Live {
             return;
         }
         writer.cells.retain(|_, cell| Weak::strong_count(cell) > 0);
+        writer
+            .endpoints
+            .retain(|_, endpoint| Weak::strong_count(endpoint) > 0);
         let current = self.current();
         let mut names = std::collections::HashSet::new();
         for generation in writer.retired.iter().chain(current.iter()) {

@@ -121,6 +121,14 @@ impl<K: Ord + Clone + Hash> Schedule<K> {
     }
 }
 
+/// Returns at `time`; never without one.
+pub(super) async fn sleep_until(time: Option<Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time).await,
+        None => std::future::pending().await,
+    }
+}
+
 impl<K: Ord> Queue<K> {
     fn new(places: usize) -> Self {
         Self {

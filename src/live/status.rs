@@ -1,13 +1,11 @@
 //! What an operator is shown of the live state.
 
-use std::net::SocketAddr;
 use std::time::SystemTime;
 
 use serde::{Serialize, Serializer};
 
-use super::cell::Resolution;
 use super::generation::{Generation, Sha256, Source};
-use crate::routing::{Endpoint, Problem, RouteReason};
+use crate::routing::Problem;
 use crate::telemetry::time::rfc3339;
 
 /// How many problems are kept for [`LastError`].
@@ -42,27 +40,6 @@ pub struct LastError {
     pub omitted: usize,
 }
 
-/// Where a key goes now. As JSON, the body of `GET /debug/route`.
-#[derive(Clone, Debug, Serialize)]
-pub struct LiveExplanation {
-    pub key: String,
-    pub placement: String,
-    pub reason: RouteReason,
-    /// The endpoint's URL.
-    #[serde(serialize_with = "display")]
-    pub endpoint: Endpoint,
-    /// What the endpoint's host resolves to at the moment.
-    pub addresses: Vec<SocketAddr>,
-    pub generation: u64,
-    pub version: String,
-    /// The reason in words that name what it rests on.
-    pub why: String,
-    /// Whether `addresses` are known, still awaited, or not to be had.
-    pub resolution: Resolution,
-    /// Why the last lookup of the host failed, if it did.
-    pub resolution_error: Option<String>,
-}
-
 impl ConfigStatus {
     pub(super) fn new(generation: Option<&Generation>, last_error: Option<LastError>) -> Self {
         Self {
@@ -89,42 +66,15 @@ impl LastError {
     }
 }
 
-impl LiveExplanation {
-    pub(super) fn new(generation: &Generation, key: &str) -> Self {
-        let explanation = generation.table.explain(key);
-        let (placement, _) = generation.route(key.as_bytes());
-        let addresses = placement.cell.addresses();
-        Self {
-            key: explanation.key,
-            placement: explanation.placement,
-            reason: explanation.reason,
-            endpoint: explanation.endpoint,
-            addresses: addresses.sockets.clone(),
-            generation: generation.number,
-            version: explanation.version,
-            why: explanation.why,
-            resolution: addresses.state,
-            resolution_error: addresses.error.clone(),
-        }
-    }
-}
-
-fn time<S: Serializer>(time: &SystemTime, serializer: S) -> Result<S::Ok, S::Error> {
+pub(super) fn time<S: Serializer>(time: &SystemTime, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(&rfc3339(*time))
 }
 
-fn optional_time<S: Serializer>(
+pub(super) fn optional_time<S: Serializer>(
     time: &Option<SystemTime>,
     serializer: S,
 ) -> Result<S::Ok, S::Error> {
     time.map(rfc3339).serialize(serializer)
-}
-
-fn display<S: Serializer>(
-    value: &impl std::fmt::Display,
-    serializer: S,
-) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(value)
 }
 
 fn is_zero(count: &usize) -> bool {

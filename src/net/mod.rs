@@ -12,6 +12,6 @@ mod head;
 mod listener;
 mod timer;
 
-pub use conn::{ClientConn, ConnConfig, Expiry};
+pub use conn::{ClientConn, ConnConfig, Deadlines, Expiry};
 pub use head::Refusal;
 pub use listener::{EdgeListener, bind, inherit};

@@ -1,5 +1,5 @@
-//! What the proxy decides by, and its decisions: where a request goes, whom it
-//! is refused, which address is tried.
+//! What the proxy decides by, and its first decisions: where a request goes, and
+//! whether it is refused.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,12 +9,10 @@ use http::header::{EXPECT, HeaderName};
 use http::{StatusCode, Version};
 use ipnet::IpNet;
 use log::debug;
-use pingora::upstreams::peer::HttpPeer;
 use pingora_proxy::Session;
 
 use super::context::{RequestContext, Target};
 use super::failure::Failure;
-use super::peer::{LAST_RESORT, PeerTimeouts, peer};
 use super::{checks, reply};
 use crate::lifecycle::Lifecycle;
 use crate::live::Live;
@@ -30,12 +28,17 @@ pub struct ProxyConfig {
     pub trusted_proxies: Vec<IpNet>,
     /// For connecting to a cell: its name, TCP and TLS.
     pub connect: Duration,
-    /// For one write to a cell, of at most 64 KiB.
+    /// Longest time without a byte in either direction.
     pub stream_idle: Duration,
-    /// The longest of the deadlines that end an exchange with a cell.
-    pub exchange: Duration,
+    /// From the request read whole to the response's header, one attempt.
+    pub response_header: Duration,
+    /// The same for all attempts together.
+    pub request: Duration,
     /// For an idle connection to a cell.
     pub upstream_idle: Duration,
+    /// Attempts of one request in all, whatever policies allow. The one to send
+    /// it again after a kept connection broke is not among them.
+    pub max_attempts: u32,
     /// Whether `/debug/config` is answered on the proxy's own listeners.
     pub debug_config: bool,
 }
@@ -67,8 +70,8 @@ impl EdgeProxy {
         }
     }
 
-    /// Decides where the request goes, in the generation of this moment.
-    pub(super) fn route(&self, session: &Session) -> Result<Target, Failure> {
+    /// The request's routing key.
+    pub(super) fn key<'s>(&self, session: &'s Session) -> Result<&'s [u8], Failure> {
         let mut keys = session
             .req_header()
             .headers
@@ -81,13 +84,18 @@ impl EdgeProxy {
         if key.is_empty() {
             return Err(Failure::MISSING_KEY);
         }
+        Ok(key)
+    }
+
+    /// Decides where a request of `key` goes, in the generation of this moment.
+    pub(super) fn route(&self, key: &[u8]) -> Result<Target, Failure> {
         let generation = self.live.current().ok_or(Failure::NOT_READY)?;
         let route = generation.table.route(key);
-        let rotation = generation.live_placement(route.placement).cell.rotation();
         Ok(Target {
             generation,
             route,
-            rotation,
+            admitted: None,
+            rejected: None,
         })
     }
 
@@ -106,7 +114,7 @@ impl EdgeProxy {
 
     /// Answers a request that goes to no cell. Not an error for the proxy
     /// library, which would close the connection: a client that forgot a header
-    /// may go on using it.
+    /// may go on using it, unless it has a body under way.
     pub(super) async fn refuse(
         &self,
         session: &mut Session,
@@ -123,39 +131,6 @@ impl EdgeProxy {
         }
         reply::failure(session, ctx, failure).await?;
         Ok(true)
-    }
-
-    /// The next address of the cell, waiting for its first resolution if need be.
-    pub(super) async fn next_peer(
-        &self,
-        target: &Target,
-        attempt: usize,
-        time_left: Duration,
-    ) -> Result<HttpPeer, Failure> {
-        let cell = &target.placement().cell;
-        let connect = self.config.connect.min(time_left);
-        if connect.is_zero() {
-            return Err(Failure::REQUEST_TIMEOUT);
-        }
-        let mut address = cell.address(target.rotation, attempt);
-        if address.is_none() {
-            // Only a cell that was never looked up yet makes this wait.
-            if tokio::time::timeout(connect, cell.first_resolution())
-                .await
-                .is_err()
-            {
-                return Err(Failure::UNRESOLVED);
-            }
-            address = cell.address(target.rotation, attempt);
-        }
-        let address = address.ok_or(Failure::UNRESOLVED)?;
-        let timeouts = PeerTimeouts {
-            connect,
-            write: self.config.stream_idle,
-            read: self.config.exchange + LAST_RESORT,
-            idle: self.config.upstream_idle,
-        };
-        Ok(peer(&cell.endpoint, address, timeouts))
     }
 }
 

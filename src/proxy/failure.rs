@@ -52,6 +52,22 @@ impl Failure {
         "request_body_timeout",
         "the request body stopped arriving",
     );
+    pub const BODY_TOO_LARGE: Failure = failure(
+        413,
+        "body_too_large",
+        "the request body is larger than the cell takes",
+    );
+    pub const CONCURRENCY_LIMIT: Failure = failure(
+        429,
+        "concurrency_limit",
+        "the cell has as many requests in flight as it takes",
+    );
+    /// The answer had begun, so this is only ever logged.
+    pub const CLIENT_STALLED: Failure = failure(
+        408,
+        "client_stalled",
+        "the client did not take the response",
+    );
     pub const HEADER_TOO_LARGE: Failure =
         failure(431, "header_too_large", "the request header is too large");
     /// The status nginx made customary for a client that did not wait.
@@ -84,6 +100,12 @@ impl Failure {
         "the cell's response was not valid or not complete",
     );
     pub const NOT_READY: Failure = failure(503, "not_ready", "no routing table is loaded yet");
+    pub const UNHEALTHY: Failure = failure(503, "upstream_unhealthy", "the cell is not healthy");
+    pub const CIRCUIT_OPEN: Failure = failure(
+        503,
+        "circuit_open",
+        "the cell failed too often and is given a pause",
+    );
     pub const CONNECT_TIMEOUT: Failure = failure(
         504,
         "upstream_connect_timeout",
@@ -103,6 +125,17 @@ impl Failure {
         "http_version_not_supported",
         "only http/1.0 and http/1.1 are supported",
     );
+
+    /// Whether it speaks against the cell's address that it happened at.
+    pub fn by_cell(self) -> bool {
+        [
+            Self::BAD_RESPONSE,
+            Self::RESPONSE_TIMEOUT,
+            Self::REQUEST_TIMEOUT,
+            Self::STREAM_TIMEOUT,
+        ]
+        .contains(&self)
+    }
 
     /// Whether the client brought it on itself, and our operator need not know.
     pub fn by_client(self) -> bool {
@@ -128,6 +161,7 @@ impl Failure {
             Expiry::ResponseHeader => Self::RESPONSE_TIMEOUT,
             Expiry::Request => Self::REQUEST_TIMEOUT,
             Expiry::Stream => Self::STREAM_TIMEOUT,
+            Expiry::ClientStalled => Self::CLIENT_STALLED,
         }
     }
 
@@ -137,6 +171,10 @@ impl Failure {
             ErrorType::ConnectTimedout | ErrorType::TLSHandshakeTimedout => Self::CONNECT_TIMEOUT,
             ErrorType::TLSHandshakeFailure | ErrorType::InvalidCert | ErrorType::HandshakeError => {
                 Self::UNVERIFIED
+            }
+            // No socket, no local port: that is us, not the cell.
+            ErrorType::InternalError | ErrorType::SocketError | ErrorType::BindError => {
+                Self::INTERNAL
             }
             _ => Self::UNREACHABLE,
         }

@@ -7,6 +7,9 @@ use http::{HeaderValue, Method};
 use ipnet::IpNet;
 use pingora::http::RequestHeader;
 
+use super::context::Target;
+use crate::routing::HostHeader;
+
 const FOR: &str = "X-Forwarded-For";
 const PROTO: &str = "X-Forwarded-Proto";
 const FORWARDED_HOST: &str = "X-Forwarded-Host";
@@ -96,6 +99,24 @@ pub(super) fn origin_form(request: &mut RequestHeader) -> pingora::Result<()> {
         request.insert_header(HOST, host)?;
     }
     request.set_raw_path(&origin)
+}
+
+/// Gives the cell the Host that its placement asks for. What the client sent
+/// is in `X-Forwarded-Host`.
+///
+/// # Errors
+/// Only if a value cannot be a header; these were made as such.
+pub(super) fn set_host(request: &mut RequestHeader, target: &Target) -> pingora::Result<()> {
+    let placement = target.placement();
+    let host = match (&placement.policy.host_header, target.attempt()) {
+        (HostHeader::Rewrite, Some(attempt)) => attempt.backend().origin.authority.clone(),
+        (HostHeader::Fixed(_), _) => match &placement.fixed_host {
+            Some(host) => host.clone(),
+            None => return Ok(()),
+        },
+        _ => return Ok(()),
+    };
+    request.insert_header(HOST, host)
 }
 
 #[cfg(test)]

@@ -15,5 +15,6 @@ mod reply;
 mod request_id;
 mod response;
 mod service;
+mod upstream;
 
 pub use edge::{EdgeProxy, ProxyConfig};

@@ -9,6 +9,7 @@ use pingora_proxy::Session;
 use super::context::{RequestContext, Target};
 use super::edge::{EdgeProxy, answered, conn};
 use super::failure::Failure;
+use crate::live::FailoverReason;
 use crate::net::ClientConn;
 use crate::telemetry::AccessRecord;
 
@@ -39,10 +40,7 @@ impl EdgeProxy {
         cause: &Error,
     ) {
         let placement = ctx.target.as_ref().map_or("", Target::placement_name);
-        let upstream = ctx
-            .target
-            .as_ref()
-            .map_or("", |target| target.placement().url.as_str());
+        let upstream = ctx.target.as_ref().map_or("", Target::upstream_url);
         let request_id = ctx.request_id();
         if failure.by_client() {
             // The client's doing; its address and the reason are in the access log.
@@ -71,11 +69,17 @@ impl EdgeProxy {
         };
         let elapsed = ctx.started.elapsed();
         match &ctx.target {
-            Some(target) => target.placement().metrics.request_done(
-                target.route.reason,
-                status,
-                elapsed.as_secs_f64(),
-            ),
+            Some(target) => {
+                target.placement().cell.metrics.request_done(
+                    target.route.reason,
+                    status,
+                    elapsed.as_secs_f64(),
+                );
+                if let Some(reason) = target.failover().filter(|_| target.attempt().is_some()) {
+                    let home = target.generation.live_placement(target.route.placement);
+                    home.cell.metrics.failed_over(reason.as_str());
+                }
+            }
             None if failure.is_some() => self.metrics.request_refused(status),
             // /debug/config
             None => {}
@@ -103,7 +107,11 @@ impl EdgeProxy {
                     .map(HeaderValue::as_bytes),
                 placement: target.map(Target::placement_name),
                 reason: target.map(|target| target.route.reason.as_str()),
-                upstream: target.map(|target| target.placement().url.as_str()),
+                upstream: target.map(Target::upstream_url),
+                upstream_address: target.and_then(Target::address),
+                failover_reason: target
+                    .and_then(Target::failover)
+                    .map(FailoverReason::as_str),
                 status,
                 duration: elapsed,
                 bytes_sent: session.body_bytes_sent() as u64,

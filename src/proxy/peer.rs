@@ -1,12 +1,11 @@
 //! The proxy library's description of one address of a cell.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use pingora::protocols::l4::ext::TcpKeepalive;
 use pingora::upstreams::peer::HttpPeer;
 
-use crate::routing::{Endpoint, Scheme};
+use crate::live::Backend;
 
 /// How much later than all other deadlines one of last resort is.
 pub(super) const LAST_RESORT: Duration = Duration::from_secs(1);
@@ -30,8 +29,7 @@ pub(super) struct PeerTimeouts {
     pub idle: Duration,
 }
 
-/// A peer at `address`. An https endpoint is verified by its host name: the SNI
-/// is never empty, for an empty one would turn verification off.
+/// `backend` as a peer, with the deadlines of a request.
 ///
 /// The client's connection sees the bytes of both directions and keeps the
 /// deadlines of the exchange, so that a long upload is not taken for a silent
@@ -39,14 +37,8 @@ pub(super) struct PeerTimeouts {
 /// not asked: the kernel ends this one, a moment after the write deadline, which
 /// by itself has the proxy library wait for an early answer. The read deadline
 /// is for where the kernel does not, and longer than all others.
-pub(super) fn peer(endpoint: &Endpoint, address: SocketAddr, timeouts: PeerTimeouts) -> HttpPeer {
-    let tls = endpoint.scheme == Scheme::Https;
-    let sni = if tls {
-        endpoint.host.clone()
-    } else {
-        String::new()
-    };
-    let mut peer = HttpPeer::new(address, tls, sni);
+pub(super) fn peer(backend: &Backend, timeouts: PeerTimeouts) -> HttpPeer {
+    let mut peer = backend.peer();
     peer.options.connection_timeout = Some(timeouts.connect);
     peer.options.total_connection_timeout = Some(timeouts.connect);
     peer.options.write_timeout = Some(timeouts.write);
@@ -60,4 +52,11 @@ pub(super) fn peer(endpoint: &Endpoint, address: SocketAddr, timeouts: PeerTimeo
         user_timeout: timeouts.write + LAST_RESORT,
     });
     peer
+}
+
+/// Has the request sent on a connection of its own, which is closed after it.
+pub(super) fn keep_apart(peer: &mut HttpPeer) {
+    // Part of what the pool of kept connections is searched by.
+    peer.group_key = rand::random();
+    peer.options.idle_timeout = Some(Duration::ZERO);
 }

@@ -1,5 +1,7 @@
 //! Answers that the edge gives itself.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderValue, StatusCode};
@@ -8,7 +10,6 @@ use pingora_proxy::Session;
 
 use super::context::RequestContext;
 use super::failure::Failure;
-use super::forward::REQUEST_ID;
 use super::response;
 
 /// Answers with the failure's status and a small JSON body; the detail is for
@@ -28,8 +29,14 @@ pub(super) async fn failure(
     let status = StatusCode::from_u16(failure.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut header = ResponseHeader::build(status, Some(8))?;
     header.insert_header(CACHE_CONTROL, HeaderValue::from_static("no-store"))?;
-    if status == StatusCode::SERVICE_UNAVAILABLE {
-        header.insert_header(RETRY_AFTER, HeaderValue::from_static("1"))?;
+    let again = matches!(
+        status,
+        StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS
+    );
+    if again {
+        let rejected = ctx.target.as_ref().and_then(|target| target.rejected);
+        let wait = rejected.map_or(Duration::ZERO, |rejected| rejected.retry_after);
+        header.insert_header(RETRY_AFTER, HeaderValue::from(whole_seconds(wait)))?;
     }
     if status == StatusCode::METHOD_NOT_ALLOWED {
         header.insert_header(
@@ -38,6 +45,12 @@ pub(super) async fn failure(
         )?;
     }
     json(session, ctx, header, body.to_string()).await
+}
+
+/// At least one, rounded up: `Retry-After` has no fractions (RFC 9110 §10.2.3).
+fn whole_seconds(time: Duration) -> u64 {
+    let fraction = u64::from(time.subsec_nanos() > 0);
+    (time.as_secs() + fraction).max(1)
 }
 
 /// Sends a JSON answer.
@@ -49,15 +62,7 @@ pub(super) async fn json(
 ) -> pingora::Result<()> {
     header.insert_header(CONTENT_TYPE, HeaderValue::from_static("application/json"))?;
     header.set_content_length(body.len())?;
-    match &ctx.target {
-        Some(target) => response::add_headers(
-            &mut header,
-            &ctx.request_id,
-            &target.placement().name_header,
-            target.route.reason.as_str(),
-        )?,
-        None => header.insert_header(REQUEST_ID, ctx.request_id.clone())?,
-    }
+    response::add_headers(&mut header, ctx)?;
     let bodiless = session.req_header().method == http::Method::HEAD;
     session
         .write_response_header(Box::new(header), bodiless)

@@ -6,10 +6,15 @@ use http::header::{
 use http::{HeaderValue, Method, StatusCode, Version};
 use pingora::http::{RequestHeader, ResponseHeader};
 
+use super::context::RequestContext;
 use super::forward::REQUEST_ID;
+use crate::live::FailoverReason;
+use crate::resilience::BreakerState;
 
-pub(super) const ROUTED_TO: &str = "X-Routed-To";
-pub(super) const ROUTE_REASON: &str = "X-Route-Reason";
+const ROUTED_TO: &str = "X-Routed-To";
+const ROUTE_REASON: &str = "X-Route-Reason";
+const FAILOVER_REASON: &str = "X-Failover-Reason";
+const CIRCUIT_STATE: &str = "X-Circuit-State";
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 
@@ -89,19 +94,35 @@ pub(super) fn frame_for(
         || response.headers.contains_key(CONTENT_LENGTH))
 }
 
-/// Tells the client where its request went and under which id.
+/// Tells the client where its request went, why, and under which id. A cell
+/// cannot say these things in our name.
 ///
 /// # Errors
-/// Only if a value cannot be a header; these three were headers before.
+/// Only if a value cannot be a header; the id and the name were headers before.
 pub(super) fn add_headers(
     response: &mut ResponseHeader,
-    request_id: &HeaderValue,
-    placement: &HeaderValue,
-    reason: &'static str,
+    ctx: &RequestContext,
 ) -> pingora::Result<()> {
-    response.insert_header(REQUEST_ID, request_id.clone())?;
-    response.insert_header(ROUTED_TO, placement.clone())?;
-    response.insert_header(ROUTE_REASON, HeaderValue::from_static(reason))
+    response.insert_header(REQUEST_ID, ctx.request_id.clone())?;
+    let Some(target) = &ctx.target else {
+        return Ok(());
+    };
+    response.insert_header(ROUTED_TO, target.placement().name_header.clone())?;
+    let reason = target.route.reason.as_str();
+    response.insert_header(ROUTE_REASON, HeaderValue::from_static(reason))?;
+    match target.failover().map(FailoverReason::as_str) {
+        Some(reason) => {
+            response.insert_header(FAILOVER_REASON, HeaderValue::from_static(reason))?;
+        }
+        None => drop(response.remove_header(FAILOVER_REASON)),
+    }
+    match target.circuit().map(BreakerState::as_str) {
+        Some(state) => {
+            response.insert_header(CIRCUIT_STATE, HeaderValue::from_static(state))?;
+        }
+        None => drop(response.remove_header(CIRCUIT_STATE)),
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! The walk of a request through the phases of the proxy library.
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use http::header::{EXPECT, TRANSFER_ENCODING};
 use http::{Method, StatusCode, Version};
 use log::debug;
@@ -11,14 +12,11 @@ use pingora::upstreams::peer::{HttpPeer, Peer};
 use pingora::{Error, ErrorSource, ErrorType};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 
-use super::context::RequestContext;
+use super::context::{RequestContext, Target};
 use super::edge::{EdgeProxy, answered, conn, prepare_exchange};
 use super::failure::Failure;
 use super::{forward, reply, request_id, response};
-use crate::net::ClientConn;
-
-/// Most addresses of one cell that a request tries to connect to.
-const MAX_ATTEMPTS: usize = 3;
+use crate::live::LivePlacement;
 
 #[async_trait]
 impl ProxyHttp for EdgeProxy {
@@ -55,9 +53,12 @@ impl ProxyHttp for EdgeProxy {
             reply::json(session, ctx, header, status).await?;
             return Ok(true);
         }
-        match self.route(session) {
-            Ok(target) => {
-                ctx.target = Some(target);
+        let routed = self.key(session).and_then(|key| {
+            ctx.target = Some(self.route(key)?);
+            self.admit(session, key, ctx)
+        });
+        match routed {
+            Ok(()) => {
                 prepare_exchange(session);
                 Ok(false)
             }
@@ -70,29 +71,27 @@ impl ProxyHttp for EdgeProxy {
         session: &mut Session,
         ctx: &mut RequestContext,
     ) -> pingora::Result<Box<HttpPeer>> {
-        let Some(target) = &ctx.target else {
-            ctx.failure = Some(Failure::INTERNAL);
-            return Err(decided(Failure::INTERNAL));
-        };
-        let time_left = conn(session).map_or(self.config.connect, ClientConn::request_time_left);
-        match self.next_peer(target, ctx.attempts, time_left).await {
+        match self.next_peer(session, ctx).await {
             Ok(peer) => {
                 ctx.attempts += 1;
+                ctx.answered = false;
+                ctx.begun = false;
                 // What an earlier attempt ran into is settled by trying again.
                 ctx.failure = None;
                 Ok(Box::new(peer))
             }
             Err(failure) => {
-                if failure == Failure::UNRESOLVED {
-                    target
-                        .placement()
-                        .metrics
-                        .upstream_connect_failed(failure.connect_kind());
+                let placement = ctx.target.as_ref().map(Target::placement);
+                let unresolved = failure == Failure::UNRESOLVED && ctx.failure.is_none();
+                if let Some(placement) = placement.filter(|_| unresolved) {
+                    let kind = failure.connect_kind();
+                    placement.cell.metrics.upstream_connect_failed(kind);
                 }
+                let detail = placement.and_then(LivePlacement::resolution_error);
                 // Of two causes the first one explains more.
                 let failure = *ctx.failure.get_or_insert(failure);
-                let detail = target.placement().cell.last_error().unwrap_or_default();
                 let mut error = decided(failure);
+                let detail = detail.unwrap_or_default();
                 error.context = Some(format!("{}: {detail}", failure.code).into());
                 Err(error)
             }
@@ -106,17 +105,9 @@ impl ProxyHttp for EdgeProxy {
         ctx: &mut RequestContext,
         mut error: Box<Error>,
     ) -> Box<Error> {
-        let failure = Failure::of_connect(&error);
-        ctx.failure = Some(failure);
-        if let Some(target) = &ctx.target {
-            let placement = target.placement();
-            placement
-                .metrics
-                .upstream_connect_failed(failure.connect_kind());
-            // Nothing was sent, so any request may go to the cell's next address.
-            let addresses = placement.cell.addresses().sockets.len().min(MAX_ATTEMPTS);
-            error.set_retry(ctx.attempts < addresses);
-        }
+        // Nothing was sent, so any request may go elsewhere.
+        let again = self.connect_failed(ctx, &error);
+        error.set_retry(again);
         error
     }
 
@@ -133,7 +124,10 @@ impl ProxyHttp for EdgeProxy {
             conn.attempt_started();
         }
         if let Some(target) = &ctx.target {
-            target.placement().metrics.upstream_connect_ok(reused);
+            target.placement().cell.metrics.upstream_connect_ok(reused);
+        }
+        if let Some(attempt) = ctx.attempt().filter(|_| !reused) {
+            attempt.connected();
         }
         Ok(())
     }
@@ -152,15 +146,47 @@ impl ProxyHttp for EdgeProxy {
             let trusted = forward::is_trusted(conn.peer().ip(), &self.config.trusted_proxies);
             forward::add_headers(request, conn.peer_header(), trusted, &ctx.request_id)?;
         }
+        if let Some(target) = &ctx.target {
+            forward::set_host(request, target)?;
+        }
         Ok(())
+    }
+
+    async fn request_body_filter(
+        &self,
+        session: &mut Session,
+        _body: &mut Option<Bytes>,
+        _end_of_stream: bool,
+        ctx: &mut RequestContext,
+    ) -> pingora::Result<()> {
+        let Some(target) = ctx.target.as_ref().filter(|_| !session.was_upgraded()) else {
+            // What follows an upgrade is no body (RFC 9110 §7.8).
+            return Ok(());
+        };
+        let placement = target.placement();
+        match placement.policy.max_request_body_bytes {
+            // What was announced was looked at before; this is for chunks. The
+            // error cuts the connection to the cell, so that it cannot take
+            // what it got for the whole.
+            Some(limit) if session.as_ref().body_bytes_read() as u64 > limit => {
+                placement
+                    .cell
+                    .metrics
+                    .rejected(Failure::BODY_TOO_LARGE.code);
+                ctx.failure = Some(Failure::BODY_TOO_LARGE);
+                Err(decided(Failure::BODY_TOO_LARGE))
+            }
+            _ => Ok(()),
+        }
     }
 
     async fn upstream_response_filter(
         &self,
         session: &mut Session,
         response: &mut ResponseHeader,
-        _ctx: &mut RequestContext,
+        ctx: &mut RequestContext,
     ) -> pingora::Result<()> {
+        ctx.begun = true;
         let mut codings = response.headers.get_all(TRANSFER_ENCODING).iter();
         if codings.any(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"chunked")) {
             // Its body would go on under the wrong name.
@@ -177,8 +203,19 @@ impl ProxyHttp for EdgeProxy {
             conn.tunnel_started();
         } else if response.status.is_informational() {
             conn.continued();
+            return Ok(());
         } else {
             conn.response_started();
+        }
+        ctx.answered = !response.status.is_server_error();
+        if let Some(attempt) = ctx.attempt_mut() {
+            match response.status {
+                // What two sides say to each other from here on, and how it
+                // ends, tells nothing about the cell.
+                StatusCode::SWITCHING_PROTOCOLS => attempt.completed(),
+                status if status.is_server_error() => attempt.answered_badly(status.as_u16()),
+                _ => attempt.answered(),
+            }
         }
         Ok(())
     }
@@ -197,14 +234,7 @@ impl ProxyHttp for EdgeProxy {
         if !response::frame_for(response, session.req_header())? {
             session.set_keepalive(None);
         }
-        if let Some(target) = &ctx.target {
-            response::add_headers(
-                response,
-                &ctx.request_id,
-                &target.placement().name_header,
-                target.route.reason.as_str(),
-            )?;
-        }
+        response::add_headers(response, ctx)?;
         // A drain that began since the request arrived still reaches this client.
         if self.lifecycle.draining() {
             session.set_keepalive(None);
@@ -221,20 +251,31 @@ impl ProxyHttp for EdgeProxy {
         reused: bool,
     ) -> Box<Error> {
         let mut error = error.more_context(format!("peer {}", peer.address()));
-        // A pooled connection that the cell had closed is worth a second try,
-        // while nothing of an answer was passed on and the request can be
-        // repeated without harm (RFC 9110 §9.2.2).
+        // A pooled connection that the cell had closed is no failure of its, and
+        // worth a second try while the request can be repeated without harm
+        // (RFC 9110 §9.2.2) and nothing of an answer was passed on.
+        error.retry.decide_reuse(reused);
+        let stale = error.retry() && !ctx.begun;
         let repeatable = session.req_header().method.is_idempotent()
-            && !session.as_ref().retry_buffer_truncated()
+            && session.as_mut().is_body_empty()
             && session.response_written().is_none()
             && *error.esource() != ErrorSource::Downstream;
-        if repeatable {
-            error.retry.decide_reuse(reused);
-        } else {
-            error.set_retry(false);
+        error.set_retry(stale && repeatable);
+        if error.retry() {
+            // Not an attempt, either. When a cell dies, all kept ones break at once,
+            // so it happens to a request no more than once.
+            ctx.attempts = ctx.attempts.saturating_sub(1);
+            ctx.only_fresh = true;
+            return error;
         }
-        if !error.retry() {
-            ctx.failure = Some(self.judge(session, ctx, &error));
+        let failure = self.judge(session, ctx, &error);
+        ctx.failure = Some(failure);
+        if !stale && !session.was_upgraded() {
+            self.exchange_failed(ctx, failure, &error);
+        }
+        if repeatable && was_reset(&error) && !ctx.begun {
+            let again = self.goes_elsewhere(ctx, |retries| retries.on_reset);
+            error.set_retry(again);
         }
         error
     }
@@ -276,10 +317,20 @@ impl ProxyHttp for EdgeProxy {
     async fn logging(
         &self,
         session: &mut Session,
-        _error: Option<&Error>,
+        error: Option<&Error>,
         ctx: &mut RequestContext,
     ) {
+        if error.is_none()
+            && ctx.answered
+            && let Some(attempt) = ctx.attempt_mut()
+        {
+            attempt.completed();
+        }
         self.record(session, ctx);
+        if let Some(target) = &mut ctx.target {
+            // What is left of the request's body may take the client a while.
+            target.admitted = None;
+        }
     }
 
     /// Failures are logged once, by [`EdgeProxy::log_failure`].
@@ -296,6 +347,20 @@ impl ProxyHttp for EdgeProxy {
     ) -> bool {
         true
     }
+}
+
+/// Whether the connection broke, and before a byte of the answer.
+fn was_reset(error: &Error) -> bool {
+    let broke = matches!(
+        error.etype(),
+        ErrorType::ConnectionClosed | ErrorType::ReadError | ErrorType::WriteError
+    );
+    // How far it had come the library says in words only.
+    let began = || {
+        let text = error.to_string();
+        text.contains("bytes already read") && !text.contains("bytes already read: 0")
+    };
+    broke && !began()
 }
 
 fn bad_response(what: &'static str) -> Box<Error> {

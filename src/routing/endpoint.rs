@@ -59,6 +59,23 @@ impl fmt::Display for Scheme {
     }
 }
 
+impl Endpoint {
+    /// Host and port as a Host header has them: without the port that the
+    /// scheme implies (RFC 9110 §7.2), IPv6 in brackets.
+    pub fn authority(&self) -> String {
+        let Self { scheme, host, port } = self;
+        let host = match host.contains(':') {
+            true => format!("[{host}]"),
+            false => host.clone(),
+        };
+        if *port == scheme.default_port() {
+            host
+        } else {
+            format!("{host}:{port}")
+        }
+    }
+}
+
 /// The canonical URL, with its port: `http://cell-tier1:9001`, `https://[::1]:443`.
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

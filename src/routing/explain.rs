@@ -4,7 +4,8 @@ use serde::Serialize;
 
 use super::endpoint::Endpoint;
 use super::reason::{RouteReason, is_tier_name};
-use super::table::{RoutingTable, WeightedEndpoint};
+use super::table::{PlacementId, RoutingTable, WeightedEndpoint};
+use super::wording::unknown;
 
 /// Where a key goes, and why.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -60,5 +61,22 @@ impl RoutingTable {
                 .map(|fallback| self.placement(fallback).name.clone()),
             version: self.version().to_owned(),
         }
+    }
+
+    /// The placement that is called `name`. Goes through all of them.
+    ///
+    /// # Errors
+    ///
+    /// What is known instead, in words, when there is none.
+    pub fn placement_named(&self, name: &str) -> Result<PlacementId, String> {
+        let names = self
+            .placements()
+            .iter()
+            .map(|placement| placement.name.as_str());
+        let index = names.clone().position(|known| known == name);
+        index
+            .and_then(|index| u32::try_from(index).ok())
+            .map(PlacementId)
+            .ok_or_else(|| unknown("placement", name, names))
     }
 }

@@ -173,9 +173,6 @@ impl Default for ServerSettings {
             // Per thread. Pingora's 128 closes connections that a busy edge
             // opens again a moment later.
             upstream_keepalive_pool_size: 1024,
-            // Attempts in all, not retries. With `timeouts.connect` at 5 s,
-            // Pingora's 16 would outlive `timeouts.request` several times over.
-            max_retries: 3,
             // Places where an edge without privileges can write, too.
             pid_file: "/tmp/cellgate.pid".to_owned(),
             upgrade_sock: "/tmp/cellgate_upgrade.sock".to_owned(),

@@ -75,6 +75,7 @@ async fn the_index_names_everything() {
     for path in [
         "/debug/config",
         "/debug/route",
+        "/debug/placements",
         "/healthz",
         "/readyz",
         "/metrics",

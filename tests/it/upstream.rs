@@ -1,9 +1,11 @@
 //! Cells that fail: what the client is told, and what the edge does next.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
 use tokio::net::TcpSocket;
+use tokio::sync::Barrier;
 
 use crate::harness::{Cell, Edge, EdgeBuilder, document, placements, table, within};
 
@@ -278,7 +280,9 @@ async fn a_request_on_a_dying_connection_goes_again_only_when_safe() {
         .collect();
     assert_eq!(sent, ["/", "/again", "/again"]);
 
-    // The third connection has answered once: the next request on it dies.
+    // The connection that took it the second time was for that alone; the next is kept, and the next
+    // request on it dies.
+    assert_eq!(client.get("acme", "/").await.status, 200);
     client
         .send(
             "POST /order HTTP/1.1\r\nHost: e\r\nX-Routing-Key: acme\r\nContent-Length: 1\r\n\r\nx",
@@ -294,6 +298,41 @@ async fn a_request_on_a_dying_connection_goes_again_only_when_safe() {
         .filter(|r| r.head.target() == "/order")
         .count();
     assert_eq!(orders, 1, "an order was placed twice");
+}
+
+/// When a cell dies, every connection to it that was kept dies, and some are not seen to be closed yet. A
+/// request tries one of them, not one after the other until it may try no more.
+#[tokio::test]
+async fn a_request_meets_one_dying_connection_at_most() {
+    const KEPT: usize = 6;
+    let answering = Arc::new(Barrier::new(KEPT));
+    let cell = Cell::scripted("tier1", move |mut conn| {
+        let answering = answering.clone();
+        async move {
+            let first = conn.request().await?;
+            if first.is_some_and(|request| request.head.target() == "/keep") {
+                answering.wait().await;
+            }
+            conn.reply().await?;
+            conn.request().await?;
+            Ok(())
+        }
+    })
+    .await;
+    let edge = Edge::before(&cell).set("max_retries", 1).start().await;
+    let mut clients = Vec::new();
+    for _ in 0..KEPT {
+        let mut client = edge.client().await;
+        client
+            .send("GET /keep HTTP/1.1\r\nHost: e\r\nX-Routing-Key: acme\r\n\r\n")
+            .await;
+        clients.push(client);
+    }
+    for client in &mut clients {
+        assert_eq!(client.response().await.status, 200);
+    }
+    assert_eq!(edge.get("acme", "/").await.status, 200);
+    assert_eq!(cell.requests(), KEPT + 2);
 }
 
 /// One cell that hangs takes nothing from the others.

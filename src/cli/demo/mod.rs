@@ -91,7 +91,8 @@ async fn start_and_watch(
         let listen = format!("127.0.0.1:{port}");
         children.start(
             &format!("cell {name}"),
-            &["cell", "--name", name, "--listen", &listen],
+            // So that the tour can make one sick.
+            &["cell", "--control", "--name", name, "--listen", &listen],
         )?;
     }
     for (name, port) in CELLS {

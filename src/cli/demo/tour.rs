@@ -34,6 +34,14 @@ Four cells and an edge are up. Each request below shows in the edge's log here a
     curl http://{admin}/debug/config
     sed -i 's/\"acme\": \"tier9\"/\"acme\": \"tier1\"/' {routing}
 
+  Make a cell sick: with health checks, breakers and fallbacks its tenants go on (see X-Failover-Reason):
+    cp config/resilience.json {routing}
+    curl -X PUT localhost:9001/_cell/misbehaviour -d '{{\"status\":503}}'
+    for i in 1 2 3 4 5 6; do curl -so /dev/null -w '%{{http_code}}\n' -H 'X-Routing-Key: acme' {proxy}/; done
+    curl -i -H 'X-Routing-Key: acme' {proxy}/hello
+    curl 'http://{admin}/debug/placements?placement=tier1'
+    curl -X PUT localhost:9001/_cell/misbehaviour -d '{{}}'
+
   Metrics, and everything else that the admin service has:
     curl http://{admin}/metrics
     curl http://{admin}/

@@ -15,7 +15,7 @@ use super::limits;
 use super::sockets::Sockets;
 use crate::admin::AdminApp;
 use crate::lifecycle::{Handover, Lifecycle, Signals};
-use crate::live::{Live, LiveOptions, Resolver};
+use crate::live::{Live, LiveOptions, Prober, Resolver};
 use crate::net::{ConnConfig, EdgeListener};
 use crate::proxy::{EdgeProxy, ProxyConfig};
 use crate::settings::Settings;
@@ -74,9 +74,12 @@ impl Edge {
             drain_delay: settings.drain_delay,
             grace: Duration::from_secs(conf.grace_period_seconds.unwrap_or_default()),
         };
-        // The signals wait for the drain themselves; the server would sleep
-        // through the whole period even with nothing left to do.
+        let max_attempts = u32::try_from(conf.max_retries).unwrap_or(u32::MAX);
         let conf = ServerConf {
+            // The library counts the attempt after a broken kept connection, too.
+            max_retries: conf.max_retries.saturating_add(1),
+            // The signals wait for the drain themselves; the server would sleep
+            // through the whole period even with nothing left to do.
             grace_period_seconds: Some(0),
             ..conf
         };
@@ -88,7 +91,7 @@ impl Edge {
             handover: upgrade.then(|| signals.handover.clone()),
         };
         let proxy = EdgeProxy::new(
-            proxy_config(settings),
+            proxy_config(settings, max_attempts),
             live.clone(),
             signals.lifecycle.clone(),
             metrics.clone(),
@@ -123,8 +126,10 @@ impl Edge {
             settings.limits.routing_file_bytes,
             live.clone(),
         );
+        let prober = Prober::new(live.clone(), &server.configuration);
         let resolver = Resolver::new(live, settings.dns_refresh);
         server.add_service(background_service("resolver", resolver));
+        server.add_service(background_service("health", prober));
         server.add_service(background_service("routing", file));
         server.add_service(background_service("log", logs));
         server.add_service(edge);
@@ -157,18 +162,16 @@ fn absolute(path: &Path) -> Result<std::path::PathBuf, Vec<String>> {
     std::path::absolute(path).map_err(|error| vec![format!("{}: {error}", path.display())])
 }
 
-fn proxy_config(settings: &Settings) -> ProxyConfig {
+fn proxy_config(settings: &Settings, max_attempts: u32) -> ProxyConfig {
     ProxyConfig {
         routing_key: settings.routing_key.header.clone(),
         trusted_proxies: settings.trusted_proxies.clone(),
         connect: settings.timeouts.connect,
         stream_idle: settings.timeouts.stream_idle,
         upstream_idle: settings.timeouts.upstream_idle,
-        exchange: settings
-            .timeouts
-            .stream_idle
-            .max(settings.timeouts.response_header)
-            .max(settings.timeouts.request),
+        response_header: settings.timeouts.response_header,
+        request: settings.timeouts.request,
+        max_attempts,
         debug_config: settings.debug_config_on_proxy,
     }
 }

@@ -7,6 +7,9 @@ use std::thread::{self, JoinHandle};
 use clap::Parser;
 use serde_json::json;
 
+use std::time::Duration;
+
+use super::edge::ANSWER_BYTES;
 use super::*;
 
 const SAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/config/routing.json");
@@ -225,6 +228,108 @@ fn a_placement_without_addresses_is_called_so() {
     assert!(
         stdout.contains("addresses   none: the name is not resolved\n"),
         "{stdout}"
+    );
+}
+
+fn candidate(placement: &str, port: u16, why_not: Option<&str>) -> serde_json::Value {
+    json!({
+        "placement": placement, "endpoint": format!("http://cell-{placement}:{port}"),
+        "address": format!("127.0.0.1:{port}"), "usable": why_not.is_none(), "why_not": why_not,
+        "in_flight": 0, "last_failure": why_not.map(|_| json!(
+            {"at": "2026-01-03T20:45:12Z", "reason": "probe", "detail": "connection refused"}
+        )),
+    })
+}
+
+/// What is printed after the reason.
+fn explained(fields: serde_json::Value) -> String {
+    let mut answer: serde_json::Value = serde_json::from_str(ANSWER).unwrap();
+    for (name, value) in fields.as_object().unwrap() {
+        answer[name] = value.clone();
+    }
+    let ((status, stdout, stderr), ..) =
+        run_against(http_answer("200 OK", &answer.to_string()), "acme", &[]);
+    assert_eq!((status, stderr.as_str()), (0, ""));
+    let (_, rest) = stdout.split_once("shared tier)\n").unwrap();
+    rest.strip_suffix("generation  3 (version 1.0.0)\n")
+        .unwrap()
+        .to_owned()
+}
+
+#[test]
+fn one_endpoint_that_is_well_needs_no_list() {
+    let fields = json!({"served_by": "tier1", "chosen": "127.0.0.1:9001",
+        "addresses": ["127.0.0.1:9001"], "candidates": [candidate("tier1", 9001, None)]});
+    assert_eq!(
+        explained(fields),
+        "endpoint    http://cell-tier1:9001\n\
+         addresses   127.0.0.1:9001\n"
+    );
+    let fields = json!({"addresses": [], "candidates": [], "resolution_error": "no such host"});
+    assert_eq!(
+        explained(fields),
+        "endpoint    http://cell-tier1:9001\n\
+         addresses   none: the name is not resolved (no such host)\n"
+    );
+}
+
+#[test]
+fn of_several_endpoints_it_says_which_and_why_not_the_others() {
+    let fields = json!({"served_by": "tier1", "chosen": "127.0.0.1:2", "candidates": [
+        candidate("tier1", 1, None),
+        candidate("tier1", 2, None),
+        candidate("tier1", 3, Some("unhealthy: its health probes fail")),
+    ]});
+    assert_eq!(
+        explained(fields),
+        "served by   tier1\n\
+         endpoint    http://cell-tier1:2\n\
+         candidates  tier1  http://cell-tier1:1  127.0.0.1:1  could be chosen as well\n            \
+         tier1  http://cell-tier1:2  127.0.0.1:2  would be chosen now\n            \
+         tier1  http://cell-tier1:3  127.0.0.1:3  unhealthy: its health probes fail; \
+         last failure at 2026-01-03T20:45:12Z: connection refused\n"
+    );
+}
+
+#[test]
+fn it_says_who_serves_instead() {
+    let open = "circuit open: the next try is in 12.3 s";
+    let fields = json!({"served_by": "tier3", "failover_reason": "circuit_open",
+        "chosen": "127.0.0.1:3",
+        "candidates": [candidate("tier1", 1, Some(open)), candidate("tier3", 3, None)]});
+    let shown = explained(fields);
+    assert!(
+        shown.starts_with(
+            "served by   tier3, as a fallback (circuit_open)\n\
+             endpoint    http://cell-tier3:3\n\
+             candidates  tier1  http://cell-tier1:1  127.0.0.1:1  circuit open: "
+        ),
+        "{shown}"
+    );
+    let fields = json!({"served_by": null, "failover_reason": "circuit_open", "chosen": null,
+        "candidates": [candidate("tier1", 1, Some(open))]});
+    let shown = explained(fields);
+    assert!(
+        shown.starts_with("served by   nobody: requests get 503 (circuit_open)\ncandidates  "),
+        "{shown}"
+    );
+}
+
+#[test]
+fn a_long_list_is_cut() {
+    let many: Vec<_> = (1..=25)
+        .map(|port| candidate("tier1", port, None))
+        .collect();
+    let shown = explained(json!({"served_by": "tier1", "chosen": "127.0.0.1:25",
+        "candidates": many}));
+    assert_eq!(shown.lines().count(), 23, "{shown}");
+    assert!(
+        shown.contains("endpoint    http://cell-tier1:25\n"),
+        "{shown}"
+    );
+    assert!(
+        shown.ends_with("and 5 more (--json shows all)\n"),
+        "{shown}"
     );
 }
 

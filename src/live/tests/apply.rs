@@ -41,7 +41,7 @@ fn a_document_is_applied_whole() {
 
     let (placement, reason) = generation.route(b"visa");
     assert_eq!(placement.name_header, "visa");
-    assert_eq!(placement.url, "http://10.0.0.2:9004");
+    assert_eq!(placement.backends()[0].origin.url, "http://10.0.0.2:9004");
     assert_eq!(reason, RouteReason::Dedicated);
     let (placement, reason) = generation.route(b"nobody");
     assert_eq!(placement.name_header, "tier1");
@@ -184,41 +184,50 @@ fn the_last_error_is_bounded() {
 }
 
 #[test]
-fn cells_survive_a_reload_that_keeps_their_endpoint() {
+fn what_a_reload_keeps_keeps_its_state() {
     let edge = Fixture::new();
     let named = ("named", "http://cell:80");
-    let cell = |generation: &Generation, name: &str| {
+    let placement = |generation: &Arc<Generation>, name: &str| {
         let mut placements = generation.live_placements().iter();
         let placement = placements.find(|placement| placement.name_header == name);
-        Arc::clone(&placement.expect(name).cell)
+        let placement = placement.expect(name);
+        let endpoint = Arc::clone(&placement.endpoints()[0].0);
+        (Arc::clone(&placement.cell), endpoint)
     };
     let first = edge.changed(&document("1", &[A, B, named], &[]));
-    cell(&first, "named").resolved(&["10.1.1.1".parse().unwrap()]);
+    let (cell, endpoint) = placement(&first, "named");
+    endpoint.resolved(&["10.1.1.1".parse().unwrap()]);
 
-    // Another name for the same endpoint, and an endpoint that moved.
-    let renamed = ("renamed", named.1);
+    // The same one, and one that moved to another endpoint.
     let moved = (B.0, "http://10.0.0.3:9004");
-    let second = edge.changed(&document("2", &[renamed, moved, A], &[]));
-    let kept = cell(&second, "renamed");
-    assert!(Arc::ptr_eq(&cell(&first, "named"), &kept));
-    assert_eq!(kept.address(0, 0), Some("10.1.1.1:80".parse().unwrap()));
-    assert!(Arc::ptr_eq(&cell(&first, A.0), &cell(&second, A.0)));
-    assert!(!Arc::ptr_eq(&cell(&first, B.0), &cell(&second, B.0)));
+    let second = edge.changed(&document("2", &[named, moved, A], &[]));
+    let (cell_2, endpoint_2) = placement(&second, "named");
+    assert!(Arc::ptr_eq(&cell, &cell_2) && Arc::ptr_eq(&endpoint, &endpoint_2));
+    assert_eq!(second.route(b"nobody").0.backends().len(), 1);
+    let ((cell, endpoint), (cell_2, endpoint_2)) =
+        (placement(&first, B.0), placement(&second, B.0));
+    assert!(
+        Arc::ptr_eq(&cell, &cell_2),
+        "its requests in flight count on"
+    );
+    assert!(!Arc::ptr_eq(&endpoint, &endpoint_2));
 
-    // One that only a retired generation names is still the same cell.
+    // An endpoint that only a retired generation names is still the same.
     let third = edge.changed(&document("3", &[A, B], &[]));
-    assert!(Arc::ptr_eq(&cell(&first, B.0), &cell(&third, B.0)));
+    assert!(Arc::ptr_eq(&endpoint, &placement(&third, B.0).1));
 }
 
 #[test]
-fn placements_with_one_endpoint_share_a_cell() {
+fn placements_at_one_endpoint_are_apart() {
     let edge = Fixture::new();
     let twin = ("twin", A.1);
     let generation = edge.changed(&document("1", &[A, twin], &[]));
     let [a, b] = generation.live_placements() else {
         panic!("two placements");
     };
-    assert!(Arc::ptr_eq(&a.cell, &b.cell));
+    let backends = (&a.backends()[0], &b.backends()[0]);
+    assert_eq!(backends.0.address, backends.1.address);
+    assert!(!Arc::ptr_eq(backends.0, backends.1));
 }
 
 #[test]
@@ -228,6 +237,7 @@ fn a_generation_is_freed_when_its_last_request_is_over() {
     let cell = Arc::downgrade(&first.route(b"visa").0.cell);
     let b = Arc::downgrade(&first.live_placements()[1].cell);
     first.live_placements()[1]
+        .cell
         .metrics
         .upstream_connect_ok(false);
     let series = "cellgate_upstream_connections_total{placement=\"visa\",reused=\"false\"}";
@@ -255,7 +265,7 @@ fn a_placement_goes_on_counting_across_reloads() {
     for version in ["1", "2", "3"] {
         let generation = edge.changed(&document(version, &[A], &[]));
         let (placement, reason) = generation.route(b"acme");
-        placement.metrics.request_done(reason, 200, 0.001);
+        placement.cell.metrics.request_done(reason, 200, 0.001);
     }
     let series = "cellgate_requests_total{placement=\"tier1\",reason=\"default\",status=\"2xx\"}";
     assert_eq!(edge.metric(series), Some(3.0));

@@ -1,8 +1,12 @@
 //! The live state as its users see it.
 
+mod admit;
 mod apply;
+mod probe;
+mod prober;
 mod readers;
 mod resolver;
+mod view;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};

@@ -43,9 +43,10 @@ fn one_reader_sees_one_generation() {
                         for key in [b"acme".as_slice(), b"nobody"] {
                             let (placement, _) = generation.route(key);
                             assert_eq!(placement.name_header, format!("cell{n}"));
-                            assert_eq!(placement.url, format!("http://127.0.0.1:{n}"));
-                            let address = placement.cell.address(0, 0).expect("an address");
-                            assert_eq!(u64::from(address.port()), n);
+                            let backends = placement.backends();
+                            assert_eq!(backends.len(), 1);
+                            assert_eq!(backends[0].origin.url, format!("http://127.0.0.1:{n}"));
+                            assert_eq!(u64::from(backends[0].address.port()), n);
                         }
                         let status = edge.live.status();
                         let shown = status.generation.expect("there is one");

@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep};
 
 use super::{Fixture, document};
 use crate::live::resolver::{Lookup, Resolver};
-use crate::live::{Cell, Resolution};
+use crate::live::{LiveEndpoint, Resolution};
 
 /// What one lookup does. The last one of a script goes on for ever.
 #[derive(Clone)]
@@ -96,19 +96,27 @@ fn start<const N: usize>(refresh: u64, answers: [(&'static str, &[Answer]); N]) 
     }
 }
 
+/// Where the endpoint can be reached.
+fn sockets(endpoint: &LiveEndpoint) -> Vec<String> {
+    let backends = &endpoint.addresses().backends;
+    let addresses = backends.iter().map(|backend| backend.address.to_string());
+    addresses.collect()
+}
+
 impl Running {
-    /// The cells of a new generation with these endpoints, in their order.
-    fn apply(&self, version: &str, urls: &[&str]) -> Vec<Arc<Cell>> {
+    /// The endpoints of a new generation, in their order, each of a placement of
+    /// its own.
+    fn apply(&self, version: &str, urls: &[&str]) -> Vec<Arc<LiveEndpoint>> {
         let names: Vec<String> = (0..urls.len()).map(|n| format!("cell{n}")).collect();
-        let endpoints: Vec<_> = names
+        let placements: Vec<_> = names
             .iter()
             .zip(urls)
             .map(|(name, url)| (name.as_str(), *url))
             .collect();
-        let generation = self.edge.changed(&document(version, &endpoints, &[]));
+        let generation = self.edge.changed(&document(version, &placements, &[]));
         let placements = generation.live_placements().iter();
         placements
-            .map(|placement| Arc::clone(&placement.cell))
+            .map(|placement| Arc::clone(&placement.endpoints()[0].0))
             .collect()
     }
 
@@ -135,34 +143,31 @@ async fn names_are_resolved_and_refreshed() {
         30,
         [("a", &[Found(&["10.0.0.1", "::1"]), Found(&["10.0.0.2"])])],
     );
-    let cells = all.apply("1", &["http://a:80"]);
-    assert_eq!(cells[0].addresses().state, Resolution::Unresolved);
-    cells[0].first_resolution().await;
-    let both = ["10.0.0.1:80".parse().unwrap(), "[::1]:80".parse().unwrap()];
-    assert_eq!(cells[0].addresses().sockets, both);
+    let endpoints = all.apply("1", &["http://a:80"]);
+    assert_eq!(endpoints[0].addresses().state, Resolution::Unresolved);
+    endpoints[0].first_resolution().await;
+    let both = ["10.0.0.1:80", "[::1]:80"];
+    assert_eq!(sockets(&endpoints[0]), both);
     all.until(29).await;
-    assert_eq!(cells[0].addresses().sockets, both);
+    assert_eq!(sockets(&endpoints[0]), both);
     all.until(90).await;
-    assert_eq!(
-        cells[0].addresses().sockets,
-        ["10.0.0.2:80".parse().unwrap()]
-    );
+    assert_eq!(sockets(&endpoints[0]), ["10.0.0.2:80"]);
     assert_eq!(all.asked("a"), [0, 30, 60, 90]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_failing_name_is_retried_with_growing_pauses() {
     let all = start(10, [("a", &[Fails("no such host")])]);
-    let cells = all.apply("1", &["http://a:80"]);
-    cells[0].first_resolution().await;
-    assert_eq!(cells[0].addresses().state, Resolution::Failed);
-    assert_eq!(cells[0].last_error().as_deref(), Some("no such host"));
+    let endpoints = all.apply("1", &["http://a:80"]);
+    endpoints[0].first_resolution().await;
+    assert_eq!(endpoints[0].addresses().state, Resolution::Failed);
+    assert_eq!(endpoints[0].last_error().as_deref(), Some("no such host"));
     all.until(40).await;
     assert_eq!(all.asked("a"), [0, 1, 3, 7, 15, 25, 35]);
     let series = "cellgate_dns_failures_total{host=\"a\"}";
     assert_eq!(all.edge.metric(series), Some(7.0));
     assert_eq!(
-        all.edge.metric("cellgate_cells{state=\"failed\"}"),
+        all.edge.metric("cellgate_endpoints{state=\"failed\"}"),
         Some(1.0)
     );
 }
@@ -176,17 +181,19 @@ async fn the_last_good_answer_outlives_failures() {
         Found(&["10.0.0.2"]),
     ];
     let all = start(30, [("a", &script)]);
-    let cells = all.apply("1", &["http://a:80"]);
-    let socket = |address: &str| Some(format!("{address}:80").parse().unwrap());
+    let endpoints = all.apply("1", &["http://a:80"]);
     all.until(30).await;
-    assert_eq!(cells[0].last_error().as_deref(), Some("broken"));
-    assert_eq!(cells[0].address(0, 0), socket("10.0.0.1"));
+    assert_eq!(endpoints[0].last_error().as_deref(), Some("broken"));
+    assert_eq!(sockets(&endpoints[0]), ["10.0.0.1:80"]);
     all.until(31).await;
-    assert_eq!(cells[0].last_error().as_deref(), Some("it has no address"));
-    assert_eq!(cells[0].address(0, 0), socket("10.0.0.1"));
+    assert_eq!(
+        endpoints[0].last_error().as_deref(),
+        Some("it has no address")
+    );
+    assert_eq!(sockets(&endpoints[0]), ["10.0.0.1:80"]);
     all.until(33).await;
-    assert_eq!(cells[0].last_error(), None);
-    assert_eq!(cells[0].address(0, 0), socket("10.0.0.2"));
+    assert_eq!(endpoints[0].last_error(), None);
+    assert_eq!(sockets(&endpoints[0]), ["10.0.0.2:80"]);
     all.until(63).await;
     assert_eq!(all.asked("a"), [0, 30, 31, 33, 63]);
 }
@@ -194,30 +201,30 @@ async fn the_last_good_answer_outlives_failures() {
 #[tokio::test(start_paused = true)]
 async fn a_hung_lookup_delays_no_other_and_times_out() {
     let all = start(30, [("hung", &[Hangs]), ("b", &[Found(&["10.0.0.2"])])]);
-    let cells = all.apply("1", &["http://hung:80", "http://b:80"]);
-    cells[1].first_resolution().await;
+    let endpoints = all.apply("1", &["http://hung:80", "http://b:80"]);
+    endpoints[1].first_resolution().await;
     assert_eq!(all.script.start.elapsed(), Duration::ZERO);
-    cells[0].first_resolution().await;
+    endpoints[0].first_resolution().await;
     assert_eq!(all.script.start.elapsed(), Duration::from_secs(5));
     assert_eq!(
-        cells[0].last_error().as_deref(),
+        endpoints[0].last_error().as_deref(),
         Some("no answer within 5 s")
     );
     all.until(20).await;
     assert_eq!(all.asked("hung"), [0, 6, 13]);
 }
 
-/// A request that began on a generation finishes on it, also when its cell's
+/// A request that began on a generation finishes on it, also when its endpoint's
 /// first lookup is still under way while the next generation comes.
 #[tokio::test(start_paused = true)]
-async fn a_cell_of_a_replaced_generation_is_told_as_well() {
+async fn an_endpoint_of_a_replaced_generation_is_told_as_well() {
     let all = start(30, [("hung", &[Hangs])]);
     let old = all.apply("1", &["http://hung:80"]);
     all.until(1).await;
     let new = all.apply("2", &["http://hung:81"]);
-    for cell in [&old[0], &new[0]] {
-        let told = tokio::time::timeout(Duration::from_secs(20), cell.first_resolution());
-        assert!(told.await.is_ok(), "{cell:?} waits for ever");
+    for endpoint in [&old[0], &new[0]] {
+        let told = tokio::time::timeout(Duration::from_secs(20), endpoint.first_resolution());
+        assert!(told.await.is_ok(), "{endpoint:?} waits for ever");
     }
     let gone = all.apply("3", &["http://127.0.0.1:80"]);
     all.until(60).await;
@@ -233,21 +240,21 @@ async fn lookups_are_bounded_and_all_come_to_their_turn() {
     let all = start(30, []);
     let urls: Vec<String> = (0..40).map(|n| format!("http://cell-{n}:80")).collect();
     let urls: Vec<&str> = urls.iter().map(String::as_str).collect();
-    let cells = all.apply("1", &urls);
-    for cell in &cells {
-        cell.first_resolution().await;
-        assert_eq!(cell.addresses().state, Resolution::Resolved);
+    let endpoints = all.apply("1", &urls);
+    for endpoint in &endpoints {
+        endpoint.first_resolution().await;
+        assert_eq!(endpoint.addresses().state, Resolution::Resolved);
     }
     // 16, 16 and 8 of them, a second each.
     assert_eq!(all.script.start.elapsed(), Duration::from_secs(3));
     assert_eq!(all.script.running.lock().unwrap().1, 16);
     all.until(4).await;
     assert_eq!(
-        all.edge.metric("cellgate_cells{state=\"resolved\"}"),
+        all.edge.metric("cellgate_endpoints{state=\"resolved\"}"),
         Some(40.0)
     );
     assert_eq!(
-        all.edge.metric("cellgate_cells{state=\"unresolved\"}"),
+        all.edge.metric("cellgate_endpoints{state=\"unresolved\"}"),
         Some(0.0)
     );
 }
@@ -265,18 +272,18 @@ async fn names_that_hang_delay_no_new_one() {
         .map(|name| format!("http://{name}:80"))
         .collect();
     let mut urls: Vec<&str> = urls.iter().map(String::as_str).collect();
-    let cells = all.apply("1", &urls);
-    for cell in &cells {
-        cell.first_resolution().await;
+    let endpoints = all.apply("1", &urls);
+    for endpoint in &endpoints {
+        endpoint.first_resolution().await;
     }
     // All of them were tried, sixteen at a time, and are tried again and again.
     all.until(90).await;
     urls.push("http://new:80");
-    let cells = all.apply("2", &urls);
+    let endpoints = all.apply("2", &urls);
     let asked = Instant::now();
-    let new = cells
+    let new = endpoints
         .iter()
-        .find(|cell| cell.endpoint.host == "new")
+        .find(|endpoint| endpoint.origin.endpoint.host == "new")
         .unwrap();
     new.first_resolution().await;
     assert_eq!(
@@ -299,8 +306,8 @@ async fn a_new_generation_is_followed_at_once() {
     let failures = "cellgate_dns_failures_total{host=\"b\"}";
     assert!(all.edge.metric(failures).is_some());
 
-    let cells = all.apply("2", &["http://a:80", "http://c:80"]);
-    cells[1].first_resolution().await;
+    let endpoints = all.apply("2", &["http://a:80", "http://c:80"]);
+    endpoints[1].first_resolution().await;
     all.until(45).await;
     assert_eq!(all.asked("a"), [0, 30], "its time stayed as it was");
     assert_eq!(all.asked("b"), [0, 1, 3, 7], "nobody names it any more");
@@ -318,9 +325,9 @@ async fn a_new_port_on_a_known_host_does_not_wait() {
     let all = start(30, [("a", &[Found(&["10.0.0.1"])])]);
     all.apply("1", &["http://a:80"]);
     all.until(10).await;
-    let cells = all.apply("2", &["http://a:80", "http://a:81"]);
-    cells[1].first_resolution().await;
-    assert_eq!(cells[1].address(0, 0), Some("10.0.0.1:81".parse().unwrap()));
+    let endpoints = all.apply("2", &["http://a:80", "http://a:81"]);
+    endpoints[1].first_resolution().await;
+    assert_eq!(sockets(&endpoints[1]), ["10.0.0.1:81"]);
     all.until(12).await;
     assert_eq!(all.asked("a"), [0, 10], "one lookup for both");
 }
@@ -328,17 +335,17 @@ async fn a_new_port_on_a_known_host_does_not_wait() {
 #[tokio::test(start_paused = true)]
 async fn addresses_and_overrides_are_never_looked_up() {
     let all = start(30, []);
-    let cells = all.apply(
+    let endpoints = all.apply(
         "1",
         &["http://127.0.0.1:1", "http://[::1]:2", "http://known:3"],
     );
-    for cell in &cells {
-        cell.first_resolution().await;
+    for endpoint in &endpoints {
+        endpoint.first_resolution().await;
     }
     all.until(100).await;
     assert!(all.script.asked.lock().unwrap().is_empty());
     assert_eq!(
-        all.edge.metric("cellgate_cells{state=\"resolved\"}"),
+        all.edge.metric("cellgate_endpoints{state=\"resolved\"}"),
         Some(3.0)
     );
 }

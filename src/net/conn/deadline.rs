@@ -2,13 +2,13 @@
 
 use std::future::Future;
 use std::io;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{ClientConn, EXPECTING, RESPONDING, Stage};
+use super::{ClientConn, EXPECTING, RESPONDING, Stage, TUNNEL};
 
 /// How long a connection without a request is kept once draining began, so that
 /// a client about to use it gets an answer with `Connection: close`, not a reset.
@@ -42,9 +42,61 @@ pub enum Expiry {
     Request,
     /// No byte either way after the response had begun.
     Stream,
+    /// The client took no byte of the response.
+    ClientStalled,
+}
+
+/// Deadlines of one exchange that differ from those of its listener.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Deadlines {
+    pub response_header: Option<Duration>,
+    pub request: Option<Duration>,
+    pub stream_idle: Option<Duration>,
+}
+
+/// The same as the filters can set them, which only have `&self`.
+#[derive(Debug, Default)]
+pub(super) struct OwnDeadlines {
+    response_header: OwnDeadline,
+    request: OwnDeadline,
+    stream_idle: OwnDeadline,
+}
+
+/// In microseconds; 0 for none.
+#[derive(Debug, Default)]
+struct OwnDeadline(AtomicU64);
+
+impl OwnDeadline {
+    fn set(&self, deadline: Option<Duration>) {
+        let micros = deadline.map_or(0, |deadline| deadline.as_micros());
+        let micros = u64::try_from(micros).unwrap_or(u64::MAX);
+        self.0.store(micros, Ordering::Relaxed);
+    }
+
+    fn or(&self, default: Duration) -> Duration {
+        match self.0.load(Ordering::Relaxed) {
+            0 => default,
+            micros => Duration::from_micros(micros),
+        }
+    }
 }
 
 impl ClientConn {
+    /// Deadlines of the exchange under way in place of the listener's.
+    pub fn set_deadlines(&self, deadlines: Deadlines) {
+        self.own.response_header.set(deadlines.response_header);
+        self.own.request.set(deadlines.request);
+        self.own.stream_idle.set(deadlines.stream_idle);
+    }
+
+    pub(super) fn request(&self) -> Duration {
+        self.own.request.or(self.config.request)
+    }
+
+    fn stream_idle(&self) -> Duration {
+        self.own.stream_idle.or(self.config.stream_idle)
+    }
+
     /// The deadline of the moment while a head is awaited or incomplete.
     pub(super) fn head_deadline(&mut self, cx: &mut Context<'_>) -> Instant {
         let deadline = match self.head_began {
@@ -68,18 +120,19 @@ impl ClientConn {
 
     /// The deadline of the moment, once the head was handed out.
     fn deadline(&self) -> (Instant, Expiry) {
-        let config = &self.config;
-        if self.told(RESPONDING) {
-            return (self.active + config.stream_idle, Expiry::Stream);
-        }
-        let whole = matches!(self.stage, Stage::Whole);
+        let whole = matches!(self.stage, Stage::Whole) || self.told(TUNNEL);
         if !whole && !self.told(EXPECTING) {
-            return (self.active + config.stream_idle, Expiry::RequestBody);
+            // Also after the answer began: it may wait for the rest of the body.
+            return (self.active + self.stream_idle(), Expiry::RequestBody);
+        }
+        if self.told(RESPONDING) {
+            return (self.active + self.stream_idle(), Expiry::Stream);
         }
         let sent = if whole { self.whole_since } else { self.active };
         let attempt = self.accepted + Duration::from_micros(self.attempt.load(Ordering::Relaxed));
-        let response = attempt.max(sent) + config.response_header;
-        let request = sent + config.request;
+        let response_header = self.own.response_header.or(self.config.response_header);
+        let response = attempt.max(sent) + response_header;
+        let request = sent + self.request();
         if response <= request {
             (response, Expiry::ResponseHeader)
         } else {
@@ -108,13 +161,11 @@ impl ClientConn {
 
     /// The client does not take our bytes.
     pub(super) fn poll_stalled(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if !self
-            .timer
-            .poll_expired(cx, self.active + self.config.stream_idle)
-        {
+        let deadline = self.active + self.stream_idle();
+        if !self.timer.poll_expired(cx, deadline) {
             return Poll::Pending;
         }
-        self.expiry = Some(Expiry::Stream);
+        self.expiry = Some(Expiry::ClientStalled);
         Poll::Ready(Err(io::Error::new(
             io::ErrorKind::TimedOut,
             "client does not read",

@@ -27,7 +27,8 @@ use super::head::{BodyFraming, HeadScanner, Refusal};
 use super::timer::Timer;
 use crate::lifecycle::CountGuard;
 
-pub use deadline::{ConnConfig, Expiry};
+use deadline::OwnDeadlines;
+pub use deadline::{ConnConfig, Deadlines, Expiry};
 
 // What the filters told of the exchange, as bits.
 const RESPONDING: u8 = 1;
@@ -97,6 +98,7 @@ pub struct ClientConn {
     told: AtomicU8,
     /// When the current attempt began, in microseconds since `accepted`.
     attempt: AtomicU64,
+    own: OwnDeadlines,
     slot: Option<CountGuard>,
 }
 
@@ -134,6 +136,7 @@ impl ClientConn {
             departed: false,
             told: AtomicU8::new(0),
             attempt: AtomicU64::new(0),
+            own: OwnDeadlines::default(),
             slot: Some(slot),
         }
     }
@@ -167,12 +170,9 @@ impl ClientConn {
     /// What is left for a cell to answer in, all attempts together.
     pub fn request_time_left(&self) -> Duration {
         match self.stage {
-            Stage::Whole => self
-                .config
-                .request
-                .saturating_sub(self.whole_since.elapsed()),
+            Stage::Whole => self.request().saturating_sub(self.whole_since.elapsed()),
             // The clock starts when the client has sent its part.
-            _ => self.config.request,
+            _ => self.request(),
         }
     }
 

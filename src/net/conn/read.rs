@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::super::chunked::{BadChunk, ChunkedBody};
 use super::super::head::{BodyFraming, HeadScanner, Refusal, Scan};
-use super::{ClientConn, FINISHED, Stage, TUNNEL};
+use super::{ClientConn, Deadlines, FINISHED, Stage, TUNNEL};
 
 /// Stands in for a request that was refused, so that the proxy's own filters
 /// answer it. They look at [`ClientConn::refusal`] first; were that forgotten,
@@ -63,6 +63,7 @@ impl ClientConn {
         self.stage = Stage::Head;
         self.scanner = HeadScanner::default();
         self.told.store(0, Ordering::Relaxed);
+        self.set_deadlines(Deadlines::default());
         self.head_began = None;
     }
 

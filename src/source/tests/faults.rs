@@ -48,7 +48,10 @@ async fn a_mixture_is_not_applied_while_it_is_open() {
     drop(file);
     edge.becomes("v3").await;
     let generation = edge.live.current().unwrap();
-    assert_eq!(generation.live_placements()[0].url, "http://127.0.0.1:3");
+    assert_eq!(
+        generation.live_placements()[0].backends()[0].origin.url,
+        "http://127.0.0.1:3"
+    );
 }
 
 #[tokio::test]

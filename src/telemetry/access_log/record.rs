@@ -22,6 +22,10 @@ pub struct AccessRecord<'a> {
     pub reason: Option<&'static str>,
     /// `upstream_url` in the line.
     pub upstream: Option<&'a str>,
+    /// `upstream_address` in the line: where the last attempt was made.
+    pub upstream_address: Option<SocketAddr>,
+    /// Why another placement served than the key's own.
+    pub failover_reason: Option<&'static str>,
     /// `status_code` in the line. 499: the client left before its answer began.
     pub status: u16,
     /// `duration_ms` in the line, with three decimals.
@@ -69,19 +73,25 @@ pub(super) fn format(record: &AccessRecord<'_>, now: SystemTime) -> Vec<u8> {
     out.extend_from_slice(b",\"duration_ms\":");
     write_milliseconds(out, record.duration);
     out.extend_from_slice(b",\"client\":");
-    or_null(out, record.client, |out, client| {
-        // Digits, hex and punctuation: nothing to escape. Writing to a Vec
-        // cannot fail.
-        let _ = write!(out, "\"{client}\"");
-    });
+    or_null(out, record.client, write_address);
     out.extend_from_slice(b",\"bytes_sent\":");
     json::write_u64(out, record.bytes_sent);
+    out.extend_from_slice(b",\"upstream_address\":");
+    or_null(out, record.upstream_address, write_address);
+    out.extend_from_slice(b",\"failover_reason\":");
+    or_null(out, record.failover_reason, json::write_str);
     out.extend_from_slice(b",\"generation\":");
     or_null(out, record.generation, json::write_u64);
     out.extend_from_slice(b",\"error\":");
     or_null(out, record.error, json::write_str);
     out.extend_from_slice(b"}\n");
     line
+}
+
+fn write_address(out: &mut Vec<u8>, address: SocketAddr) {
+    // Digits, hex and punctuation: nothing to escape. Writing to a Vec cannot
+    // fail.
+    let _ = write!(out, "\"{address}\"");
 }
 
 fn or_null<T>(out: &mut Vec<u8>, value: Option<T>, write: impl FnOnce(&mut Vec<u8>, T)) {
@@ -119,6 +129,8 @@ mod tests {
             placement: Some("tier1"),
             reason: Some("tier"),
             upstream: Some("http://cell-tier1:9001"),
+            upstream_address: Some("10.0.0.1:9001".parse().unwrap()),
+            failover_reason: None,
             status: 200,
             duration: Duration::from_micros(1042),
             bytes_sent: 512,
@@ -143,6 +155,7 @@ mod tests {
                 r#""placement_key":"tier1","route_reason":"tier","#,
                 r#""upstream_url":"http://cell-tier1:9001","status_code":200,"#,
                 r#""duration_ms":1.042,"client":"192.0.2.7:51234","bytes_sent":512,"#,
+                r#""upstream_address":"10.0.0.1:9001","failover_reason":null,"#,
                 r#""generation":3,"error":null}"#,
                 "\n"
             )
@@ -156,6 +169,7 @@ mod tests {
             placement: None,
             reason: None,
             upstream: None,
+            upstream_address: None,
             status: 400,
             duration: Duration::ZERO,
             bytes_sent: 0,
@@ -172,6 +186,7 @@ mod tests {
                 r#""placement_key":null,"route_reason":null,"#,
                 r#""upstream_url":null,"status_code":400,"#,
                 r#""duration_ms":0.000,"client":"[2001:db8::1]:443","bytes_sent":0,"#,
+                r#""upstream_address":null,"failover_reason":null,"#,
                 r#""generation":null,"error":"missing_routing_key"}"#,
                 "\n"
             )

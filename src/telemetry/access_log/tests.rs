@@ -20,6 +20,8 @@ fn record(path: &str) -> AccessRecord<'_> {
         placement: Some("tier1"),
         reason: Some("tier"),
         upstream: Some("http://cell-tier1:9001"),
+        upstream_address: None,
+        failover_reason: None,
         status: 200,
         duration: Duration::from_millis(1),
         bytes_sent: 0,

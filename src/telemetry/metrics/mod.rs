@@ -3,6 +3,7 @@
 //! No series is ever by tenant: there may be millions of them, and their names
 //! are nobody else's business. `docs/metrics.md` lists every name.
 
+mod events;
 mod placement;
 mod process;
 
@@ -63,7 +64,7 @@ pub struct Metrics {
     /// On the monotonic clock, so that the age is right when the other is set.
     last_reload: Mutex<Option<Instant>>,
     dns_failures: IntCounterVec,
-    cells: IntGaugeVec,
+    endpoints: IntGaugeVec,
 }
 
 /// Requests that never got as far as a placement, by status. The statuses that
@@ -123,14 +124,14 @@ impl Metrics {
             "Routing documents handed to the edge, by what became of them",
             "result",
         )?;
-        let cells = IntGaugeVec::new(
+        let endpoints = IntGaugeVec::new(
             Opts::new(
-                "cellgate_cells",
-                "Cells of the current generation, by state of their address",
+                "cellgate_endpoints",
+                "Endpoints of the current generation, by state of their addresses",
             ),
             &["state"],
         )?;
-        registry.register(Box::new(cells.clone()))?;
+        registry.register(Box::new(endpoints.clone()))?;
         let build_info = IntGaugeVec::new(
             Opts::new(
                 "cellgate_build_info",
@@ -206,7 +207,7 @@ impl Metrics {
                 "Failed lookups of a cell's host name",
                 "host",
             )?,
-            cells,
+            endpoints,
             placements,
             registry,
         })
@@ -216,6 +217,11 @@ impl Metrics {
     /// lock: once per placement and generation, not per request.
     pub fn placement(&self, name: &str) -> PlacementMetrics {
         self.placements.get(name)
+    }
+
+    /// Shows the counters of a placement that comes back after it was forgotten.
+    pub fn keep_placement(&self, name: &str, metrics: &PlacementMetrics) {
+        self.placements.keep(name, metrics);
     }
 
     /// Drops the series of all placements but those that `keep` says yes to.
@@ -280,9 +286,9 @@ impl Metrics {
         let _ = self.dns_failures.remove_label_values(&[host]);
     }
 
-    /// Shows how many cells are in each state of resolution.
-    pub fn set_cells(&self, state: &str, count: usize) {
-        self.cells
+    /// Shows how many endpoints are in each state of resolution.
+    pub fn set_endpoints(&self, state: &str, count: usize) {
+        self.endpoints
             .with_label_values(&[state])
             .set(i64::try_from(count).unwrap_or(i64::MAX));
     }

@@ -13,6 +13,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::{Bucket, Counter, Histogram, LabelPair, Metric, MetricFamily, MetricType};
 
+use super::events::{self, Event, Events, GAUGES, KINDS};
 use crate::routing::RouteReason;
 
 /// Status classes by index, from the one of status 100.
@@ -59,6 +60,7 @@ struct Counters {
     connections_new: AtomicU64,
     connections_reused: AtomicU64,
     failures: [AtomicU64; FAILURES.len()],
+    events: Events,
 }
 
 impl PlacementMetrics {
@@ -115,6 +117,51 @@ impl PlacementMetrics {
     }
 }
 
+impl PlacementMetrics {
+    /// Counts a request that the placement could not take: `concurrency_limit`,
+    /// `body_too_large`, `circuit_open` or `upstream_unhealthy`.
+    pub fn rejected(&self, reason: &'static str) {
+        self.counters.events.count(Event::Rejected, reason);
+    }
+
+    /// Counts a request of this placement that its fallback served.
+    pub fn failed_over(&self, reason: &'static str) {
+        self.counters.events.count(Event::FailedOver, reason);
+    }
+
+    /// Counts an attempt after a failed one.
+    pub fn retried(&self) {
+        self.counters.events.count(Event::Retry, "made");
+    }
+
+    /// Counts an attempt that the retry budget forbade.
+    pub fn retry_refused(&self) {
+        self.counters.events.count(Event::Retry, "refused");
+    }
+
+    /// Counts a circuit breaker that is now `closed`, `open` or `half_open`.
+    pub fn breaker_turned(&self, to: &'static str) {
+        self.counters.events.count(Event::Breaker, to);
+    }
+
+    /// Counts an endpoint that is now `healthy` or `unhealthy`.
+    pub fn health_turned(&self, to: &'static str) {
+        self.counters.events.count(Event::Health, to);
+    }
+
+    /// Counts a health probe.
+    pub fn probed(&self, well: bool) {
+        let result = if well { "ok" } else { "failed" };
+        self.counters.events.count(Event::Probe, result);
+    }
+
+    /// Shows how the placement is: requests in flight, and how many of its
+    /// addresses may and may not be used.
+    pub fn show(&self, in_flight: usize, usable: usize, unusable: usize) {
+        self.counters.events.show(in_flight, usable, unusable);
+    }
+}
+
 /// Every placement that a living generation knows, by name.
 #[derive(Clone)]
 pub(super) struct Placements {
@@ -153,18 +200,19 @@ impl Placements {
             &["placement", "reused"],
             &["placement", "kind"],
         ];
-        let descriptions = NAMES
+        let of_requests = NAMES
             .iter()
             .zip(labels)
-            .map(|((name, help, _), labels)| {
-                let labels = labels.iter().map(|label| (*label).to_owned()).collect();
-                Desc::new(
-                    (*name).to_owned(),
-                    (*help).to_owned(),
-                    labels,
-                    HashMap::new(),
-                )
-            })
+            .map(|((name, help, _), labels)| describe(name, help, labels));
+        let of_events = KINDS
+            .iter()
+            .map(|(name, help, label, _)| describe(name, help, &["placement", label]));
+        let of_gauges = GAUGES
+            .iter()
+            .map(|(name, help, labels)| describe(name, help, labels));
+        let descriptions = of_requests
+            .chain(of_events)
+            .chain(of_gauges)
             .collect::<Result<Vec<_>, _>>()?;
         Ok(Self {
             known: Arc::default(),
@@ -179,6 +227,14 @@ impl Placements {
             None => Arc::clone(known.entry(name.to_owned()).or_default()),
         };
         PlacementMetrics { counters }
+    }
+
+    /// Knows `name` by these counters, unless it knows it already.
+    pub(super) fn keep(&self, name: &str, metrics: &PlacementMetrics) {
+        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        if !known.contains_key(name) {
+            known.insert(name.to_owned(), Arc::clone(&metrics.counters));
+        }
     }
 
     pub(super) fn forget_except(&self, keep: &dyn Fn(&str) -> bool) {
@@ -220,18 +276,17 @@ impl Collector for Placements {
                 failures.push(count(&labels, counter.load(Relaxed)));
             }
         }
-        NAMES
+        let of_requests = NAMES
             .into_iter()
             .zip([requests, durations, connections, failures])
-            .map(|((name, help, kind), metrics)| {
-                let mut family = MetricFamily::default();
-                family.set_name(name.to_owned());
-                family.set_help(help.to_owned());
-                family.set_field_type(kind);
-                family.set_metric(metrics);
-                family
-            })
-            .collect()
+            .map(|((name, help, kind), metrics)| family(name, help, kind, metrics));
+        let of_events = events::families(
+            known
+                .iter()
+                .filter(|(_, counters)| counters.used() || counters.events.any())
+                .map(|(name, counters)| (name.as_str(), &counters.events)),
+        );
+        of_requests.chain(of_events).collect()
     }
 }
 
@@ -288,7 +343,26 @@ impl Counters {
     }
 }
 
-fn count(pairs: &[(&str, &str)], value: u64) -> Metric {
+fn describe(name: &str, help: &str, labels: &[&str]) -> Result<Desc, prometheus::Error> {
+    let labels = labels.iter().map(|label| (*label).to_owned()).collect();
+    Desc::new(name.to_owned(), help.to_owned(), labels, HashMap::new())
+}
+
+pub(super) fn family(
+    name: &str,
+    help: &str,
+    kind: MetricType,
+    metrics: Vec<Metric>,
+) -> MetricFamily {
+    let mut family = MetricFamily::default();
+    family.set_name(name.to_owned());
+    family.set_help(help.to_owned());
+    family.set_field_type(kind);
+    family.set_metric(metrics);
+    family
+}
+
+pub(super) fn count(pairs: &[(&str, &str)], value: u64) -> Metric {
     let mut counter = Counter::default();
     counter.set_value(value as f64);
     let mut metric = Metric::from_label(labels(pairs));
@@ -296,7 +370,7 @@ fn count(pairs: &[(&str, &str)], value: u64) -> Metric {
     metric
 }
 
-fn labels(pairs: &[(&str, &str)]) -> Vec<LabelPair> {
+pub(super) fn labels(pairs: &[(&str, &str)]) -> Vec<LabelPair> {
     pairs
         .iter()
         .map(|(name, value)| {

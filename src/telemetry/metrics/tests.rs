@@ -147,11 +147,16 @@ fn names_need_no_escaping_to_be_safe() {
 #[test]
 fn every_metric_is_documented() {
     let metrics = Metrics::new();
-    metrics
-        .placement("a")
-        .request_done(RouteReason::Tier, 200, 0.1);
+    let placement = metrics.placement("a");
+    placement.request_done(RouteReason::Tier, 200, 0.1);
+    placement.rejected("circuit_open");
+    placement.failed_over("circuit_open");
+    placement.retried();
+    placement.breaker_turned("open");
+    placement.health_turned("unhealthy");
+    placement.probed(false);
     metrics.dns_failed("a");
-    metrics.set_cells("resolved", 1);
+    metrics.set_endpoints("resolved", 1);
     let text = metrics.encode();
     let page = include_str!("../../../docs/metrics.md");
     let mut shown: Vec<&str> = text

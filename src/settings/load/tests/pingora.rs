@@ -37,7 +37,7 @@ fn rows() -> Vec<Row> {
         row!(group, "None", "daemon" => "Some(\"daemon\")", "0" => "got 0, want the name of a group"),
         row!(working_directory, "None", "/" => "Some(\"/\")", "/nowhere" => "got \"/nowhere\", want a directory that exists"),
         row!(upstream_keepalive_pool_size, "1024", "64" => "64", "0" => "got 0, want a whole number from 1 to 1000000"),
-        row!(max_retries, "3", "1" => "1", "0" => "got 0, want a whole number from 1 to 100"),
+        row!(max_retries, "16", "1" => "1", "0" => "got 0, want a whole number from 1 to 100"),
         row!(client_bind_to_ipv4, "[]", "[127.0.0.1]" => "[\"127.0.0.1\"]", "[127.0.0.1, \"::1\"]" => "got \"::1\" in the list, want IPv4 addresses"),
         row!(client_bind_to_ipv6, "[]", "[\"::1\"]" => "[\"::1\"]", "::1" => "got \"::1\", want a list of IPv6 addresses"),
         row!(upstream_connect_offload_threadpools, "None", "2" => "Some(2)", "0" => "got 0, want a whole number from 1 to 1024"),
