@@ -1,7 +1,7 @@
 # Everyday commands of Cellgate. `make help` lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test soak clean
+.PHONY: help setup build demo test soak measure clean
 
 CARGO ?= cargo
 EDGE  := target/release/cellgate
@@ -28,8 +28,11 @@ test: setup ## Formatting, clippy with warnings as errors, all tests, doc tests
 	fi
 	$(CARGO) test --locked --doc
 
-soak: setup ## The long reload test: 60 s of load, the routing file replaced 600 times
-	CELLGATE_SOAK=full $(CARGO) test --locked --release --test it -- --nocapture --test-threads=1 soak:: streaming::
+soak: setup ## The long reload tests: 60 s of load and 600 replacements; 1,000 while cells flap
+	CELLGATE_SOAK=full $(CARGO) test --locked --release --test it -- --nocapture --test-threads=1 soak:: streaming:: flapping:: under_fire::
+
+measure: setup ## What resilience costs, and how isolated cells are; on a quiet machine
+	CELLGATE_MEASURE=full $(CARGO) test --locked --release --test it -- --nocapture --test-threads=1 cost:: isolation::
 
 clean: ## Remove everything that was built
 	$(CARGO) clean

@@ -29,6 +29,7 @@ pub struct Cell {
 struct Seen {
     connections: AtomicUsize,
     open: AtomicUsize,
+    most_open: AtomicUsize,
     requests: AtomicUsize,
     recorded: Mutex<Vec<Request>>,
 }
@@ -60,6 +61,16 @@ impl Cell {
         S: Stream + 'static,
     {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        Cell::on(listener, name, script, handshake)
+    }
+
+    fn on<F, R, H, S>(listener: TcpListener, name: &str, script: F, handshake: H) -> Cell
+    where
+        F: Fn(Conn) -> R + Send + Sync + 'static,
+        R: Future<Output = io::Result<()>> + Send + 'static,
+        H: Handshake<S>,
+        S: Stream + 'static,
+    {
         let address = listener.local_addr().expect("an address");
         let seen = Arc::new(Seen::default());
         let script: Script = Arc::new(move |conn| Box::pin(script(conn)));
@@ -81,13 +92,21 @@ impl Cell {
 
     /// Answers every request with 200, its name, and keep-alive, and records what it was asked.
     pub async fn echo(name: &str) -> Cell {
-        Cell::scripted(name, |mut conn| async move {
+        Cell::echo_at(name, ([127, 0, 0, 1], 0).into()).await
+    }
+
+    /// The same at a given address, for one that comes back.
+    pub async fn echo_at(name: &str, address: SocketAddr) -> Cell {
+        let listener = TcpListener::bind(address)
+            .await
+            .expect("the address is free");
+        let script = |mut conn: Conn| async move {
             while conn.request().await?.is_some() {
                 conn.reply().await?;
             }
             Ok(())
-        })
-        .await
+        };
+        Cell::on(listener, name, script, async |stream: TcpStream| Ok(stream))
     }
 
     /// As [`Cell::echo`], without keeping anything of the requests: for load.
@@ -140,6 +159,11 @@ impl Cell {
     /// Connections open now.
     pub fn open(&self) -> usize {
         self.seen.open.load(Ordering::SeqCst)
+    }
+
+    /// The most connections that were open at a time.
+    pub fn most_open(&self) -> usize {
+        self.seen.most_open.load(Ordering::SeqCst)
     }
 
     /// Requests received so far.
@@ -276,7 +300,8 @@ async fn accept<S: Stream + 'static>(
         };
         let _ = stream.set_nodelay(true);
         seen.connections.fetch_add(1, Ordering::SeqCst);
-        seen.open.fetch_add(1, Ordering::SeqCst);
+        let open = seen.open.fetch_add(1, Ordering::SeqCst) + 1;
+        seen.most_open.fetch_max(open, Ordering::SeqCst);
         let (cell, script, seen) = (cell.clone(), script.clone(), seen.clone());
         let handshake = handshake.clone();
         connections.spawn(async move {

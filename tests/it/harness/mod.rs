@@ -21,9 +21,9 @@ pub use client::Client;
 pub use demo_cell::DemoCell;
 pub use edge::{Edge, EdgeBuilder};
 pub use load::{Failure, Load, Pace, Plan};
-pub use message::Framing;
-pub use process::{memory, peak_memory, reset_peak_memory, send_signal};
-pub use routing::{Two, document, placements, table};
+pub use message::{Framing, Response};
+pub use process::{cpu_time, memory, open_files, peak_memory, pin, reset_peak_memory, send_signal};
+pub use routing::{Two, document, guarded, placements, table};
 pub use tls::{Authority, tls_cell};
 
 use std::net::SocketAddr;
@@ -57,6 +57,13 @@ pub async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>)
         assert!(Instant::now() < deadline, "{what}: not within {DEADLINE:?}");
         tokio::time::sleep(LOOK).await;
     }
+}
+
+/// The middle one of these, which are not in order.
+pub fn median(values: impl IntoIterator<Item = f64>) -> f64 {
+    let mut values: Vec<f64> = values.into_iter().collect();
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
 }
 
 /// An address of this machine that no other test uses, for listeners that must come back on the port they

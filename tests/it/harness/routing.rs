@@ -14,6 +14,17 @@ pub fn document(version: &str, table: Value, endpoints: Value, default: &str) ->
     })
 }
 
+/// A routing document of the second format: `acme` lives in the placement `one`, and so does every
+/// key that is not in the table.
+pub fn guarded(version: &str, placements: Value) -> Value {
+    json!({
+        "version": version,
+        "routingTable": {"acme": "one"},
+        "placements": placements,
+        "defaultPlacement": "one",
+    })
+}
+
 /// `cellEndpoints` for these cells, each under its own name.
 pub fn placements(cells: &[&Cell]) -> Value {
     let named = cells

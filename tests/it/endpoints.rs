@@ -1,0 +1,274 @@
+//! Placements with several endpoints: who gets which request, and what is tried again.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use serde_json::{Value, json};
+
+use crate::harness::{Cell, Edge, eventually, guarded, within};
+
+/// A placement `one` with these endpoints, and what else `policy` says.
+fn placed(version: &str, endpoints: Value, policy: Value) -> Value {
+    let mut placement = policy;
+    placement["endpoints"] = endpoints;
+    guarded(version, json!({"one": placement}))
+}
+
+fn url(address: SocketAddr) -> Value {
+    json!({"url": format!("http://{address}")})
+}
+
+/// How often each cell answers of `count` requests with one key.
+async fn answers(edge: &Edge, key: &str, count: usize) -> BTreeMap<String, usize> {
+    let mut client = edge.client().await;
+    let mut seen = BTreeMap::new();
+    for _ in 0..count {
+        let response = client.get(key, "/").await;
+        assert_eq!(response.status, 200, "{response:?}");
+        response.assert_routed("one", if key == "acme" { "tier" } else { "default" });
+        let cell = response.get("x-cell-name").expect("a name").to_owned();
+        *seen.entry(cell).or_default() += 1;
+    }
+    seen
+}
+
+#[tokio::test]
+async fn round_robin_goes_by_weight() {
+    let (a, b) = (Cell::echo("a").await, Cell::echo("b").await);
+    let mut heavy = url(a.address);
+    heavy["weight"] = 3.into();
+    let document = placed(
+        "1",
+        json!([heavy, url(b.address)]),
+        json!({"load_balancing": "round_robin"}),
+    );
+    let edge = Edge::serving(&document).await;
+    let seen = answers(&edge, "acme", 40).await;
+    assert_eq!(
+        seen,
+        BTreeMap::from([("a".to_owned(), 30), ("b".to_owned(), 10)])
+    );
+}
+
+#[tokio::test]
+async fn a_tenant_stays_at_its_endpoint_by_hash() {
+    let cells = [
+        Cell::echo("a").await,
+        Cell::echo("b").await,
+        Cell::echo("c").await,
+    ];
+    let endpoints: Vec<Value> = cells.iter().map(|cell| url(cell.address)).collect();
+    let policy = || json!({"load_balancing": "hash"});
+    let edge = Edge::serving(&placed("1", json!(endpoints), policy())).await;
+    let mut homes = BTreeMap::new();
+    for n in 0..30 {
+        let key = format!("tenant-{n}");
+        let seen = answers(&edge, &key, 3).await;
+        assert_eq!(seen.len(), 1, "{key}: {seen:?}");
+        homes.insert(key, seen.into_keys().next().expect("one"));
+    }
+    // One leaves: only its own tenants move.
+    edge.write_routing(&placed("2", json!(endpoints[1..]), policy()));
+    edge.wait_version("2").await;
+    for (key, home) in &homes {
+        let seen = answers(&edge, key, 1).await;
+        let (now, _) = seen.into_iter().next().expect("one");
+        assert!(
+            now == *home || home == "a",
+            "{key} moved from {home} to {now}"
+        );
+    }
+}
+
+/// One of two that nobody listens at: no client notices, whatever it sends.
+#[tokio::test]
+async fn an_endpoint_that_is_down_is_no_failure() {
+    let well = Cell::echo("well").await;
+    let endpoints = json!([url(Cell::nobody().await), url(well.address)]);
+    for balancing in ["round_robin", "least_request", "hash"] {
+        let policy = json!({"load_balancing": balancing});
+        let edge = Edge::serving(&placed("1", endpoints.clone(), policy)).await;
+        for n in 0..20 {
+            let response = edge.get(&format!("tenant-{n}"), "/").await;
+            assert_eq!(response.status, 200, "{balancing}: {response:?}");
+            let post = "POST / HTTP/1.1\r\nHost: e\r\nX-Routing-Key: acme\r\nContent-Length: 4\r\n\r\nbody";
+            assert_eq!(edge.exchange(post).await.status, 200, "{balancing}");
+        }
+        // It is avoided instead of being tried each time.
+        let tried = edge
+            .metric(&["cellgate_upstream_connect_failures_total", "refused"])
+            .await;
+        assert!((1.0..=5.0).contains(&tried), "{balancing}: {tried}");
+        let made = edge.metric(&["cellgate_retries_total", "made"]).await;
+        assert_eq!(made, tried, "{balancing}");
+    }
+}
+
+#[tokio::test]
+async fn attempts_are_limited_and_can_be_switched_off() {
+    let down = [
+        Cell::nobody().await,
+        Cell::nobody().await,
+        Cell::nobody().await,
+        Cell::nobody().await,
+    ];
+    let endpoints: Vec<Value> = down.iter().map(|address| url(*address)).collect();
+    for (retries, attempts) in [
+        (json!({"attempts": 1}), 1.0),
+        (json!({"attempts": 2}), 2.0),
+        (json!({}), 3.0),
+        (json!({"attempts": 10}), 4.0),
+        (json!({"on": []}), 1.0),
+        (json!({"on": ["reset"]}), 1.0),
+    ] {
+        let policy = json!({"retries": retries, "load_balancing": "round_robin"});
+        let edge = Edge::serving(&placed("1", json!(endpoints), policy)).await;
+        let response = edge.get("acme", "/").await;
+        response.assert_error(502, "upstream_unreachable");
+        let failures = edge
+            .metric(&["cellgate_upstream_connect_failures_total", "refused"])
+            .await;
+        assert_eq!(failures, attempts, "{retries}");
+        // Having nowhere else to go is no trouble with names.
+        let names = edge
+            .metric(&["cellgate_upstream_connect_failures_total", "dns"])
+            .await;
+        assert_eq!(names, 0.0, "{retries}");
+    }
+}
+
+/// A connection that breaks before a byte of the answer: tried elsewhere if the document says so, and
+/// only what may be repeated.
+#[tokio::test]
+async fn a_reset_is_tried_elsewhere_when_that_is_safe() {
+    let well = Cell::echo("well").await;
+    let resets = Cell::scripted("resets", |mut conn| async move {
+        conn.head().await?;
+        Ok(())
+    })
+    .await;
+    let endpoints = json!([url(resets.address), url(well.address)]);
+    let on = |on: Value| json!({"load_balancing": "round_robin", "retries": {"on": on}});
+    let edge = Edge::serving(&placed(
+        "1",
+        endpoints.clone(),
+        on(json!(["connect", "reset"])),
+    ))
+    .await;
+    for _ in 0..4 {
+        assert_eq!(edge.get("acme", "/").await.status, 200);
+    }
+    assert!(resets.requests() >= 2, "it was asked");
+    let with_body =
+        "PUT / HTTP/1.1\r\nHost: e\r\nX-Routing-Key: acme\r\nContent-Length: 4\r\n\r\nbody";
+    let unsafe_to_repeat =
+        "POST / HTTP/1.1\r\nHost: e\r\nX-Routing-Key: acme\r\nContent-Length: 0\r\n\r\n";
+    for request in [with_body, unsafe_to_repeat] {
+        let before = (resets.requests(), well.requests());
+        let (one, other) = (edge.exchange(request).await, edge.exchange(request).await);
+        let mut statuses = [one.status, other.status];
+        statuses.sort_unstable();
+        assert_eq!(statuses, [200, 502], "{request}");
+        let asked = (resets.requests() - before.0, well.requests() - before.1);
+        assert_eq!(asked, (1, 1), "{request}");
+    }
+    // By default it is not.
+    let edge = Edge::serving(&placed("1", endpoints, on(json!(["connect"])))).await;
+    let statuses = [
+        edge.get("acme", "/").await.status,
+        edge.get("acme", "/").await.status,
+    ];
+    assert!(
+        statuses.contains(&502) && statuses.contains(&200),
+        "{statuses:?}"
+    );
+}
+
+/// Never after a byte of the response: what was begun is not begun again.
+#[tokio::test]
+async fn a_begun_answer_is_not_begun_again() {
+    let cut = "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\npart";
+    let cuts = || {
+        Cell::scripted("cuts", move |mut conn| async move {
+            conn.head().await?;
+            conn.wire.send(cut.as_bytes()).await
+        })
+    };
+    let (one, two) = (cuts().await, cuts().await);
+    let policy = json!({"retries": {"on": ["connect", "reset"]}});
+    let endpoints = json!([url(one.address), url(two.address)]);
+    let edge = Edge::serving(&placed("1", endpoints, policy)).await;
+    let mut client = edge.client().await;
+    client
+        .send("GET / HTTP/1.1\r\nHost: e\r\nX-Routing-Key: acme\r\n\r\n")
+        .await;
+    let read = client.try_response("GET").await;
+    assert!(read.is_err(), "a cut answer stays cut: {read:?}");
+    assert_eq!(one.requests() + two.requests(), 1);
+}
+
+/// The dead one is tried again by itself, and used as soon as it is there.
+#[tokio::test]
+async fn an_endpoint_that_comes_back_is_used_again() {
+    let well = Cell::echo("well").await;
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("an address");
+    drop(listener);
+    let endpoints = json!([url(address), url(well.address)]);
+    let edge = Edge::serving(&placed(
+        "1",
+        endpoints,
+        json!({"load_balancing": "round_robin"}),
+    ))
+    .await;
+    assert_eq!(answers(&edge, "acme", 10).await.len(), 1);
+    let back = Cell::echo_at("back", address).await;
+    eventually("it is used again", async || {
+        answers(&edge, "acme", 4).await;
+        (back.requests() > 0).then_some(())
+    })
+    .await;
+    let seen = answers(&edge, "acme", 10).await;
+    assert_eq!(seen.get("back"), Some(&5), "{seen:?}");
+}
+
+/// Deadlines and the Host of one placement, where they differ from the settings.
+#[tokio::test]
+async fn a_placement_has_its_own_deadlines_and_host() {
+    let hanging = Cell::scripted("hanging", |mut conn| async move {
+        conn.head().await?;
+        conn.wire.rest().await.map(drop)
+    })
+    .await;
+    let echo = Cell::echo("echo").await;
+    let mut document = guarded(
+        "1",
+        json!({
+            "one": {"url": hanging.url(), "timeouts": {"response_header": "200ms"}},
+            "total": {"url": hanging.url(), "timeouts": {"request": "200ms"}},
+            "rewrite": {"url": echo.url(), "host_header": "rewrite"},
+            "fixed": {"url": echo.url(), "host_header": "cell.internal:81"},
+            "kept": {"url": echo.url()},
+        }),
+    );
+    document["routingTable"] = json!({
+        "acme": "one", "total": "total", "rewrite": "rewrite", "fixed": "fixed", "kept": "kept",
+    });
+    let edge = Edge::serving(&document).await;
+    let ask = |key: &'static str| within(key, edge.get(key, "/"));
+    ask("acme")
+        .await
+        .assert_error(504, "upstream_response_timeout");
+    ask("total").await.assert_error(504, "request_timeout");
+    for (key, host) in [
+        ("rewrite", echo.address.to_string()),
+        ("fixed", "cell.internal:81".to_owned()),
+        ("kept", "edge".to_owned()),
+    ] {
+        assert_eq!(ask(key).await.status, 200);
+        let seen = echo.last();
+        assert_eq!(seen.get("host"), Some(host.as_str()), "{key}");
+        assert_eq!(seen.head.all("host").len(), 1, "{key}");
+        assert_eq!(seen.get("x-forwarded-host"), Some("edge"), "{key}");
+    }
+}
