@@ -80,7 +80,7 @@ async fn cost(edge: &Edge, load: &Load, requests: u64) -> f64 {
 /// has a processor for itself; clients and cells have the other ones.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_protects_costs_little_while_nothing_fails() {
-    let (cycles, requests) = if full() { (40, 20_000) } else { (2, 200) };
+    let (cycles, requests) = if full() { (30, 15_000) } else { (2, 200) };
     let cells = Cells {
         one: Cell::quiet("one/a").await,
         other: Cell::quiet("one/b").await,

@@ -124,7 +124,7 @@ fn routing(well: &[Cell], sick: &DemoCell) -> Value {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_sick_cell_of_a_hundred_slows_nobody_else() {
     let (cycles, per_second, requests) = if full() {
-        (10, 1_000.0, 3_000)
+        (8, 1_000.0, 3_000)
     } else {
         (1, 300.0, 300)
     };
