@@ -101,7 +101,7 @@ impl Generation {
         let admitted = self.walk(home, key, &mut Vec::new(), Unresolved::Wait, now)?;
         let placement = self.live_placement(admitted.placement);
         if placement.retries() {
-            placement.cell.budget.request(uptime(now));
+            placement.cell.may_retry(uptime(now));
         }
         Ok(admitted)
     }

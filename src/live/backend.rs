@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
+use crossbeam_utils::CachePadded;
 use pingora_core::upstreams::peer::HttpPeer;
 
 use super::apply::lock;
@@ -31,7 +32,8 @@ pub struct Backend {
     pub origin: Arc<Origin>,
     /// Where transitions are counted.
     metrics: PlacementMetrics,
-    in_flight: AtomicUsize,
+    /// Every request writes it; the rest is only read while nothing fails.
+    in_flight: CachePadded<AtomicUsize>,
     avoidance: Avoidance,
     breaker: Mutex<Breaker>,
     /// The ticket that [`Breaker::calm`] gives, packed; 0 when it gives none. So
@@ -74,7 +76,7 @@ impl Backend {
             serial: SERIAL.fetch_add(1, Relaxed),
             origin,
             metrics,
-            in_flight: AtomicUsize::new(0),
+            in_flight: CachePadded::default(),
             avoidance: Avoidance::default(),
             calm: AtomicU64::new(pack(breaker.calm())),
             opened: AtomicU64::new(0),

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use crossbeam_utils::CachePadded;
 use tokio::sync::{Notify, watch};
 
 use crate::resilience::RetryBudget;
@@ -15,16 +16,22 @@ use crate::telemetry::metrics::PlacementMetrics;
 pub struct Cell {
     pub name: String,
     pub metrics: PlacementMetrics,
-    in_flight: AtomicUsize,
-    pub(super) budget: RetryBudget,
-    /// Whose turn it is among the backends; wraps.
-    turn: AtomicU64,
+    /// What every request writes, apart from `changes`, which every one reads.
+    counts: CachePadded<Counts>,
     /// Moves on when an endpoint's addresses do, for those who keep a list.
     changes: AtomicU64,
     /// Rung when they do.
     changed: Notify,
     /// Rung as well, for those who follow the addresses of all placements.
     any_changed: watch::Sender<()>,
+}
+
+#[derive(Default)]
+struct Counts {
+    in_flight: AtomicUsize,
+    budget: RetryBudget,
+    /// Whose turn it is among the backends; wraps.
+    turn: AtomicU64,
 }
 
 impl Cell {
@@ -36,9 +43,7 @@ impl Cell {
         Self {
             name: name.to_owned(),
             metrics,
-            in_flight: AtomicUsize::new(0),
-            budget: RetryBudget::default(),
-            turn: AtomicU64::new(0),
+            counts: CachePadded::default(),
             changes: AtomicU64::new(0),
             changed: Notify::new(),
             any_changed,
@@ -47,18 +52,19 @@ impl Cell {
 
     /// Requests that this placement is serving.
     pub fn in_flight(&self) -> usize {
-        self.in_flight.load(Ordering::Relaxed)
+        self.counts.in_flight.load(Ordering::Relaxed)
     }
 
     /// Takes a place for a request, if fewer than `limit` are taken.
     pub(super) fn enter(self: &Arc<Self>, limit: Option<u32>) -> Option<Slot> {
         match limit {
             None => {
-                self.in_flight.fetch_add(1, Ordering::Relaxed);
+                self.counts.in_flight.fetch_add(1, Ordering::Relaxed);
             }
             Some(limit) => {
                 let next = |taken: usize| (taken < limit as usize).then_some(taken + 1);
-                self.in_flight
+                self.counts
+                    .in_flight
                     .fetch_update(Ordering::Relaxed, Ordering::Relaxed, next)
                     .ok()?;
             }
@@ -66,18 +72,23 @@ impl Cell {
         Some(Slot(Arc::clone(self)))
     }
 
+    /// Counts a request that may be tried again if need be.
+    pub(super) fn may_retry(&self, uptime: Duration) {
+        self.counts.budget.request(uptime);
+    }
+
     /// Whether one more of this placement's requests may be tried again; counts
     /// it if so.
     pub fn try_retry(&self, uptime: Duration) -> bool {
-        self.budget.try_retry(uptime)
+        self.counts.budget.try_retry(uptime)
     }
 
     pub(super) fn next_turn(&self) -> u64 {
-        self.turn.fetch_add(1, Ordering::Relaxed)
+        self.counts.turn.fetch_add(1, Ordering::Relaxed)
     }
 
     pub(super) fn turn(&self) -> u64 {
-        self.turn.load(Ordering::Relaxed)
+        self.counts.turn.load(Ordering::Relaxed)
     }
 
     pub(super) fn addresses_changed(&self) {
@@ -109,7 +120,7 @@ impl std::fmt::Debug for Cell {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Cell")
             .field("name", &self.name)
-            .field("in_flight", &self.in_flight)
+            .field("in_flight", &self.counts.in_flight)
             .finish_non_exhaustive()
     }
 }
@@ -121,7 +132,7 @@ pub struct Slot(Arc<Cell>);
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.0.counts.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

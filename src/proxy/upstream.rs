@@ -164,7 +164,7 @@ impl EdgeProxy {
         let placement = target.generation.live_placement(admitted.placement);
         let retries = &placement.policy.retries;
         if !allowed(retries)
-            || attempts >= retries.attempts
+            || attempts >= retries.attempts.min(self.config.max_attempts)
             || !target.generation.has_alternative(admitted, now)
         {
             return false;
