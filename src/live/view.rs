@@ -105,7 +105,7 @@ impl Generation {
         let name = |id: PlacementId| self.table.placement(id).name.clone();
         PlacementView {
             placement: placement.name.clone(),
-            keys: placement.keys,
+            keys: self.table.keys_on(id),
             load_balancing: live.policy.load_balancing,
             fallback: live.fallback.map(name),
             outage: live.outage_now(now).as_str(),

@@ -8,7 +8,8 @@ use std::collections::HashSet;
 use std::fmt::Display;
 
 use super::document::{
-    CELL_ENDPOINTS, DEFAULT_PLACEMENT, DEFAULTS, FIELDS, PLACEMENTS, ROUTING_TABLE, VERSION,
+    CELL_ENDPOINTS, DEFAULT_PLACEMENT, DEFAULTS, FIELDS, HEAD_FIELDS, PLACEMENTS, ROUTING_TABLE,
+    VERSION,
 };
 use super::findings::{Findings, Path};
 use super::locate::{Positions, Raw, offset_of, without_position};
@@ -22,7 +23,15 @@ use super::wording::unknown;
 /// All problems of `document`, never none; `refusal` is why the quick path
 /// refused it.
 pub(super) fn diagnose(document: &[u8], refusal: &serde_json::Error) -> Vec<Problem> {
-    let mut problems = find(document);
+    never_none(find(document), refusal)
+}
+
+/// All problems of the head of a document alone, never none.
+pub(super) fn diagnose_head(head: &[u8], refusal: &serde_json::Error) -> Vec<Problem> {
+    never_none(find_in(head, &HEAD_FIELDS), refusal)
+}
+
+fn never_none(mut problems: Vec<Problem>, refusal: &serde_json::Error) -> Vec<Problem> {
     if problems.is_empty() {
         // Only when the two paths disagree, which tests hunt for. Even then an
         // operator is better off with serde's word than with none.
@@ -33,6 +42,11 @@ pub(super) fn diagnose(document: &[u8], refusal: &serde_json::Error) -> Vec<Prob
 
 /// The problems of `document`, in order; none when it is valid.
 pub(super) fn find(document: &[u8]) -> Vec<Problem> {
+    find_in(document, &FIELDS)
+}
+
+/// The problems of a document whose fields are `known`.
+fn find_in(document: &[u8], known: &[&str]) -> Vec<Problem> {
     let text = match std::str::from_utf8(document) {
         Ok(text) => text,
         Err(error) => return vec![not_utf8(document, error)],
@@ -48,7 +62,7 @@ pub(super) fn find(document: &[u8]) -> Vec<Problem> {
         });
     }
     match Raw::parse(text) {
-        Ok(root) => check_document(root, &mut findings),
+        Ok(root) => check_document(root, known, &mut findings),
         Err(error) => check_syntax(text, &error, &mut findings),
     }
     findings.into_problems()
@@ -104,7 +118,7 @@ fn trailing_comma(text: &str, offset: usize) -> Option<usize> {
     after.starts_with(['}', ']']).then_some(comma)
 }
 
-fn check_document<'a>(root: Raw<'a>, findings: &mut Findings<'a>) {
+fn check_document<'a>(root: Raw<'a>, known: &[&str], findings: &mut Findings<'a>) {
     let Some(members) = root.members() else {
         findings.at(root, Path::ROOT, || {
             format!(
@@ -115,8 +129,8 @@ fn check_document<'a>(root: Raw<'a>, findings: &mut Findings<'a>) {
         });
         return;
     };
-    let fields = entries(members, Path::ROOT, findings, one_of(&FIELDS));
-    check_missing(root, &fields, findings);
+    let fields = entries(members, Path::ROOT, findings, one_of(known));
+    check_missing(root, &fields, known, findings);
 
     // First what the other fields refer to. Without it, every reference would
     // be one more problem with the same cause.
@@ -132,14 +146,19 @@ fn check_document<'a>(root: Raw<'a>, findings: &mut Findings<'a>) {
     }
 }
 
-fn check_missing<'a>(root: Raw<'a>, fields: &[Entry<'a>], findings: &mut Findings<'a>) {
+fn check_missing<'a>(
+    root: Raw<'a>,
+    fields: &[Entry<'a>],
+    known: &[&str],
+    findings: &mut Findings<'a>,
+) {
     let has = |field| fields.iter().any(|entry| entry.name == field);
     for field in [VERSION, ROUTING_TABLE, PLACEMENTS, DEFAULT_PLACEMENT] {
         if field == PLACEMENTS && !has(PLACEMENTS) && !has(CELL_ENDPOINTS) {
             findings.at(root, Path::ROOT, || {
                 format!("missing field \"{PLACEMENTS}\" (or \"{CELL_ENDPOINTS}\")")
             });
-        } else if field != PLACEMENTS && !has(field) {
+        } else if field != PLACEMENTS && known.contains(&field) && !has(field) {
             findings.at(root, Path::ROOT, || format!("missing field \"{field}\""));
         }
     }

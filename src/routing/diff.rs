@@ -1,9 +1,9 @@
 //! What changed from one table to the next, for the log line of a reload.
 
-use std::collections::HashMap;
 use std::fmt;
+use std::sync::Arc;
 
-use super::table::{Placement, PlacementId, RoutingTable};
+use super::table::{Placement, PlacementId, RoutingTable, text};
 
 /// How many changes of each kind are named.
 const NAMED: usize = 3;
@@ -91,61 +91,68 @@ impl Diff {
     }
 }
 
-/// Compares two tables: one lookup for each key of the new one, and a second
-/// pass over the old one only when keys are gone from it.
+/// Compares two tables. What they share costs nothing; otherwise it is one
+/// lookup for each key of the new one, and for each of the old one if some are
+/// gone from it.
 pub fn diff(old: &RoutingTable, new: &RoutingTable) -> Diff {
     let mut diff = Diff {
         version: moved(old.version(), new.version()),
         default: moved(default_name(old), default_name(new)),
         ..Diff::default()
     };
+    let same_head = Arc::ptr_eq(&old.head, &new.head);
+    if !same_head {
+        compare_placements(old, new, &mut diff);
+    }
 
-    let old_ids: HashMap<&str, PlacementId> = ids(old).collect();
+    // Each old id as the new table numbers it, so that keys compare by number.
+    let renumbered: Option<Vec<_>> =
+        (!same_head).then(|| ids(old).map(|(name, _)| new.head.find(name)).collect());
+    let in_new = |was: PlacementId| match &renumbered {
+        None => Some(was),
+        Some(renumbered) => renumbered.get(was.index()).copied().flatten(),
+    };
+    new.keys.unshared(&old.keys, |key, name| {
+        let key = text(key);
+        let Some(home) = new.head.home(name) else {
+            return;
+        };
+        let is = home.placement;
+        match old.placement_of(key) {
+            None => diff.keys_added.add(key, || None),
+            Some(was) if in_new(was) != Some(is) => diff.keys_moved.add(key, || {
+                moved(&old.placement(was).name, &new.placement(is).name).map(Difference::Moved)
+            }),
+            Some(_) => {}
+        }
+    });
+    // What is in both, by count: new without added, and old without removed.
+    if new.key_count() - diff.keys_added.count < old.key_count() {
+        old.keys.unshared(&new.keys, |key, _| {
+            if new.keys.get(key).is_none() {
+                diff.keys_removed.add(text(key), || None);
+            }
+        });
+    }
+    diff
+}
+
+fn compare_placements(old: &RoutingTable, new: &RoutingTable, diff: &mut Diff) {
     for (name, id) in ids(new) {
-        let Some(old_id) = old_ids.get(name) else {
+        let Some(old_id) = old.head.find(name) else {
             diff.placements_added.add(name, || None);
             continue;
         };
-        let (was, is) = (old.placement(*old_id), new.placement(id));
+        let (was, is) = (old.placement(old_id), new.placement(id));
         let fallback_differs = fallback_name(old, was) != fallback_name(new, is);
         if fallback_differs || was.endpoints != is.endpoints || was.policy != is.policy {
             diff.placements_changed
                 .add(name, || Some(difference(was, is, fallback_differs)));
         }
     }
-    let new_ids: HashMap<&str, PlacementId> = ids(new).collect();
-    for (name, _) in ids(old).filter(|(name, _)| !new_ids.contains_key(name)) {
+    for (name, _) in ids(old).filter(|(name, _)| new.head.find(name).is_none()) {
         diff.placements_removed.add(name, || None);
     }
-
-    // Each old id as the new table numbers it, so that keys compare by number.
-    let renumbered: Vec<Option<PlacementId>> = ids(old)
-        .map(|(name, _)| new_ids.get(name).copied())
-        .collect();
-    let mut kept = 0;
-    for (key, is) in new.keys() {
-        match old.placement_of(key) {
-            None => diff.keys_added.add(key, || None),
-            Some(was) => {
-                kept += 1;
-                if renumbered.get(was.index()).copied().flatten() != Some(is) {
-                    diff.keys_moved.add(key, || {
-                        moved(&old.placement(was).name, &new.placement(is).name)
-                            .map(Difference::Moved)
-                    });
-                }
-            }
-        }
-    }
-    if kept < old.key_count() {
-        for (key, _) in old
-            .keys()
-            .filter(|(key, _)| new.placement_of(key).is_none())
-        {
-            diff.keys_removed.add(key, || None);
-        }
-    }
-    diff
 }
 
 fn ids(table: &RoutingTable) -> impl Iterator<Item = (&str, PlacementId)> {

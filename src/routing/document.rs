@@ -3,25 +3,27 @@
 //! read by `placements`, which both paths share.
 //!
 //! A document may hold a million keys, so nothing is read into an intermediate
-//! tree: keys go straight into the map that the table keeps, and the name of a
-//! placement is stored once however many keys live there. Duplicate keys,
+//! tree: keys are handed to the builder of the table's own structure, and the
+//! name of a placement is stored once however many keys live there. Duplicate keys,
 //! unknown fields and bad values are refused here and now, which takes maps
 //! that know what they have seen; serde's own keep the last of two and say
 //! nothing. The words of these errors reach nobody: see `diagnose` for those.
 
-use std::collections::hash_map::Entry;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::fmt;
 
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
+use super::assigned::Routing;
+use super::canonical;
 use super::endpoint::Endpoint;
+use super::findings::Findings;
 use super::locate::Raw;
-use super::placements::{Cell, Section};
-use super::rules::{check_key, check_placement_name, check_version};
-use super::table::{Key, PlacementId};
+use super::placements::{self, Cell, Section};
+use super::rules::{check_placement_name, check_version};
+use super::table::Placement;
 
 /// The fields of a document. All are required but `defaults`, and one of
 /// `placements` and `cellEndpoints`.
@@ -41,30 +43,56 @@ pub(super) const PLACEMENTS: &str = "placements";
 pub(super) const CELL_ENDPOINTS: &str = "cellEndpoints";
 pub(super) const DEFAULT_PLACEMENT: &str = "defaultPlacement";
 
+/// The fields of a document's head.
+pub(super) const HEAD_FIELDS: [&str; 5] = [
+    VERSION,
+    DEFAULTS,
+    PLACEMENTS,
+    CELL_ENDPOINTS,
+    DEFAULT_PLACEMENT,
+];
+
 /// A document whose values are each valid, as far as they have been read; that
 /// its names stand for something is for the table to find out, since they may
 /// come before what they name.
 pub(super) struct Document<'a> {
-    pub version: String,
-    pub routing: Routing,
-    pub defaults: Option<Raw<'a>>,
+    version: String,
+    /// None in a head alone.
+    pub routing: Option<Routing>,
+    defaults: Option<Raw<'a>>,
     /// `cellEndpoints` and `placements`, one of them at least, in the order of
     /// the document.
-    pub sections: Vec<Section<'a>>,
+    sections: Vec<Section<'a>>,
+    default: String,
+    /// All of the head as it was written, by field.
+    head: [(&'static str, Option<Raw<'a>>); HEAD_FIELDS.len()],
+}
+
+/// All of a document but its keys, before names are linked.
+pub(super) struct Linkable {
+    pub version: String,
+    pub placements: Vec<Placement>,
     pub default: String,
+    /// The head in canonical form.
+    pub json: String,
 }
 
-/// `routingTable`: keys with the names of their placements, each name kept once.
-#[derive(Default)]
-pub(super) struct Routing {
-    keys: HashMap<Key, PlacementId>,
-    names: Names,
-}
-
-impl Routing {
-    /// The keys, and the names that their ids are indices into.
-    pub fn into_parts(self) -> (HashMap<Key, PlacementId>, Vec<Box<str>>) {
-        (self.keys, self.names.list)
+impl<'a> Document<'a> {
+    /// Reads the placements; and hands back the keys.
+    pub fn into_parts(self, text: &'a str) -> Result<(Linkable, Option<Routing>), String> {
+        let mut findings = Findings::new(text);
+        let placements = placements::read(self.defaults, self.sections, &mut findings);
+        let Some(placements) = placements.filter(|_| findings.count() == 0) else {
+            return Err("placements or defaults have problems".to_owned());
+        };
+        let head = Linkable {
+            version: self.version,
+            placements,
+            default: self.default,
+            // Only now is it known not to be too deep.
+            json: canonical::object(self.head)?,
+        };
+        Ok((head, self.routing))
     }
 }
 
@@ -85,37 +113,55 @@ impl<'de> Visitor<'de> for DocumentVisitor {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Document<'de>, A::Error> {
         let (mut version, mut routing, mut default) = (None, None, None);
-        let (mut defaults, mut placements, mut endpoints) = (None, None, None);
+        let (mut defaults, mut placements, mut cells) = (None, None, None);
         let mut sections = Vec::new();
         while let Some(field) = map.next_key::<Field>()? {
             match field {
-                Field::Version => once(&mut version, map.next_value()?)?,
+                Field::Version => once(&mut version, map.next_value::<&RawValue>()?)?,
                 Field::RoutingTable => once(&mut routing, map.next_value()?)?,
                 Field::Defaults => once(&mut defaults, map.next_value::<&RawValue>()?.into())?,
                 Field::Placements => {
-                    once(&mut placements, ())?;
-                    sections.push(Section::Placements(map.next_value::<&RawValue>()?.into()));
+                    let value = map.next_value::<&RawValue>()?.into();
+                    once(&mut placements, value)?;
+                    sections.push(Section::Placements(value));
                 }
                 Field::CellEndpoints => {
-                    once(&mut endpoints, ())?;
-                    sections.push(Section::Cells(map.next_value::<Cells<'de>>()?.0));
+                    let value = map.next_value::<&RawValue>()?;
+                    once(&mut cells, value.into())?;
+                    let Cells(read) = reread(value)?;
+                    sections.push(Section::Cells(read));
                 }
-                Field::DefaultPlacement => once(&mut default, map.next_value()?)?,
+                Field::DefaultPlacement => once(&mut default, map.next_value::<&RawValue>()?)?,
             }
         }
-        let version: String = required(version, VERSION)?;
+        let version_value = required(version, VERSION)?;
+        let version: String = reread(version_value)?;
         check_version(&version).map_err(Error::custom)?;
         if sections.is_empty() {
             return Err(Error::missing_field(PLACEMENTS));
         }
+        let default = required(default, DEFAULT_PLACEMENT)?;
+        let head = [
+            (VERSION, Some(version_value.into())),
+            (DEFAULTS, defaults),
+            (PLACEMENTS, placements),
+            (CELL_ENDPOINTS, cells),
+            (DEFAULT_PLACEMENT, Some(default.into())),
+        ];
         Ok(Document {
             version,
-            routing: required(routing, ROUTING_TABLE)?,
+            routing,
             defaults,
             sections,
-            default: required(default, DEFAULT_PLACEMENT)?,
+            default: reread(default)?,
+            head,
         })
     }
+}
+
+/// Reads what was kept as text.
+fn reread<'de, T: Deserialize<'de>, E: Error>(value: &'de RawValue) -> Result<T, E> {
+    serde_json::from_str(value.get()).map_err(E::custom)
 }
 
 fn once<T, E: Error>(slot: &mut Option<T>, value: T) -> Result<(), E> {
@@ -144,68 +190,6 @@ enum Field {
     CellEndpoints,
     #[serde(rename = "defaultPlacement")]
     DefaultPlacement,
-}
-
-impl<'de> Deserialize<'de> for Routing {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(RoutingVisitor)
-    }
-}
-
-struct RoutingVisitor;
-
-impl<'de> Visitor<'de> for RoutingVisitor {
-    type Value = Routing;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object of routing keys and placements")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Routing, A::Error> {
-        let mut routing = Routing::default();
-        while let Some(key) = map.next_key::<Box<str>>()? {
-            check_key(&key).map_err(Error::custom)?;
-            let id = map.next_value_seed(&mut routing.names)?;
-            match routing.keys.entry(Key(key)) {
-                Entry::Vacant(entry) => entry.insert(id),
-                Entry::Occupied(_) => return Err(Error::custom("duplicate routing key")),
-            };
-        }
-        Ok(routing)
-    }
-}
-
-/// Placement names in the order of their first mention.
-#[derive(Default)]
-struct Names {
-    list: Vec<Box<str>>,
-    ids: HashMap<Box<str>, PlacementId>,
-}
-
-impl<'de> DeserializeSeed<'de> for &mut Names {
-    type Value = PlacementId;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<PlacementId, D::Error> {
-        deserializer.deserialize_str(self)
-    }
-}
-
-impl Visitor<'_> for &mut Names {
-    type Value = PlacementId;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the name of a placement")
-    }
-
-    fn visit_str<E: Error>(self, name: &str) -> Result<PlacementId, E> {
-        if let Some(&id) = self.ids.get(name) {
-            return Ok(id);
-        }
-        let id = PlacementId(u32::try_from(self.list.len()).map_err(E::custom)?);
-        self.list.push(name.into());
-        self.ids.insert(name.into(), id);
-        Ok(id)
-    }
 }
 
 /// `cellEndpoints`, in order.

@@ -32,14 +32,15 @@ impl RoutingTable {
         let route = self.route(key.as_bytes());
         let placement = self.placement(route.placement);
         let name = &placement.name;
+        let keys = self.keys_on(route.placement);
         let why = match (route.reason, placement.policy.tenancy) {
             (RouteReason::Default, _) => {
                 format!("the key is not in the table, and {name} is the default placement")
             }
             (_, Some(tenancy)) => format!("{name} is declared {}", tenancy.as_str()),
             (RouteReason::Dedicated, None) => format!("{name} serves this key alone"),
-            (RouteReason::Tier, None) if placement.keys >= 2 => {
-                format!("{name} serves {} keys", placement.keys)
+            (RouteReason::Tier, None) if keys >= 2 => {
+                format!("{name} serves {keys} keys")
             }
             (RouteReason::Tier, None) if route.placement == self.default_placement() => {
                 format!("{name} is the default placement")

@@ -4,7 +4,7 @@
 use std::fmt::Display;
 
 use super::locate::{Positions, Raw};
-use super::problem::{Problem, push_token};
+use super::problem::{Problem, and_more, push_token};
 
 /// How many problems of one document are reported; the rest is counted.
 pub(super) const REPORTED: usize = 100;
@@ -44,7 +44,8 @@ impl<'p> Path<'p> {
         }
     }
 
-    fn pointer(self) -> String {
+    /// As RFC 6901 writes it; without the names that are too long for it.
+    pub fn pointer(self) -> String {
         let mut tokens = Vec::new();
         let mut path = self;
         while let Some((parent, token)) = path.last {
@@ -186,11 +187,7 @@ impl<'a> Findings<'a> {
                 }
             })
             .collect();
-        match uncounted {
-            0 => {}
-            1 => problems.push(Problem::without_place("and 1 more problem")),
-            more => problems.push(Problem::without_place(format!("and {more} more problems"))),
-        }
+        problems.extend(and_more(uncounted));
         problems
     }
 }

@@ -56,6 +56,11 @@ impl<'a> Raw<'a> {
         self.0 == "null"
     }
 
+    /// Whether this is a string.
+    pub fn is_string(self) -> bool {
+        self.0.starts_with('"')
+    }
+
     /// This number as it was written; `None` when this is no number.
     pub fn number(self) -> Option<&'a str> {
         self.0

@@ -9,8 +9,8 @@
 //!
 //! A document takes one of two paths:
 //!
-//! 1. `document` streams it through serde into the table's own map, refusing
-//!    at the first thing that looks wrong; `table` checks the references.
+//! 1. `document` streams it through serde into the table's own `keys`, refusing
+//!    at the first thing that looks wrong; `head` checks the references.
 //!    This is the path of every valid document and costs one pass.
 //! 2. When that refuses, `diagnose` reads the document again, slowly, keeping
 //!    the place of every key and value, and reports *all* that is wrong.
@@ -18,13 +18,24 @@
 //! Both take their verdicts on single values from `rules` and [`Endpoint`],
 //! and leave `placements` and `defaults` to the one reader in `placements`, so
 //! that they cannot disagree about what is valid.
+//!
+//! A [`Delta`] makes one table into the next without a document. It costs what
+//! it changes, since tables that follow each other share what stays the same,
+//! and it means what editing the document would.
 
+mod assigned;
+mod canonical;
+mod counts;
+mod delta;
 mod diagnose;
 mod diff;
+mod digest;
 mod document;
 mod endpoint;
 mod explain;
 mod findings;
+mod head;
+mod keys;
 mod locate;
 mod object;
 mod placements;
@@ -38,7 +49,9 @@ mod wording;
 #[cfg(test)]
 mod tests;
 
+pub use delta::Delta;
 pub use diff::{Changes, Diff, Difference, Moved, diff};
+pub use digest::{Digest, DigestError};
 pub use endpoint::{Endpoint, EndpointError, Scheme};
 pub use explain::Explanation;
 pub use policy::{
@@ -69,18 +82,9 @@ fn quick(document: &[u8]) -> Result<RoutingTable, serde_json::Error> {
     // Checked once, instead of string by string.
     let text = std::str::from_utf8(document).map_err(refused)?;
     let document: document::Document<'_> = serde_json::from_str(text)?;
-    let mut findings = findings::Findings::new(text);
-    let placements = placements::read(document.defaults, document.sections, &mut findings);
-    match placements {
-        Some(placements) if findings.count() == 0 => RoutingTable::build(
-            document.version,
-            document.routing,
-            placements,
-            &document.default,
-        )
-        .map_err(refused),
-        _ => Err(refused("placements or defaults have problems")),
-    }
+    let (head, routing) = document.into_parts(text).map_err(refused)?;
+    let routing = routing.ok_or_else(|| refused("no routing table"))?;
+    RoutingTable::new(head, routing).map_err(refused)
 }
 
 fn refused(why: impl std::fmt::Display) -> serde_json::Error {

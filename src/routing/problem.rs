@@ -60,6 +60,14 @@ impl fmt::Display for Named<'_> {
         let Problem {
             pointer, message, ..
         } = self.0;
+        // A delta has the fields of a document one level down.
+        let pointer = match pointer.strip_prefix("/head") {
+            Some(rest) if rest.starts_with('/') => {
+                f.write_str("head.")?;
+                rest
+            }
+            _ => pointer,
+        };
         let of_fields = pointer.starts_with("/defaults/");
         for (depth, token) in pointer.split('/').skip(1).enumerate() {
             let name = token.replace("~1", "/").replace("~0", "~");
@@ -96,6 +104,15 @@ fn is_index(name: &str) -> bool {
         || (!name.starts_with('0')
             && (1..=9).contains(&name.len())
             && name.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
+/// The last entry of a list that is not complete.
+pub(super) fn and_more(left_out: usize) -> Option<Problem> {
+    match left_out {
+        0 => None,
+        1 => Some(Problem::without_place("and 1 more problem")),
+        more => Some(Problem::without_place(format!("and {more} more problems"))),
+    }
 }
 
 /// Appends one level to an RFC 6901 pointer, escaped as section 3 says.
@@ -161,6 +178,14 @@ mod tests {
                 0,
                 "placements[\"a\"][\"01\"]: is odd",
             ),
+            (
+                "/head/placements/tier1/url",
+                1,
+                2,
+                "head.placements[\"tier1\"].url: is odd at line 1 column 2",
+            ),
+            ("/head", 0, 0, "head: is odd"),
+            ("/set/a~1b", 0, 0, "set[\"a/b\"]: is odd"),
             (
                 "/defaults/retries/on/0",
                 0,

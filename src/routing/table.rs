@@ -1,29 +1,33 @@
 //! The compiled form that requests read: immutable, and the same cost for every
 //! lookup however many keys there are.
 
-use std::borrow::Borrow;
-use std::collections::HashMap;
 use std::fmt;
-use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::document::Routing;
+use super::assigned::Routing;
+use super::counts::Counts;
+use super::digest::{Digest, Entries};
+use super::document::Linkable;
 use super::endpoint::Endpoint;
-use super::policy::{Policy, Tenancy};
-use super::reason::{RouteReason, is_tier_name};
+use super::head::{Head, Unlinked};
+use super::keys::Keys;
+use super::policy::Policy;
+use super::reason::RouteReason;
 
-/// A compiled routing document. It never changes once made.
+/// A compiled routing document. It never changes once made; a [`Delta`] makes
+/// another, which shares with it all that stays the same.
+///
+/// [`Delta`]: super::Delta
 pub struct RoutingTable {
-    version: String,
-    keys: HashMap<Key, PlacementId>,
-    /// In the order of the document; a [`PlacementId`] is an index.
-    placements: Vec<Placement>,
-    /// Why a key of the table lives on a placement, by [`PlacementId`]. It
-    /// depends on nothing but the table, so no request has to work it out.
-    reasons: Vec<RouteReason>,
-    default: PlacementId,
+    pub(super) head: Arc<Head>,
+    /// By bytes, as header values are; with the name ids of [`Head`].
+    pub(super) keys: Keys,
+    /// How many keys have each name id.
+    pub(super) counts: Counts,
+    /// The part of the digest that the keys make.
+    pub(super) entries: Entries,
 }
 
 /// A placement of one table. An id means nothing to any other table.
@@ -49,8 +53,6 @@ pub struct Placement {
     /// Where its requests go while none of its endpoints takes any. Following
     /// fallbacks never leads back.
     pub fallback: Option<PlacementId>,
-    /// How many keys of the table live here.
-    pub keys: usize,
 }
 
 /// One of the places where a cell listens, and its share of the requests.
@@ -72,7 +74,7 @@ pub struct Route {
 impl RoutingTable {
     /// The document's own name for its content; never empty.
     pub fn version(&self) -> &str {
-        &self.version
+        &self.head.version
     }
 
     /// How many keys are in the table.
@@ -82,7 +84,7 @@ impl RoutingTable {
 
     /// All placements; the index of each is its [`PlacementId`].
     pub fn placements(&self) -> &[Placement] {
-        &self.placements
+        &self.head.placements
     }
 
     /// The placement `id`.
@@ -91,131 +93,100 @@ impl RoutingTable {
     ///
     /// May panic when `id` is another table's.
     pub fn placement(&self, id: PlacementId) -> &Placement {
-        &self.placements[id.index()]
+        &self.head.placements[id.index()]
     }
 
     /// Where keys go that are not in the table.
     pub fn default_placement(&self) -> PlacementId {
-        self.default
+        self.head.default
+    }
+
+    /// How many keys live on the placement `id`.
+    ///
+    /// # Panics
+    ///
+    /// May panic when `id` is another table's.
+    pub fn keys_on(&self, id: PlacementId) -> usize {
+        self.counts.get(self.head.name_id(id) as usize)
     }
 
     /// Where `key` goes, byte for byte as the header carried it. Every key has
     /// an answer, and none costs an allocation.
     pub fn route(&self, key: &[u8]) -> Route {
-        match self.keys.get(key) {
-            Some(&placement) => Route {
-                placement,
-                reason: self.reasons[placement.index()],
-            },
-            None => Route {
-                placement: self.default,
-                reason: RouteReason::Default,
-            },
-        }
+        self.known(key).unwrap_or(Route {
+            placement: self.head.default,
+            reason: RouteReason::Default,
+        })
     }
 
-    /// Every key with its placement, in no particular order.
+    fn known(&self, key: &[u8]) -> Option<Route> {
+        let name = self.keys.get(key)?;
+        let home = self.head.home(name)?;
+        let alone = || self.counts.get(name as usize) < 2;
+        let reason = home.reason.unwrap_or_else(|| match alone() {
+            true => RouteReason::Dedicated,
+            false => RouteReason::Tier,
+        });
+        Some(Route {
+            placement: home.placement,
+            reason,
+        })
+    }
+
+    /// Every key with its placement. The order is no particular one, but always
+    /// the same for one table.
     pub fn keys(&self) -> impl Iterator<Item = (&str, PlacementId)> {
         self.keys
             .iter()
-            .map(|(key, &placement)| (&*key.0, placement))
+            .filter_map(|(key, name)| Some((text(key), self.head.home(name)?.placement)))
+    }
+
+    /// The document without `routingTable`, as JSON in the canonical form of RFC
+    /// 8785. Together with [`keys`](Self::keys) it is all that the table is made
+    /// of.
+    pub fn head_json(&self) -> &Arc<str> {
+        &self.head.json
+    }
+
+    /// One number for the whole content: the same for two tables when their
+    /// documents say the same, however they are written. It is kept, not computed.
+    pub fn digest(&self) -> Digest {
+        self.entries.with_head(self.head.hash)
+    }
+
+    /// Links the parts of a document that are each valid.
+    pub(super) fn new(head: Linkable, routing: Routing) -> Result<Self, Unlinked> {
+        let names = routing.names.iter().map(|name| &**name).zip(0..);
+        let head = Head::link(head, names.clone())?;
+        if names.clone().any(|(_, id)| head.home(id).is_none()) {
+            return Err(Unlinked);
+        }
+        Ok(Self {
+            head: Arc::new(head),
+            keys: routing.keys,
+            counts: routing.counts,
+            entries: routing.entries,
+        })
     }
 
     /// The placement that `key` is in the table with, if it is.
     pub(super) fn placement_of(&self, key: &str) -> Option<PlacementId> {
-        self.keys.get(key.as_bytes()).copied()
+        Some(self.head.home(self.keys.get(key.as_bytes())?)?.placement)
     }
+}
 
-    /// Links the values of a document that are each valid: gives every name its
-    /// id. `placements` have their fallbacks already, and no keys yet.
-    pub(super) fn build(
-        version: String,
-        routing: Routing,
-        mut placements: Vec<Placement>,
-        default: &str,
-    ) -> Result<Self, Unlinked> {
-        let mut ids: HashMap<&str, PlacementId> = HashMap::with_capacity(placements.len());
-        for (index, placement) in placements.iter().enumerate() {
-            let id = PlacementId(u32::try_from(index).map_err(|_| Unlinked)?);
-            ids.insert(&placement.name, id);
-        }
-        let default = *ids.get(default).ok_or(Unlinked)?;
-
-        // The names that keys were read with, each looked up once.
-        let (mut keys, names) = routing.into_parts();
-        let linked: Vec<PlacementId> = names
-            .iter()
-            .map(|name| ids.get(&**name).copied().ok_or(Unlinked))
-            .collect::<Result<_, _>>()?;
-        for id in keys.values_mut() {
-            *id = linked[id.index()];
-            placements[id.index()].keys += 1;
-        }
-
-        let reasons = placements
-            .iter()
-            .enumerate()
-            .map(|(index, placement)| {
-                let shared = match placement.policy.tenancy {
-                    Some(tenancy) => tenancy == Tenancy::Shared,
-                    None => {
-                        index == default.index()
-                            || is_tier_name(&placement.name)
-                            || placement.keys >= 2
-                    }
-                };
-                if shared {
-                    RouteReason::Tier
-                } else {
-                    RouteReason::Dedicated
-                }
-            })
-            .collect();
-        Ok(Self {
-            version,
-            keys,
-            placements,
-            reasons,
-            default,
-        })
-    }
+/// A key as it was before it became bytes. (Nothing but text ever becomes one.)
+pub(super) fn text(key: &[u8]) -> &str {
+    std::str::from_utf8(key).unwrap_or_default()
 }
 
 impl fmt::Debug for RoutingTable {
     // Not the keys: there may be millions, and they are tenants' names.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RoutingTable")
-            .field("version", &self.version)
+            .field("version", &self.head.version)
             .field("keys", &self.keys.len())
-            .field("placements", &self.placements.len())
+            .field("placements", &self.head.placements.len())
             .finish_non_exhaustive()
-    }
-}
-
-/// A name in the document stands for no placement of it.
-#[derive(Debug)]
-pub(super) struct Unlinked;
-
-impl fmt::Display for Unlinked {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a placement is named that has no endpoint")
-    }
-}
-
-/// A routing key, compared and hashed as bytes: header values are bytes, and
-/// `str` hashes differently. The map's hasher is seeded per map (SipHash), so
-/// that tenants cannot choose names that collide.
-#[derive(PartialEq, Eq)]
-pub(super) struct Key(pub(super) Box<str>);
-
-impl Borrow<[u8]> for Key {
-    fn borrow(&self) -> &[u8] {
-        self.0.as_bytes()
-    }
-}
-
-impl Hash for Key {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.0.as_bytes().hash(state);
     }
 }

@@ -1,6 +1,7 @@
 //! Tests of a document's whole way, from bytes to routes or problems.
 
 mod changes;
+mod deltas;
 mod endpoints;
 mod fallbacks;
 mod hostile;
@@ -47,11 +48,12 @@ fn the_sample_routes_as_the_reference_says() {
     let placements: Vec<_> = table
         .placements()
         .iter()
-        .map(|placement| {
+        .zip(0..)
+        .map(|(placement, id)| {
             (
                 placement.name.as_str(),
                 placement.endpoints[0].endpoint.to_string(),
-                placement.keys,
+                table.keys_on(PlacementId(id)),
             )
         })
         .collect();

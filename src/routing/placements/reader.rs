@@ -182,7 +182,6 @@ impl<'r, 'a> Reader<'r, 'a> {
                     endpoints: declared.endpoints,
                     policy: declared.policy,
                     fallback,
-                    keys: 0,
                 }),
         );
         Some(placements)

@@ -1,0 +1,96 @@
+//! JSON in the one form that RFC 8785 (JCS) gives it: no white space, members in
+//! the order of their names, no escape that is not needed.
+//!
+//! Written for what a valid document holds: names are ASCII, so that the order
+//! by UTF-16 is that by bytes; numbers are whole, not negative and at most 2^53,
+//! so that they stand as they should already; and nothing is deep.
+
+use super::locate::Raw;
+
+/// An object of these members; those without a value are left out.
+///
+/// # Errors
+///
+/// When a string in it stands for no text.
+pub(super) fn object<'a>(
+    members: impl IntoIterator<Item = (&'a str, Option<Raw<'a>>)>,
+) -> Result<String, String> {
+    let mut members: Vec<_> = members
+        .into_iter()
+        .filter_map(|(name, value)| Some((name.into(), value?)))
+        .collect();
+    let mut text = String::new();
+    write_members(&mut members, &mut text)?;
+    Ok(text)
+}
+
+fn write_members<'a>(
+    members: &mut [(std::borrow::Cow<'a, str>, Raw<'a>)],
+    out: &mut String,
+) -> Result<(), String> {
+    members.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
+    out.push('{');
+    for (index, (name, value)) in members.iter().enumerate() {
+        if index > 0 {
+            out.push(',');
+        }
+        write_string(name, out);
+        out.push(':');
+        write(*value, out)?;
+    }
+    out.push('}');
+    Ok(())
+}
+
+fn write(value: Raw<'_>, out: &mut String) -> Result<(), String> {
+    if let Some(number) = value.number() {
+        out.push_str(number);
+    } else if value.is_string() {
+        write_string(&value.string()?, out);
+    } else if let Some(members) = value.members() {
+        let members = members
+            .into_iter()
+            .map(|member| Ok((member.key.string()?, member.value)));
+        write_members(&mut members.collect::<Result<Vec<_>, String>>()?, out)?;
+    } else if let Some(elements) = value.elements() {
+        out.push('[');
+        for (index, element) in elements.into_iter().enumerate() {
+            if index > 0 {
+                out.push(',');
+            }
+            write(element, out)?;
+        }
+        out.push(']');
+    } else {
+        // true, false and null.
+        out.push_str(&value.described());
+    }
+    Ok(())
+}
+
+/// Escaped as RFC 8785, section 3.2.2.2, says, which is serde_json's way, too.
+fn write_string(text: &str, out: &mut String) {
+    out.push_str(&serde_json::Value::from(text).to_string());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_is_one_way_to_write_it() {
+        let value = " { \"b\" : [ 1 , \"\\u0061\\/\\u20ac\" , null , true ] ,\r\n\t\"a\" : { \"\\u0062\" : {} , \"a\" : [] } } ";
+        let value = Raw::parse(value).unwrap();
+        assert_eq!(
+            object([("z", Some(value)), ("absent", None), ("c", Some(value))]).unwrap(),
+            r#"{"c":{"a":{"a":[],"b":{}},"b":[1,"a/€",null,true]},"z":{"a":{"a":[],"b":{}},"b":[1,"a/€",null,true]}}"#
+        );
+        let escapes = Raw::parse(r#""\u0000\u001F\u0008\t\n\u000c\r\"\\\u007f""#).unwrap();
+        assert_eq!(
+            object([("x", Some(escapes))]).unwrap(),
+            "{\"x\":\"\\u0000\\u001f\\b\\t\\n\\f\\r\\\"\\\\\u{7f}\"}"
+        );
+        let half = Raw::parse(r#"["\ud800"]"#).unwrap();
+        assert!(object([("x", Some(half))]).is_err());
+    }
+}

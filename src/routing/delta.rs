@@ -1,0 +1,209 @@
+//! One table made into the next by what is different.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use super::document::Document;
+use super::findings::{Path, REPORTED};
+use super::head::Head;
+use super::problem::{Problem, and_more};
+use super::rules::check_key;
+use super::table::RoutingTable;
+use super::wording::{Quoted, unknown};
+use super::{diagnose, refused};
+
+/// A change of a routing table.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Delta {
+    /// A document without `routingTable`, as JSON, that takes the place of all
+    /// but the keys. None: only keys change.
+    pub head: Option<String>,
+    /// Keys with the names of the placements where they live from now on.
+    pub set: Vec<(String, String)>,
+    /// Keys that are to be no longer in the table. Those that are not in it are
+    /// not missed.
+    pub remove: Vec<String>,
+}
+
+impl RoutingTable {
+    /// The table of the document that this one's would be after `delta`, all or
+    /// nothing. Costs what it changes, however many keys there are; a new head
+    /// costs what reading it does. This table stays as it is, and the two share
+    /// what both have.
+    ///
+    /// # Errors
+    ///
+    /// Every problem, in the order head, `set`, `remove`, and never an empty
+    /// list: what would be a problem of the document, a key that is set twice or
+    /// set and removed, and a placement that keys still live on but the new head
+    /// does not have. Pointers are into an object of the delta's fields, in which
+    /// `set` is an object. Only problems in a head have a line and a column: in
+    /// the text of the head.
+    pub fn apply(&self, delta: &Delta) -> Result<RoutingTable, Vec<Problem>> {
+        let mut problems = Problems::default();
+        let head = match &delta.head {
+            None => Some(Arc::clone(&self.head)),
+            Some(text) => problems.keep_all(self.next_head(text)),
+        };
+        check_keys(delta, head.as_deref(), &mut problems);
+        let (Some(head), true) = (head, problems.is_empty()) else {
+            return Err(problems.finish());
+        };
+
+        let mut next = Self {
+            keys: self.keys.clone(),
+            counts: self.counts.clone(),
+            entries: self.entries.clone(),
+            head,
+        };
+        for key in &delta.remove {
+            if let Some(was) = next.keys.remove(key.as_bytes()) {
+                next.gone_from(was, key, &self.head);
+            }
+        }
+        for (key, placement) in &delta.set {
+            let Some(id) = next.head.find(placement) else {
+                continue;
+            };
+            let name = next.head.name_id(id);
+            if let Some(was) = next.keys.set(key.as_bytes(), name) {
+                next.gone_from(was, key, &self.head);
+            }
+            *next.counts.at(name as usize) += 1;
+            next.entries.add(key, placement);
+        }
+        if !Arc::ptr_eq(&next.head, &self.head) {
+            next.check_homes(&self.head, &mut problems);
+        }
+        match problems.is_empty() {
+            true => Ok(next),
+            false => Err(problems.finish()),
+        }
+    }
+
+    /// The head that `text` is. Names keep the ids that they have here.
+    fn next_head(&self, text: &str) -> Result<Arc<Head>, Vec<Problem>> {
+        let read = serde_json::from_str::<Document<'_>>(text).and_then(|document| {
+            let (head, routing) = document.into_parts(text).map_err(refused)?;
+            match routing {
+                Some(_) => Err(refused("a head has no routing table")),
+                None => Ok(head),
+            }
+        });
+        let head = match read {
+            Ok(head) if *head.json == *self.head.json => return Ok(Arc::clone(&self.head)),
+            Ok(head) => Head::link(head, self.head.names()).map_err(refused),
+            Err(refusal) => Err(refusal),
+        };
+        head.map(Arc::new).map_err(|refusal| {
+            let mut problems = diagnose::diagnose_head(text.as_bytes(), &refusal);
+            for problem in &mut problems {
+                problem.pointer.insert_str(0, "/head");
+            }
+            problems
+        })
+    }
+
+    /// Takes back what `key` counted for while its name id was `was`, one of the
+    /// names of `head`.
+    fn gone_from(&mut self, was: u32, key: &str, head: &Head) {
+        let placements = &head.placements;
+        let home = head
+            .home(was)
+            .and_then(|home| placements.get(home.placement.index()));
+        if let Some(placement) = home {
+            *self.counts.at(was as usize) -= 1;
+            self.entries.remove(key, &placement.name);
+        }
+    }
+
+    /// Reports placements of `old` that are gone while keys live there.
+    fn check_homes(&self, old: &Head, problems: &mut Problems) {
+        for (name, id) in old.names() {
+            let keys = self.counts.get(id as usize);
+            if keys > 0 && self.head.home(id).is_none() {
+                problems.add(Path::ROOT.child("head"), || {
+                    let (noun, them) = match keys {
+                        1 => ("key", "it"),
+                        _ => ("keys", "them"),
+                    };
+                    format!(
+                        "missing placement {}, where {keys} {noun} of the table would still live \
+                         (set or remove {them} in the same delta)",
+                        Quoted(name)
+                    )
+                });
+            }
+        }
+    }
+}
+
+/// Reports what is wrong with keys. Without a head, nothing is known of the names
+/// of placements.
+fn check_keys(delta: &Delta, head: Option<&Head>, problems: &mut Problems) {
+    let set = Path::ROOT.child("set");
+    let mut seen = HashSet::with_capacity(delta.set.len());
+    for (key, placement) in &delta.set {
+        let path = set.child(key);
+        if let Err(error) = check_key(key) {
+            problems.add(path, || error.to_string());
+        }
+        if !seen.insert(key.as_str()) {
+            problems.add(path, || "duplicate key".to_owned());
+        }
+        if let Some(head) = head
+            && head.find(placement).is_none()
+        {
+            problems.add(path, || {
+                let names = head.names().map(|(name, _)| name);
+                unknown("placement", placement, names)
+            });
+        }
+    }
+    let remove = Path::ROOT.child("remove");
+    for (index, key) in delta.remove.iter().enumerate() {
+        if seen.contains(key.as_str()) {
+            problems.add(remove.element(index), || {
+                format!(
+                    "routing key {} is in set as well (it can only be in one of them)",
+                    Quoted(key)
+                )
+            });
+        }
+    }
+}
+
+/// The first problems in words, and the number of the others.
+#[derive(Default)]
+struct Problems {
+    kept: Vec<Problem>,
+    left_out: usize,
+}
+
+impl Problems {
+    fn add(&mut self, path: Path<'_>, message: impl FnOnce() -> String) {
+        if self.kept.len() >= REPORTED {
+            self.left_out += 1;
+            return;
+        }
+        self.kept.push(Problem {
+            pointer: path.pointer(),
+            line: 0,
+            column: 0,
+            message: message(),
+        });
+    }
+
+    fn keep_all<T>(&mut self, result: Result<T, Vec<Problem>>) -> Option<T> {
+        result.map_err(|problems| self.kept.extend(problems)).ok()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.kept.is_empty()
+    }
+
+    fn finish(mut self) -> Vec<Problem> {
+        self.kept.extend(and_more(self.left_out));
+        self.kept
+    }
+}

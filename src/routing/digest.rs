@@ -1,0 +1,173 @@
+//! One number for all that a routing document says, whatever way it is written.
+//!
+//! It tells two parties whether they have the same content. It is sent over the
+//! wire, so this is its definition; all numbers are unsigned:
+//!
+//! - The *head* of a document is the document without `routingTable`.
+//! - `D(x)` is XXH3-128 with seed 0 of the bytes `x`, as a number: the 128-bit
+//!   value whose canonical representation is big-endian (the XXH3 specification).
+//! - For each routing key with its placement's name, `E = D(0x01 ‖ n ‖ key ‖
+//!   name)`: `n` is the length of the key in bytes, 8 bytes little-endian; key
+//!   and name are UTF-8.
+//! - For the head, `H = D(0x00 ‖ json)`: `json` is the head in the canonical form
+//!   of RFC 8785.
+//! - The digest is `H` plus the sum of all `E`, modulo 2^128, and is written as
+//!   32 lowercase hexadecimal digits.
+//!
+//! A sum does not depend on the order of what is added, and a change of one key
+//! is one subtraction and one addition. It is no signature: who may choose the
+//! keys can, with effort, make two tables of the same digest.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Serialize, Serializer};
+use xxhash_rust::xxh3::xxh3_128;
+
+const HEAD: u8 = 0;
+const ENTRY: u8 = 1;
+
+/// The digest of a table's content; the [module](self) defines it. Shown as 32
+/// lowercase hexadecimal digits.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Digest(u128);
+
+/// The sum over the entries of a table.
+#[derive(Clone, Default)]
+pub(super) struct Entries {
+    sum: u128,
+    /// For the bytes of one entry, so that adding a million allocates once.
+    scratch: Vec<u8>,
+}
+
+impl Entries {
+    pub fn add(&mut self, key: &str, placement: &str) {
+        let entry = self.entry(key, placement);
+        self.sum = self.sum.wrapping_add(entry);
+    }
+
+    /// Undoes [`add`](Self::add) of the same.
+    pub fn remove(&mut self, key: &str, placement: &str) {
+        let entry = self.entry(key, placement);
+        self.sum = self.sum.wrapping_sub(entry);
+    }
+
+    fn entry(&mut self, key: &str, placement: &str) -> u128 {
+        let bytes = &mut self.scratch;
+        bytes.clear();
+        bytes.push(ENTRY);
+        bytes.extend((key.len() as u64).to_le_bytes());
+        bytes.extend(key.as_bytes());
+        bytes.extend(placement.as_bytes());
+        xxh3_128(bytes)
+    }
+
+    /// The digest of a table with these entries and a head of the hash `head`.
+    pub fn with_head(&self, head: HeadHash) -> Digest {
+        Digest(self.sum.wrapping_add(head.0))
+    }
+}
+
+/// What a head adds to the digest.
+#[derive(Clone, Copy)]
+pub(super) struct HeadHash(u128);
+
+impl HeadHash {
+    /// Of a head in canonical form.
+    pub fn of(json: &str) -> Self {
+        let mut bytes = Vec::with_capacity(1 + json.len());
+        bytes.push(HEAD);
+        bytes.extend(json.as_bytes());
+        Self(xxh3_128(&bytes))
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl Serialize for Digest {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// What is no digest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DigestError;
+
+impl fmt::Display for DigestError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("not a digest (valid: 32 lowercase hexadecimal digits)")
+    }
+}
+
+impl std::error::Error for DigestError {}
+
+impl FromStr for Digest {
+    type Err = DigestError;
+
+    fn from_str(text: &str) -> Result<Self, DigestError> {
+        let digit = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+        if text.len() != 32 || !text.bytes().all(digit) {
+            return Err(DigestError);
+        }
+        u128::from_str_radix(text, 16)
+            .map(Self)
+            .map_err(|_| DigestError)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn is_written_as_32_digits_and_read_back() {
+        let digest = Digest(0xab);
+        let text = "000000000000000000000000000000ab";
+        assert_eq!(digest.to_string(), text);
+        assert_eq!(serde_json::to_value(digest).unwrap(), text);
+        assert_eq!(text.parse(), Ok(digest));
+        for wrong in [
+            "",
+            "ab",
+            &text.replace('a', "A"),
+            &text.replace('a', "+"),
+            &format!("{text}0"),
+        ] {
+            assert_eq!(wrong.parse::<Digest>(), Err(DigestError), "{wrong}");
+        }
+    }
+
+    /// As another implementation would follow the definition.
+    #[test]
+    fn is_what_its_definition_says() {
+        let head = r#"{"cellEndpoints":{"x":"http://x"},"defaultPlacement":"x","version":"1"}"#;
+        let hash = HeadHash::of(head);
+        let h = xxh3_128(format!("\0{head}").as_bytes());
+        let e = xxh3_128(b"\x01\x04\0\0\0\0\0\0\0acmex");
+        let mut entries = Entries::default();
+        assert_eq!(entries.with_head(hash), Digest(h));
+        entries.add("acme", "x");
+        assert_eq!(entries.with_head(hash), Digest(h.wrapping_add(e)));
+        entries.add("acm", "ex");
+        assert_ne!(
+            entries.with_head(hash),
+            Digest(h.wrapping_add(e).wrapping_add(e))
+        );
+        entries.remove("acm", "ex");
+        entries.remove("acme", "x");
+        assert_eq!(entries.with_head(hash), Digest(h));
+        // The value of the empty input, from the specification of XXH3.
+        assert_eq!(xxh3_128(b""), 0x99aa_06d3_0147_98d8_6001_c324_468d_497f);
+    }
+}

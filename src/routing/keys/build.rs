@@ -1,0 +1,136 @@
+//! All keys of a document at once.
+//!
+//! Keys are first set down one after the other, sorted roughly by the first bits
+//! of their hash; then each part is sorted and becomes one slot of the root, and
+//! is freed before the next one's turn. So the peak is little above the larger
+//! of what was set down and what comes of it, and these are about the same.
+
+use std::fmt;
+use std::hash::BuildHasher;
+
+use super::node::{BITS, Entry, MAX, Tree};
+use super::{Keys, hash};
+
+const PARTS: usize = 1 << BITS;
+
+/// Bytes of the chunks that keys are set down in: the first of a part, and as
+/// large as they get by doubling. (A key that is larger gets its own.)
+const FIRST_CHUNK: usize = 256;
+const CHUNK: usize = 32 * 1024;
+
+/// Bytes before each key: its number and its length.
+const HEADER: usize = 12;
+
+/// Collects keys.
+pub(in crate::routing) struct Builder<S> {
+    parts: Vec<Part>,
+    len: usize,
+    seed: S,
+}
+
+/// Keys whose hashes start with the same bits.
+#[derive(Default)]
+struct Part {
+    /// Full but for the last one.
+    chunks: Vec<Vec<u8>>,
+}
+
+/// A key was given twice.
+#[derive(Debug, PartialEq, Eq)]
+pub(in crate::routing) struct Duplicate;
+
+impl fmt::Display for Duplicate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("duplicate routing key")
+    }
+}
+
+impl<S: BuildHasher + Default> Builder<S> {
+    pub fn new() -> Self {
+        let mut parts = Vec::new();
+        parts.resize_with(PARTS, Part::default);
+        Self {
+            parts,
+            len: 0,
+            seed: S::default(),
+        }
+    }
+
+    /// Adds a key, which must not have been added before.
+    pub fn push(&mut self, key: &[u8], id: u32) {
+        let part = hash(&self.seed, key) >> (u64::BITS - BITS);
+        self.parts[part as usize].push(key, id);
+        self.len += 1;
+    }
+
+    /// All that were added.
+    ///
+    /// # Errors
+    ///
+    /// When a key was added twice.
+    pub fn finish(self) -> Result<Keys<S>, Duplicate> {
+        let Self { parts, len, seed } = self;
+        let root = if len <= PARTS * MAX {
+            let all = parts.iter().flat_map(|part| part.entries(&seed));
+            Tree::build(&sorted(all.collect())?, 0)
+        } else {
+            let mut slots = Vec::with_capacity(PARTS);
+            for part in parts {
+                let entries = sorted(part.entries(&seed).collect())?;
+                slots.push(Tree::build(&entries, BITS));
+            }
+            Tree::Node(slots.into())
+        };
+        Ok(Keys { root, len, seed })
+    }
+}
+
+fn sorted(mut entries: Vec<Entry<'_>>) -> Result<Vec<Entry<'_>>, Duplicate> {
+    entries.sort_unstable_by_key(|entry| (entry.hash, entry.key));
+    match entries
+        .windows(2)
+        .any(|pair| pair[0].hash == pair[1].hash && pair[0].key == pair[1].key)
+    {
+        true => Err(Duplicate),
+        false => Ok(entries),
+    }
+}
+
+impl Part {
+    fn push(&mut self, key: &[u8], id: u32) {
+        let size = HEADER + key.len();
+        let chunk = match self.chunks.last_mut() {
+            Some(last) if last.capacity() - last.len() >= size => last,
+            last => {
+                let doubled = last.map_or(FIRST_CHUNK, |last| 2 * last.capacity());
+                self.chunks
+                    .push(Vec::with_capacity(doubled.min(CHUNK).max(size)));
+                // There is one now.
+                match self.chunks.last_mut() {
+                    Some(last) => last,
+                    None => return,
+                }
+            }
+        };
+        chunk.extend(id.to_le_bytes());
+        chunk.extend((key.len() as u64).to_le_bytes());
+        chunk.extend(key);
+    }
+
+    fn entries<'a>(&'a self, seed: &'a impl BuildHasher) -> impl Iterator<Item = Entry<'a>> {
+        self.chunks.iter().flat_map(move |chunk| {
+            let mut rest = chunk.as_slice();
+            std::iter::from_fn(move || {
+                let (id, after) = rest.split_first_chunk()?;
+                let (len, after) = after.split_first_chunk()?;
+                let (key, after) = after.split_at_checked(u64::from_le_bytes(*len) as usize)?;
+                rest = after;
+                Some(Entry {
+                    hash: hash(seed, key),
+                    id: u32::from_le_bytes(*id),
+                    key,
+                })
+            })
+        })
+    }
+}

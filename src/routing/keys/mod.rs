@@ -1,0 +1,127 @@
+//! The keys of a routing table: bytes to small numbers, packed, and shared
+//! between the tables that follow each other.
+//!
+//! A hash trie over packed leaves. The first bits of a key's hash lead through
+//! nodes of up to 64 slots to a leaf, which holds a few dozen keys in one
+//! allocation. Cloning is free. A change copies the leaf and the nodes above it,
+//! a few kilobytes however many keys there are, and shares the rest with every
+//! clone; each is freed on its own, and what is shared with the last that has
+//! it. A batch of changes to one value copies nothing twice.
+//!
+//! Keys are compared whole: a hash alone proves nothing, and a tenant must not
+//! reach another's cell. The hash has a secret seed, so nobody can choose keys
+//! that fall into one leaf.
+
+mod build;
+mod compare;
+mod leaf;
+mod node;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::hash_map::RandomState;
+use std::hash::{BuildHasher, Hasher};
+use std::sync::LazyLock;
+
+use self::leaf::Leaf;
+use self::node::Tree;
+
+pub(super) use self::build::Builder;
+
+/// An immutable map of keys that is cheap to clone and cheap to change a little.
+#[derive(Clone)]
+pub(super) struct Keys<S = Seed> {
+    root: Tree,
+    len: usize,
+    seed: S,
+}
+
+/// The keyed hash of all tables of a process (SipHash). One seed for all, so
+/// that they are in the same order, and comparing two that share nothing walks
+/// through both instead of jumping about.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Seed;
+
+impl BuildHasher for Seed {
+    type Hasher = <RandomState as BuildHasher>::Hasher;
+
+    fn build_hasher(&self) -> Self::Hasher {
+        static STATE: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+        STATE.build_hasher()
+    }
+}
+
+fn hash(seed: &impl BuildHasher, key: &[u8]) -> u64 {
+    let mut hasher = seed.build_hasher();
+    hasher.write(key);
+    hasher.finish()
+}
+
+impl<S: BuildHasher> Keys<S> {
+    /// How many keys there are.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// The number of `key`, if it is here. Allocates nothing.
+    pub fn get(&self, key: &[u8]) -> Option<u32> {
+        self.root.get(hash(&self.seed, key), key)
+    }
+
+    /// Gives `key` the number `id`; returns the one it had.
+    pub fn set(&mut self, key: &[u8], id: u32) -> Option<u32> {
+        let seed = &self.seed;
+        let item = node::Entry {
+            hash: hash(seed, key),
+            id,
+            key,
+        };
+        let old = self.root.get(item.hash, key);
+        // What is the same stays shared.
+        if old != Some(id) {
+            self.root.set(item, 0, &|key: &[u8]| hash(seed, key));
+            self.len += usize::from(old.is_none());
+        }
+        old
+    }
+
+    /// Takes `key` out; returns the number it had.
+    pub fn remove(&mut self, key: &[u8]) -> Option<u32> {
+        let hash = hash(&self.seed, key);
+        let old = self.root.get(hash, key)?;
+        self.root.remove(hash, key, 0);
+        self.len -= 1;
+        Some(old)
+    }
+
+    /// Every key with its number, in an order that stays the same for this value
+    /// and its clones: roughly that of the hashes.
+    pub fn iter(&self) -> impl Iterator<Item = (&[u8], u32)> {
+        self.root
+            .leaves()
+            .flat_map(|leaf| leaf.view().items())
+            .map(|item| (item.key, item.id))
+    }
+
+    /// The keys that may be missing from `other` or have another number there,
+    /// with what they have here. Whatever the two share is passed over without a
+    /// look; of what they do not share, all is listed.
+    pub fn unshared<'a>(&'a self, other: &Self, mut visit: impl FnMut(&'a [u8], u32)) {
+        compare::unshared(&self.root, &other.root, &mut |leaf: &'a Leaf| {
+            for item in leaf.view().items() {
+                visit(item.key, item.id);
+            }
+        });
+    }
+}
+
+impl<S: Default> Default for Keys<S> {
+    fn default() -> Self {
+        Self {
+            root: Tree::default(),
+            len: 0,
+            seed: S::default(),
+        }
+    }
+}
