@@ -137,6 +137,38 @@ async fn attempts_are_limited_and_can_be_switched_off() {
     }
 }
 
+/// Retries are a share of the requests: with everything down, they do not double the load.
+#[tokio::test]
+async fn retries_have_a_budget() {
+    let endpoints = json!([url(Cell::nobody().await), url(Cell::nobody().await)]);
+    let edge = Edge::serving(&placed("1", endpoints, json!({}))).await;
+    let mut requests = 0.0;
+    let mut client = edge.client().await;
+    for _ in 0..60 {
+        let response = client.get("acme", "/").await;
+        response.assert_error(502, "upstream_unreachable");
+        if response.closes() {
+            client = edge.client().await;
+        }
+        requests += 1.0;
+    }
+    let retries = async |result: &str| {
+        let result = format!("result=\"{result}\"");
+        edge.metric(&["cellgate_retries_total", &result]).await
+    };
+    let (made, refused) = (retries("made").await, retries("refused").await);
+    assert_eq!(
+        made + refused,
+        requests,
+        "each had another endpoint to go to"
+    );
+    // One in five of the last ten seconds, and ten in any case.
+    assert!(
+        (10.0..=10.0 + requests / 5.0).contains(&made),
+        "{made} made"
+    );
+}
+
 /// A connection that breaks before a byte of the answer: tried elsewhere if the document says so, and
 /// only what may be repeated.
 #[tokio::test]

@@ -56,6 +56,8 @@ async fn requests_over_the_limit_are_turned_away() {
     assert_eq!(cell.requests(), 2);
     let rejected = ["cellgate_requests_rejected_total", "concurrency_limit"];
     assert_eq!(edge.metric(&rejected).await, 3.0);
+    let gauge = ["cellgate_placement_requests_in_flight", "placement=\"one\""];
+    assert_eq!(edge.metric(&gauge).await, 2.0);
 
     // Lowered below what is there, raised, and taken away.
     for (version, limit, status) in [
