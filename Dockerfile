@@ -11,6 +11,8 @@ RUN apt-get update \
 WORKDIR /build
 COPY Cargo.toml Cargo.lock ./
 COPY src ./src
+# Not built, but the manifest names them.
+COPY benches ./benches
 COPY conf ./conf
 COPY config ./config
 
