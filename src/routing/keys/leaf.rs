@@ -1,4 +1,4 @@
-//! A few dozen keys in one allocation.
+//! A dozen keys in one allocation.
 //!
 //! ```text
 //! count   u32       how many keys
@@ -55,7 +55,7 @@ impl Leaf {
         let ids = width(u64::from(id));
         let mut bytes =
             Vec::with_capacity(HEADER + padded(count) * (1 + lengths) + count * ids + total);
-        // More than a few dozen only if all their hashes are the same.
+        // Large only if all their hashes are the same.
         bytes.extend((count as u32).to_le_bytes());
         bytes.extend([lengths as u8, ids as u8, 0, 0]);
         bytes.extend(items.clone().map(|item| item.print));

@@ -2,11 +2,11 @@
 //! between the tables that follow each other.
 //!
 //! A hash trie over packed leaves. The first bits of a key's hash lead through
-//! nodes of up to 64 slots to a leaf, which holds a few dozen keys in one
+//! nodes of up to 64 slots to a leaf, which holds about a dozen keys in one
 //! allocation. Cloning is free. A change copies the leaf and the nodes above it,
 //! a few kilobytes however many keys there are, and shares the rest with every
 //! clone; each is freed on its own, and what is shared with the last that has
-//! it. A batch of changes to one value copies nothing twice.
+//! it. A batch of changes to one value copies no node twice.
 //!
 //! Keys are compared whole: a hash alone proves nothing, and a tenant must not
 //! reach another's cell. The hash has a secret seed, so nobody can choose keys
