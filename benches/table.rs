@@ -38,11 +38,11 @@ unsafe impl GlobalAlloc for Counting {
     }
 }
 
-/// What mimalloc takes for a block: multiples of 16 bytes up to 128, then eight
-/// sizes for each power of two.
+/// What mimalloc takes for a block: multiples of 16 bytes up to 128, then four
+/// sizes for each doubling.
 fn size(layout: Layout) -> usize {
     let size = layout.size().max(1);
-    let step = (size.next_power_of_two() / 16).max(16);
+    let step = (size.next_power_of_two() / 8).max(16);
     size.next_multiple_of(step)
 }
 
