@@ -1,7 +1,7 @@
 # Everyday commands of Cellgate. `make help` lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test soak measure clean
+.PHONY: help setup build demo test lints soak measure clean
 
 CARGO ?= cargo
 EDGE  := target/release/cellgate
@@ -18,7 +18,7 @@ build: setup ## Build the optimized binary, target/release/cellgate
 demo: build ## Run four cells and an edge on this machine; Ctrl-C ends all of it
 	@exec $(EDGE) demo
 
-test: setup ## Formatting, clippy with warnings as errors, all tests, doc tests
+test: setup lints ## Formatting, clippy with warnings as errors, all tests, doc tests
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	@if $(CARGO) nextest --version >/dev/null 2>&1; then \
@@ -27,6 +27,12 @@ test: setup ## Formatting, clippy with warnings as errors, all tests, doc tests
 	    set -x; $(CARGO) test --locked --lib --bins --tests; \
 	fi
 	$(CARGO) test --locked --doc
+
+lints:
+	@for tool in fmt clippy; do \
+	    $(CARGO) $$tool --version >/dev/null 2>&1 || { \
+	        echo "setup: cargo $$tool is missing; \`rustup component add rustfmt clippy\` brings it" >&2; exit 1; }; \
+	done
 
 soak: setup ## The long reload tests: 60 s of load and 600 replacements; 1,000 while cells flap
 	CELLGATE_SOAK=full $(CARGO) test --locked --release --test it -- --nocapture --test-threads=1 soak:: streaming:: flapping:: under_fire::

@@ -147,9 +147,15 @@ impl Generation {
                 }
             }
         }
-        *admitted = self
+        let mut next = self
             .walk(home, key, &mut admitted.tried, unresolved, now)
             .map_err(Some)?;
+        let waits = || self.live_placement(next.placement).outage_now(now) == Outage::Unresolved;
+        if next.attempt.is_none() && !waits() {
+            admitted.tried = mem::take(&mut next.tried);
+            return Err(None);
+        }
+        *admitted = next;
         Ok(())
     }
 
@@ -195,6 +201,10 @@ impl Generation {
                     }
                     Err(outage) => match failover_of(outage) {
                         Some(reason) => reason,
+                        // It would be a fallback in name only.
+                        None if outage == Outage::NoAddress && first.is_some() => {
+                            return Err(Rejected::unavailable(home, circuit(), first));
+                        }
                         // Whoever asks for a backend later finds one, or says
                         // why not.
                         None => {
@@ -222,22 +232,33 @@ impl Generation {
                     }
                 },
             };
-            let (reason, retry_after) = *first.get_or_insert(reason);
+            first.get_or_insert(reason);
             match placement.fallback {
                 Some(next) => {
                     id = next;
                     placement = self.live_placement(next);
                 }
-                None => {
-                    return Err(Rejected {
-                        cause: Cause::Unavailable(reason),
-                        placement: home,
-                        failover: None,
-                        circuit: circuit(),
-                        retry_after,
-                    });
-                }
+                None => return Err(Rejected::unavailable(home, circuit(), first)),
             }
+        }
+    }
+}
+
+impl Rejected {
+    /// Neither `home` nor a fallback of it is usable; `first` is why `home` is
+    /// not.
+    fn unavailable(
+        home: PlacementId,
+        circuit: Option<BreakerState>,
+        first: Option<(FailoverReason, Duration)>,
+    ) -> Self {
+        let (reason, retry_after) = first.unwrap_or((FailoverReason::UpstreamUnhealthy, FULL));
+        Self {
+            cause: Cause::Unavailable(reason),
+            placement: home,
+            failover: None,
+            circuit,
+            retry_after,
         }
     }
 }

@@ -12,7 +12,8 @@ use super::apply::lock;
 use super::clock::uptime;
 use super::endpoint::Origin;
 use crate::resilience::{
-    Admission, Avoidance, Breaker, BreakerState, Fault, Health, HealthState, Ticket, member_id,
+    Admission, Avoidance, Breaker, BreakerState, Claim, Fault, Health, HealthState, Ticket,
+    member_id,
 };
 use crate::routing::{CircuitBreaker, HealthCheck, Scheme};
 use crate::telemetry::metrics::PlacementMetrics;
@@ -155,9 +156,11 @@ impl Backend {
         now: Instant,
         however: bool,
     ) -> Option<Attempt> {
-        if !self.avoidance.claim(uptime(now)) && !however {
-            return None;
-        }
+        let claim = match self.avoidance.claim(uptime(now)) {
+            Some(claim) => claim,
+            None if however => Claim::NONE,
+            None => return None,
+        };
         let (ticket, state) = match breaker {
             None => (None, BreakerState::Closed),
             Some(settings) => match unpack(self.calm.load(Relaxed)) {
@@ -165,7 +168,10 @@ impl Backend {
                 None => {
                     let mut breaker = lock(&self.breaker);
                     match breaker.admit(settings, now) {
-                        Admission::Refused { .. } => return None,
+                        Admission::Refused { .. } => {
+                            self.avoidance.give_back(claim, uptime(now));
+                            return None;
+                        }
                         Admission::Admitted { ticket, transition } => {
                             let state = breaker.state();
                             self.publish(&breaker, transition);
@@ -180,6 +186,7 @@ impl Backend {
             backend: Arc::clone(self),
             breaker: breaker.copied(),
             ticket,
+            claim,
             state,
         })
     }
@@ -295,6 +302,8 @@ pub struct Attempt {
     breaker: Option<CircuitBreaker>,
     /// None without a breaker, and once the outcome is told.
     ticket: Option<Ticket>,
+    /// What the backend is tried by after a pause, until it is found out.
+    claim: Claim,
     /// The breaker's state when the attempt was admitted.
     pub state: BreakerState,
 }
@@ -305,18 +314,22 @@ impl Attempt {
     }
 
     /// The backend can be connected to.
-    pub fn connected(&self) {
+    pub fn connected(&mut self) {
+        self.claim = Claim::NONE;
         self.backend.avoidance.well();
     }
 
     /// No connection came about. Others are preferred for a while.
     pub fn connect_failed(&mut self, now: Instant, failure: LastFailure) {
+        self.claim = Claim::NONE;
         self.backend.avoidance.failed(uptime(now));
         self.failed(Fault::NoAnswer, now, failure);
     }
 
     /// The header of a good answer is here.
     pub fn answered(&mut self) {
+        // Also on a kept connection: whoever answers can be reached.
+        self.connected();
         if let Some(ticket) = self.unless_calm() {
             let mut breaker = lock(&self.backend.breaker);
             let (ticket, turned) = breaker.answered(ticket, Instant::now());
@@ -365,6 +378,10 @@ impl Attempt {
 impl Drop for Attempt {
     fn drop(&mut self) {
         self.backend.in_flight.fetch_sub(1, Relaxed);
+        if self.claim.finds_out() {
+            let now = uptime(Instant::now());
+            self.backend.avoidance.give_back(self.claim, now);
+        }
         if let Some(ticket) = self.unless_calm() {
             let mut breaker = lock(&self.backend.breaker);
             breaker.abandoned(ticket);

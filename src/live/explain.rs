@@ -9,6 +9,7 @@ use super::admit::{FailoverReason, Unresolved};
 use super::endpoint::Resolution;
 use super::generation::Generation;
 use super::placement::{LivePlacement, Outage};
+use super::status::is_zero;
 use super::view::BackendView;
 use crate::routing::{Endpoint, PlacementId, RouteReason};
 
@@ -40,10 +41,36 @@ pub struct LiveExplanation {
     pub failover_reason: Option<FailoverReason>,
     /// The address that would be chosen now.
     pub chosen: Option<SocketAddr>,
+    /// Set when `served_by` has as many requests in flight as it may, so that
+    /// more are answered 429.
+    pub full: Option<Full>,
     /// Every backend that comes into question: those of `placement`, then those
-    /// of the fallbacks as far as they are needed.
+    /// of the fallbacks as far as they are needed. At most 1000.
     pub candidates: Vec<Candidate>,
+    /// How many more there are.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub candidates_omitted: usize,
+    /// Endpoints that have no address.
+    pub without_address: Vec<WithoutAddress>,
 }
+
+/// A placement that takes no more requests.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Full {
+    pub in_flight: usize,
+    pub concurrency_limit: u32,
+}
+
+/// An endpoint whose host is not known to be anywhere.
+#[derive(Clone, Debug, Serialize)]
+pub struct WithoutAddress {
+    pub placement: String,
+    pub endpoint: String,
+    pub why: String,
+}
+
+/// How many candidates an explanation lists.
+const CANDIDATES: usize = 1000;
 
 /// A backend that comes into question for a key.
 #[derive(Clone, Debug, Serialize)]
@@ -77,7 +104,10 @@ impl LiveExplanation {
             served_by: None,
             failover_reason: None,
             chosen: None,
+            full: None,
             candidates: Vec::new(),
+            candidates_omitted: 0,
+            without_address: Vec::new(),
         };
         shown.follow(generation, home, key, now);
         shown
@@ -90,7 +120,21 @@ impl LiveExplanation {
         for id in &way.asked {
             let placement = generation.live_placement(*id);
             for (endpoint, _) in placement.endpoints() {
-                for backend in &endpoint.addresses().backends {
+                let addresses = endpoint.addresses();
+                if addresses.backends.is_empty() {
+                    self.without_address.push(WithoutAddress {
+                        placement: name(*id).clone(),
+                        endpoint: endpoint.origin.url.clone(),
+                        why: addresses.error.clone().unwrap_or_else(|| {
+                            "the first lookup of its host is not back yet".to_owned()
+                        }),
+                    });
+                }
+                for backend in &addresses.backends {
+                    if self.candidates.len() == CANDIDATES {
+                        self.candidates_omitted += 1;
+                        continue;
+                    }
                     self.candidates.push(Candidate {
                         placement: name(*id).clone(),
                         endpoint: endpoint.origin.url.clone(),
@@ -102,6 +146,7 @@ impl LiveExplanation {
         self.failover_reason = way.failover;
         let Some(id) = way.served_by else { return };
         self.served_by = Some(name(id).clone());
+        self.full = full(generation.live_placement(id));
         let chosen = generation
             .live_placement(id)
             .would_pick(key.as_bytes(), now);
@@ -134,7 +179,10 @@ impl Generation {
         while let Some(id) = next {
             way.asked.push(id);
             let placement = self.live_placement(id);
-            let outage = placement.outage_now(now);
+            let outage = match full(placement) {
+                Some(_) => placement.outage_if_full(now),
+                None => placement.outage_now(now),
+            };
             let Some((reason, _)) = outage.failover(placement.fallback.is_some(), Unresolved::Wait)
             else {
                 way.served_by = (outage != Outage::NoAddress).then_some(id);
@@ -145,6 +193,15 @@ impl Generation {
         }
         way
     }
+}
+
+fn full(placement: &LivePlacement) -> Option<Full> {
+    let concurrency_limit = placement.policy.concurrency_limit?;
+    let in_flight = placement.cell.in_flight();
+    (in_flight >= concurrency_limit as usize).then_some(Full {
+        in_flight,
+        concurrency_limit,
+    })
 }
 
 /// Of several hosts, the best that can be said.

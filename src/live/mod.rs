@@ -36,7 +36,7 @@ pub use backend::{Attempt, Backend, LastFailure, Unusable};
 pub use cell::{Cell, Slot};
 pub use clock::{uptime, wall};
 pub use endpoint::{Addresses, LiveEndpoint, Origin, Resolution};
-pub use explain::{Candidate, LiveExplanation};
+pub use explain::{Candidate, Full, LiveExplanation, WithoutAddress};
 pub use generation::{Generation, Sha256, Source};
 pub use placement::{LivePlacement, Outage};
 pub use probe::{HttpProbe, Probe, Probed};

@@ -117,6 +117,12 @@ impl LivePlacement {
         self.cell.addresses_until(known).await;
     }
 
+    fn is_resolved(&self) -> bool {
+        self.endpoints
+            .iter()
+            .any(|(endpoint, _)| endpoint.addresses().state == Resolution::Resolved)
+    }
+
     /// Why an endpoint's host could not be looked up, if one could not.
     pub fn resolution_error(&self) -> Option<String> {
         let mut endpoints = self.endpoints.iter();
@@ -125,7 +131,10 @@ impl LivePlacement {
 
     fn snapshot(&self) -> Guard<Arc<Snapshot>> {
         let snapshot = self.snapshot.load();
-        if snapshot.change == self.cell.changes() {
+        // Addresses are there a moment before they are announced, and whoever
+        // was told that they are must not find none.
+        let announced = snapshot.change == self.cell.changes();
+        if announced && (!snapshot.backends.is_empty() || !self.is_resolved()) {
             return snapshot;
         }
         // Others may be at the same; any of them is right.

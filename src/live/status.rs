@@ -77,6 +77,6 @@ pub(super) fn optional_time<S: Serializer>(
     time.map(rfc3339).serialize(serializer)
 }
 
-fn is_zero(count: &usize) -> bool {
+pub(super) fn is_zero(count: &usize) -> bool {
     *count == 0
 }

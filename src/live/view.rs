@@ -167,6 +167,9 @@ impl BackendView {
 fn why_not(usable: Result<(), Unusable>, backend: &Backend, now: Instant) -> Option<String> {
     match usable {
         Err(Unusable::Unhealthy) => Some("unhealthy: its health probes fail".to_owned()),
+        Err(Unusable::CircuitOpen(_)) if backend.state() == BreakerState::HalfOpen => {
+            Some("circuit half-open: one request is finding out".to_owned())
+        }
         Err(Unusable::CircuitOpen(left)) => Some(format!(
             "circuit open: the next try is in {:.1} s",
             left.as_secs_f64()

@@ -98,6 +98,8 @@ pub struct RequestContext {
     pub(super) hurried: bool,
     /// The header of the attempt's final answer is here, whole and good.
     pub(super) answered: bool,
+    /// The failure of an attempt that another one is to follow, in words.
+    pub(super) cause: Option<String>,
     /// The first cause, kept while later steps fail because of it.
     pub(super) failure: Option<Failure>,
     /// The cell began to answer the attempt, well or not.
@@ -116,6 +118,7 @@ impl RequestContext {
             hurried: false,
             only_fresh: false,
             answered: false,
+            cause: None,
             failure: None,
             begun: false,
             _in_flight: in_flight,
@@ -125,10 +128,6 @@ impl RequestContext {
     /// The request id as text; ids are visible ASCII.
     pub(super) fn request_id(&self) -> &str {
         self.request_id.to_str().unwrap_or_default()
-    }
-
-    pub(super) fn attempt(&self) -> Option<&Attempt> {
-        self.target.as_ref()?.attempt()
     }
 
     pub(super) fn attempt_mut(&mut self) -> Option<&mut Attempt> {

@@ -205,7 +205,7 @@ impl Failure {
             Self::CONNECT_TIMEOUT => "timeout",
             Self::UNVERIFIED => "tls",
             Self::UNRESOLVED => "dns",
-            _ => "refused",
+            _ => "other",
         }
     }
 }

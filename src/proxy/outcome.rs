@@ -75,7 +75,7 @@ impl EdgeProxy {
                     status,
                     elapsed.as_secs_f64(),
                 );
-                if let Some(reason) = target.failover().filter(|_| target.attempt().is_some()) {
+                if let Some(reason) = target.failover().filter(|_| target.address().is_some()) {
                     let home = target.generation.live_placement(target.route.placement);
                     home.cell.metrics.failed_over(reason.as_str());
                 }

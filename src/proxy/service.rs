@@ -87,7 +87,8 @@ impl ProxyHttp for EdgeProxy {
                     let kind = failure.connect_kind();
                     placement.cell.metrics.upstream_connect_failed(kind);
                 }
-                let detail = placement.and_then(LivePlacement::resolution_error);
+                let cause = ctx.cause.take();
+                let detail = cause.or_else(|| placement.and_then(LivePlacement::resolution_error));
                 // Of two causes the first one explains more.
                 let failure = *ctx.failure.get_or_insert(failure);
                 let mut error = decided(failure);
@@ -107,6 +108,7 @@ impl ProxyHttp for EdgeProxy {
     ) -> Box<Error> {
         // Nothing was sent, so any request may go elsewhere.
         let again = self.connect_failed(ctx, &error);
+        ctx.cause = again.then(|| error.to_string());
         error.set_retry(again);
         error
     }
@@ -126,7 +128,7 @@ impl ProxyHttp for EdgeProxy {
         if let Some(target) = &ctx.target {
             target.placement().cell.metrics.upstream_connect_ok(reused);
         }
-        if let Some(attempt) = ctx.attempt().filter(|_| !reused) {
+        if let Some(attempt) = ctx.attempt_mut().filter(|_| !reused) {
             attempt.connected();
         }
         Ok(())
@@ -275,6 +277,7 @@ impl ProxyHttp for EdgeProxy {
         }
         if repeatable && was_reset(&error) && !ctx.begun {
             let again = self.goes_elsewhere(ctx, |retries| retries.on_reset);
+            ctx.cause = again.then(|| error.to_string());
             error.set_retry(again);
         }
         error

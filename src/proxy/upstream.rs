@@ -4,8 +4,8 @@
 use std::time::{Instant, SystemTime};
 
 use http::header::CONTENT_LENGTH;
-use pingora::Error;
 use pingora::upstreams::peer::HttpPeer;
+use pingora::{Error, ErrorType};
 use pingora_proxy::Session;
 
 use super::context::{RequestContext, Target};
@@ -38,17 +38,13 @@ impl EdgeProxy {
             Ok(admitted) => target.admitted = Some(admitted),
             Err(rejected) => {
                 let failure = reject(target, rejected);
-                target.placement().cell.metrics.rejected(failure.code);
+                count_rejection(target, failure);
                 return Err(failure);
             }
         }
         let fits = fits(session, target);
-        if fits.is_err() {
-            target
-                .placement()
-                .cell
-                .metrics
-                .rejected(Failure::BODY_TOO_LARGE.code);
+        if let Err(failure) = fits {
+            count_rejection(target, failure);
             // Nothing comes of it, so it holds nothing.
             target.admitted = None;
         }
@@ -69,6 +65,7 @@ impl EdgeProxy {
         let Some(target) = &mut ctx.target else {
             return Err(Failure::INTERNAL);
         };
+        let failed = ctx.failure.is_some();
         while target.attempt().is_none() {
             let placement = target.placement();
             let connect = timeouts(&self.config, placement).connect.min(time_left());
@@ -78,7 +75,10 @@ impl EdgeProxy {
                 Ok(()) => Unresolved::Wait,
                 Err(_) => Unresolved::GiveUp,
             };
-            self.attempt_again(session, target, unresolved)?;
+            self.attempt_again(session, target, unresolved, failed)?;
+            if failed && target.attempt().is_some() {
+                target.placement().cell.metrics.retried();
+            }
         }
         let mut timeouts = timeouts(&self.config, target.placement());
         let time_left = time_left();
@@ -102,6 +102,7 @@ impl EdgeProxy {
         session: &Session,
         target: &mut Target,
         unresolved: Unresolved,
+        failed: bool,
     ) -> Result<(), Failure> {
         let key = self.key(session)?;
         let Some(admitted) = &mut target.admitted else {
@@ -111,10 +112,16 @@ impl EdgeProxy {
         let generation = &target.generation;
         match generation.admit_again(home, key, admitted, unresolved, Instant::now()) {
             Ok(()) if target.serving() == before => Ok(()),
-            Ok(()) => fits(session, target),
+            Ok(()) => {
+                fits(session, target).inspect_err(|failure| count_rejection(target, *failure))
+            }
+            // What it failed by first is the answer, and where.
+            Err(Some(_)) if failed => Err(Failure::UNREACHABLE),
             Err(Some(rejected)) => {
                 target.admitted = None;
-                Err(reject(target, rejected))
+                let failure = reject(target, rejected);
+                count_rejection(target, failure);
+                Err(failure)
             }
             Err(None) => Err(Failure::UNRESOLVED),
         }
@@ -130,7 +137,10 @@ impl EdgeProxy {
             return false;
         };
         let metrics = &target.placement().cell.metrics;
-        metrics.upstream_connect_failed(failure.connect_kind());
+        metrics.upstream_connect_failed(match error.etype() {
+            ErrorType::ConnectRefused => "refused",
+            _ => failure.connect_kind(),
+        });
         if failure == Failure::INTERNAL {
             return false;
         }
@@ -170,9 +180,8 @@ impl EdgeProxy {
             return false;
         }
         let granted = placement.cell.try_retry(uptime(now));
-        match granted {
-            true => placement.cell.metrics.retried(),
-            false => placement.cell.metrics.retry_refused(),
+        if !granted {
+            placement.cell.metrics.retry_refused();
         }
         granted
     }
@@ -220,6 +229,10 @@ fn fits(session: &Session, target: &Target) -> Result<(), Failure> {
         (Some(limit), Some(length)) if length > limit => Err(Failure::BODY_TOO_LARGE),
         _ => Ok(()),
     }
+}
+
+fn count_rejection(target: &Target, failure: Failure) {
+    target.placement().cell.metrics.rejected(failure.code);
 }
 
 /// Keeps a rejection; what it means for the client.

@@ -29,7 +29,7 @@ impl Avoidance {
     pub fn failed(&self, now: Duration) {
         let until = self.until.load(Relaxed);
         if until <= micros(now) {
-            self.pause(until, now);
+            let _ = self.pause(until, now);
         }
     }
 
@@ -49,26 +49,49 @@ impl Avoidance {
     /// Whether one that is about to use the backend may do so rather than
     /// another: always without a pause, and after one only the first to ask,
     /// which is to find out. With that the next pause begins.
-    pub fn claim(&self, now: Duration) -> bool {
+    pub fn claim(&self, now: Duration) -> Option<Claim> {
         match self.until.load(Relaxed) {
-            0 => true,
-            until if until > micros(now) => false,
-            until => self.pause(until, now),
+            0 => Some(Claim(0)),
+            until if until > micros(now) => None,
+            until => self.pause(until, now).map(Claim),
         }
     }
 
-    /// Begins a pause, unless somebody else did so first.
-    fn pause(&self, last: u64, now: Duration) -> bool {
+    /// Whoever was to find out has not: the next one may.
+    pub fn give_back(&self, claim: Claim, now: Duration) {
+        if claim.finds_out() {
+            // Fails when the pause ended or another began meanwhile.
+            let _ = self
+                .until
+                .compare_exchange(claim.0, micros(now), Relaxed, Relaxed);
+        }
+    }
+
+    /// Begins a pause, unless somebody else did so first; its end.
+    fn pause(&self, last: u64, now: Duration) -> Option<u64> {
         let pauses = self.pauses.load(Relaxed);
         let pause = FIRST.saturating_mul(1 << pauses.min(16)).min(LONGEST);
-        let first = self
-            .until
-            .compare_exchange(last, micros(now + pause), Relaxed, Relaxed)
-            .is_ok();
-        if first {
-            self.pauses.store(pauses.saturating_add(1), Relaxed);
-        }
-        first
+        let until = micros(now + pause);
+        self.until
+            .compare_exchange(last, until, Relaxed, Relaxed)
+            .ok()?;
+        self.pauses.store(pauses.saturating_add(1), Relaxed);
+        Some(until)
+    }
+}
+
+/// Leave to use a backend; with a pause behind it, leave to find out.
+#[derive(Clone, Copy, Debug)]
+#[must_use = "what does not find out has to be given back"]
+pub struct Claim(u64);
+
+impl Claim {
+    /// One that there is nothing to be found out by.
+    pub const NONE: Claim = Claim(0);
+
+    /// Whether somebody is to find out by it.
+    pub fn finds_out(self) -> bool {
+        self.0 != 0
     }
 }
 
@@ -88,22 +111,23 @@ mod tests {
     #[test]
     fn one_finds_out_after_each_pause() {
         let backend = Avoidance::default();
-        assert!(backend.claim(at(0)) && backend.claim(at(0)));
+        let may = |now| backend.claim(at(now)).is_some();
+        assert!(may(0) && may(0));
         let mut now = 5;
         backend.failed(at(now));
         for pause in [1_000, 2_000, 4_000, 8_000, 10_000, 10_000] {
             assert!(backend.avoided(at(now)));
-            assert!(!backend.claim(at(now + pause - 1)), "{pause}");
+            assert!(!may(now + pause - 1), "{pause}");
             assert!(!backend.avoided(at(now + pause)), "{pause}");
             now += pause;
-            assert!(backend.claim(at(now)));
-            assert!(!backend.claim(at(now)), "a second one waits");
+            assert!(may(now));
+            assert!(!may(now), "a second one waits");
             // The one that was to find out fails; so do some that hung.
             backend.failed(at(now + 10));
             backend.failed(at(now + 20));
         }
         backend.well();
-        assert!(!backend.avoided(at(now)) && backend.claim(at(now)));
+        assert!(!backend.avoided(at(now)) && may(now));
         backend.failed(at(now));
         assert!(!backend.avoided(at(now + 1_000)), "short again");
     }
@@ -119,11 +143,25 @@ mod tests {
     }
 
     #[test]
+    fn who_has_not_found_out_lets_the_next_one() {
+        let backend = Avoidance::default();
+        backend.failed(at(0));
+        let first = backend.claim(at(1_000)).expect("the pause is over");
+        assert!(backend.avoided(at(1_001)));
+        backend.give_back(first, at(1_001));
+        let second = backend.claim(at(1_001)).expect("it came back");
+        // What was settled meanwhile stays settled.
+        backend.well();
+        backend.give_back(second, at(1_002));
+        assert!(backend.claim(at(1_002)).is_some() && backend.claim(at(1_002)).is_some());
+    }
+
+    #[test]
     fn of_many_threads_one_finds_out() {
         let backend = Avoidance::default();
         backend.failed(at(0));
         let claims: usize = std::thread::scope(|scope| {
-            let claim = || usize::from(backend.claim(at(2_000)));
+            let claim = || usize::from(backend.claim(at(2_000)).is_some());
             let threads: Vec<_> = (0..8).map(|_| scope.spawn(claim)).collect();
             threads.into_iter().map(|t| t.join().unwrap()).sum()
         });

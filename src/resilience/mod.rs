@@ -21,7 +21,7 @@ mod health;
 #[cfg(test)]
 mod tests;
 
-pub use avoidance::Avoidance;
+pub use avoidance::{Avoidance, Claim};
 pub use balance::{Balancer, Member, member_id};
 pub use breaker::{Admission, Breaker, BreakerState, Fault, Ticket};
 pub use budget::RetryBudget;

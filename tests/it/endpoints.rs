@@ -304,3 +304,93 @@ async fn a_placement_has_its_own_deadlines_and_host() {
         assert_eq!(seen.get("x-forwarded-host"), Some("edge"), "{key}");
     }
 }
+
+/// Whoever answers can be reached, also on a connection that was kept: an endpoint that once could not be
+/// connected to gets its share again although no new connection is ever needed.
+#[tokio::test]
+async fn an_answer_on_a_kept_connection_ends_the_avoidance() {
+    let (a, b) = (Cell::echo("a").await, Cell::echo("b").await);
+    let endpoints = json!([url(a.address), url(b.address)]);
+    let policy = json!({"load_balancing": "round_robin"});
+    let edge = Edge::serving(&placed("1", endpoints, policy)).await;
+    // Both have a connection in the pool.
+    answers(&edge, "acme", 4).await;
+    a.stop_accepting().await;
+    // Two at a time need a second connection, which a does not take.
+    eventually("a is avoided", async || {
+        let (mut one, mut two) = (edge.client().await, edge.client().await);
+        let mut three = edge.client().await;
+        tokio::join!(
+            one.get("acme", "/"),
+            two.get("acme", "/"),
+            three.get("acme", "/")
+        );
+        let tried = edge
+            .metric(&["cellgate_upstream_connect_failures_total", "refused"])
+            .await;
+        (tried > 0.0).then_some(())
+    })
+    .await;
+    eventually("a serves again", async || {
+        let seen = answers(&edge, "acme", 10).await;
+        (seen.get("a") == Some(&5)).then_some(())
+    })
+    .await;
+}
+
+/// What a request failed by first is its answer, and where: not the state of the fallback that could not
+/// take it either.
+#[tokio::test]
+async fn a_failure_is_told_of_the_cell_that_failed() {
+    let hanging = Cell::scripted("two", |mut conn| async move {
+        conn.head().await?;
+        conn.wire.rest().await.map(drop)
+    })
+    .await;
+    let one = json!({
+        "url": format!("http://{}", Cell::nobody().await), "fallback": "two",
+        "circuit_breaker": {"failure_threshold": 1, "timeout": "1h"},
+    });
+    let two = json!({"url": hanging.url(), "concurrency_limit": 1});
+    let mut document = guarded("1", json!({"one": one, "two": two}));
+    document["routingTable"] = json!({"acme": "one", "other": "two"});
+    let edge = Edge::serving(&document).await;
+    let mut held = edge.client().await;
+    held.send("GET / HTTP/1.1\r\nHost: e\r\nX-Routing-Key: other\r\n\r\n")
+        .await;
+    hanging.wait_requests(1).await;
+    let first = edge.get("acme", "/").await;
+    first.assert_error(502, "upstream_unreachable");
+    first.assert_routed("one", "tier");
+    edge.log.wait("placement=one").await;
+    let made = edge.metric(&["cellgate_retries_total", "made"]).await;
+    assert_eq!(made, 0.0, "no second attempt was made");
+    // The next one is not sent to the first at all, and the second is full.
+    let second = edge.get("acme", "/").await;
+    second.assert_error(429, "concurrency_limit");
+    second.assert_routed("two", "tier");
+    assert_eq!(second.get("x-failover-reason"), Some("circuit_open"));
+    assert_eq!(second.get("x-circuit-state"), Some("open"));
+}
+
+/// A fallback that is nowhere is none: the answer is the one of a placement without.
+#[tokio::test]
+async fn a_fallback_without_an_address_is_none() {
+    let one = json!({
+        "url": format!("http://{}", Cell::nobody().await), "fallback": "two",
+        "circuit_breaker": {"failure_threshold": 1, "timeout": "1h"},
+    });
+    let two = json!({"url": "http://nowhere.invalid:1"});
+    let edge = Edge::serving(&guarded("1", json!({"one": one, "two": two}))).await;
+    edge.log.wait("nowhere.invalid does not resolve").await;
+    edge.get("acme", "/")
+        .await
+        .assert_error(502, "upstream_unreachable");
+    let down = edge.get("acme", "/").await;
+    down.assert_error(503, "circuit_open");
+    down.assert_routed("one", "tier");
+    assert!(down.get("retry-after").is_some(), "{down:?}");
+    let explained = edge.admin("/debug/route?key=acme").await.json();
+    assert_eq!(explained["served_by"], Value::Null);
+    assert_eq!(explained["without_address"][0]["placement"], "two");
+}

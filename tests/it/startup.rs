@@ -320,3 +320,25 @@ async fn a_relative_routing_path() {
         .await;
     assert_eq!(edge.config().await["version"], "1");
 }
+
+/// What the manifest names has to be in the image's build context, or the image cannot be built.
+#[test]
+fn the_image_is_built_from_all_that_the_manifest_names() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let read = |name: &str| std::fs::read_to_string(root.join(name)).expect(name);
+    let (dockerfile, ignored) = (read("Dockerfile"), read(".dockerignore"));
+    let manifest = read("Cargo.toml");
+    let mut named = vec!["Cargo.toml", "Cargo.lock", "src", "conf", "config"];
+    if manifest.contains("[[bench]]") {
+        named.push("benches");
+    }
+    for name in named {
+        let copied = dockerfile
+            .lines()
+            .filter(|line| line.starts_with("COPY") && !line.contains("--from"))
+            .any(|line| line.split_whitespace().any(|word| word == name));
+        assert!(copied, "the Dockerfile copies no {name}");
+        let kept = ignored.lines().any(|line| line == format!("!{name}"));
+        assert!(kept, ".dockerignore leaves {name} out");
+    }
+}

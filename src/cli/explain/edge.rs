@@ -41,8 +41,26 @@ struct EdgeAnswer {
     served_by: Option<String>,
     failover_reason: Option<String>,
     chosen: Option<String>,
+    full: Option<Full>,
     #[serde(default)]
     candidates: Vec<Candidate>,
+    #[serde(default)]
+    without_address: Vec<WithoutAddress>,
+}
+
+/// A placement that takes no more requests.
+#[derive(Deserialize)]
+struct Full {
+    in_flight: u64,
+    concurrency_limit: u64,
+}
+
+/// An endpoint that cannot come into question.
+#[derive(Deserialize)]
+struct WithoutAddress {
+    placement: String,
+    endpoint: String,
+    why: String,
 }
 
 /// An address that comes into question.
@@ -130,6 +148,7 @@ impl EdgeAnswer {
             ("reason", reason),
         ];
         let troubled = self.candidates.len() > 1
+            || !self.candidates.is_empty() && !self.without_address.is_empty()
             || self
                 .candidates
                 .iter()
@@ -139,6 +158,14 @@ impl EdgeAnswer {
         } else {
             rows.push(("endpoint", self.endpoint.clone()));
             rows.push(("addresses", self.addresses()));
+        }
+        if let Some(Full {
+            in_flight,
+            concurrency_limit,
+        }) = &self.full
+        {
+            let limit = format!("{in_flight} of {concurrency_limit} in flight: requests get 429");
+            rows.push(("limit", limit));
         }
         let generation = format!("{} (version {})", self.generation, self.version);
         rows.push(("generation", generation));
@@ -191,6 +218,15 @@ impl EdgeAnswer {
                 candidate.address,
                 candidate.verdict(chosen == Some(index))
             );
+            rows.push((std::mem::take(&mut name), line));
+        }
+        for endpoint in self.without_address.iter().take(LISTED) {
+            let WithoutAddress {
+                placement,
+                endpoint,
+                why,
+            } = endpoint;
+            let line = format!("{placement}  {endpoint}  no address: {why}");
             rows.push((std::mem::take(&mut name), line));
         }
         if let Some(more @ 1..) = self.candidates.len().checked_sub(LISTED) {

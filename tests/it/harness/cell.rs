@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
 
 use super::eventually;
@@ -22,6 +23,7 @@ pub struct Cell {
     pub name: String,
     pub address: SocketAddr,
     seen: Arc<Seen>,
+    listening: watch::Sender<bool>,
     accepting: AbortHandle,
 }
 
@@ -74,8 +76,10 @@ impl Cell {
         let address = listener.local_addr().expect("an address");
         let seen = Arc::new(Seen::default());
         let script: Script = Arc::new(move |conn| Box::pin(script(conn)));
+        let (listening, listens) = watch::channel(true);
         let accepting = accept(
             listener,
+            listens,
             name.to_owned(),
             script,
             seen.clone(),
@@ -86,6 +90,7 @@ impl Cell {
             name: name.to_owned(),
             address,
             seen,
+            listening,
             accepting,
         }
     }
@@ -141,6 +146,16 @@ impl Cell {
     pub async fn nobody() -> SocketAddr {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         listener.local_addr().expect("an address")
+    }
+
+    /// Closes the listener and leaves the connections that are open.
+    pub async fn stop_accepting(&self) {
+        self.listening.send_replace(false);
+        let address = self.address;
+        eventually("nobody listens any more", async || {
+            TcpStream::connect(address).await.is_err().then_some(())
+        })
+        .await;
     }
 
     pub fn url(&self) -> String {
@@ -287,6 +302,7 @@ where
 
 async fn accept<S: Stream + 'static>(
     listener: TcpListener,
+    mut listens: watch::Receiver<bool>,
     cell: String,
     script: Script,
     seen: Arc<Seen>,
@@ -295,7 +311,11 @@ async fn accept<S: Stream + 'static>(
     // Dropping the set, when this task is aborted, ends the connections as well.
     let mut connections = JoinSet::new();
     loop {
-        let Ok((stream, _)) = listener.accept().await else {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = listens.wait_for(|listens| !listens) => break,
+        };
+        let Ok((stream, _)) = accepted else {
             continue;
         };
         let _ = stream.set_nodelay(true);
@@ -319,4 +339,6 @@ async fn accept<S: Stream + 'static>(
         });
         while connections.try_join_next().is_some() {}
     }
+    drop(listener);
+    while connections.join_next().await.is_some() {}
 }
