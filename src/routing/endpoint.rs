@@ -293,9 +293,10 @@ fn split_port(authority: &str) -> Result<(&str, Option<&str>), Fault> {
 }
 
 fn parse_port(text: &str) -> Result<u16, Fault> {
-    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    // `parse` would take a sign, and zeros in front.
+    let plain = !text.starts_with('0') && text.bytes().all(|byte| byte.is_ascii_digit());
     match text.parse::<u16>() {
-        Ok(port) if digits && port > 0 => Ok(port),
+        Ok(port) if plain => Ok(port),
         _ if text.is_empty() => fault("ends in a colon without a port (valid: 1 to 65535)"),
         _ => fault(format!("has the port {} (valid: 1 to 65535)", Quoted(text))),
     }

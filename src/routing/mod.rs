@@ -31,6 +31,7 @@ mod diagnose;
 mod diff;
 mod digest;
 mod document;
+mod duration;
 mod endpoint;
 mod explain;
 mod findings;
@@ -52,6 +53,7 @@ mod tests;
 pub use delta::Delta;
 pub use diff::{Changes, Diff, Difference, Moved, diff};
 pub use digest::{Digest, DigestError};
+pub use duration::parse_duration;
 pub use endpoint::{Endpoint, EndpointError, Scheme};
 pub use explain::Explanation;
 pub use policy::{

@@ -11,6 +11,7 @@ use ipnet::IpNet;
 
 use super::yaml::Node;
 use super::{AccessLogTarget, LogFormat};
+use crate::routing::parse_duration;
 
 pub(super) type Parsed<T> = Result<T, String>;
 
@@ -89,7 +90,7 @@ fn show_bytes(bytes: u64) -> String {
 pub(super) fn duration(range: RangeInclusive<Duration>) -> impl Fn(&Node) -> Parsed<Duration> {
     move |node| {
         if let Node::Text(text) = node
-            && let Ok(duration) = humantime::parse_duration(text)
+            && let Some(duration) = parse_duration(text)
             && range.contains(&duration)
         {
             return Ok(duration);

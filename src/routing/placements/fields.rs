@@ -8,6 +8,7 @@ use std::time::Duration;
 use humantime::format_duration;
 
 use super::policy::NULLABLE;
+use crate::routing::duration::parse_duration;
 use crate::routing::findings::{Findings, Path};
 use crate::routing::locate::Raw;
 use crate::routing::object::{Entry, entries, one_of};
@@ -79,7 +80,7 @@ pub(super) fn duration(
 ) -> Result<Duration, String> {
     let text = value.string();
     if let Ok(text) = &text
-        && let Ok(duration) = humantime::parse_duration(text)
+        && let Some(duration) = parse_duration(text)
         && range.contains(&duration)
     {
         return Ok(duration);

@@ -15,7 +15,7 @@ fn endpoints_have_one_canonical_form() {
         ("https://cell-tier1", "https://cell-tier1:443"),
         ("https://cell-tier1:80", "https://cell-tier1:80"),
         (
-            "HTTP://Cell-Tier1.Example:09001",
+            "HTTP://Cell-Tier1.Example:9001",
             "http://cell-tier1.example:9001",
         ),
         ("http://cell_1.internal.:1", "http://cell_1.internal.:1"),
@@ -110,6 +110,10 @@ fn whatever_would_be_dropped_is_refused() {
             "ends in a colon without a port (valid: 1 to 65535)",
         ),
         ("http://cell:0", r#"has the port "0" (valid: 1 to 65535)"#),
+        (
+            "http://cell:080",
+            r#"has the port "080" (valid: 1 to 65535)"#,
+        ),
         (
             "http://cell:65536",
             r#"has the port "65536" (valid: 1 to 65535)"#,
