@@ -5,7 +5,10 @@
 //! by UTF-16 is that by bytes; numbers are whole, not negative and at most 2^53,
 //! so that they stand as they should already; and nothing is deep.
 
-use super::locate::Raw;
+use std::borrow::Cow;
+use std::ops::ControlFlow;
+
+use super::locate::{Member, Raw};
 
 /// An object of these members; those without a value are left out.
 ///
@@ -25,7 +28,7 @@ pub(super) fn object<'a>(
 }
 
 fn write_members<'a>(
-    members: &mut [(std::borrow::Cow<'a, str>, Raw<'a>)],
+    members: &mut [(Cow<'a, str>, Raw<'a>)],
     out: &mut String,
 ) -> Result<(), String> {
     members.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
@@ -46,13 +49,10 @@ fn write(value: Raw<'_>, out: &mut String) -> Result<(), String> {
     if let Some(number) = value.number() {
         out.push_str(number);
     } else if value.is_string() {
-        write_string(&value.string()?, out);
-    } else if let Some(members) = value.members() {
-        let members = members
-            .into_iter()
-            .map(|member| Ok((member.key.string()?, member.value)));
-        write_members(&mut members.collect::<Result<Vec<_>, String>>()?, out)?;
-    } else if let Some(elements) = value.elements() {
+        write_string(&text(value)?, out);
+    } else if let Some(members) = members(value) {
+        write_members(&mut members?, out)?;
+    } else if let Some(Ok(elements)) = value.elements(usize::MAX) {
         out.push('[');
         for (index, element) in elements.into_iter().enumerate() {
             if index > 0 {
@@ -63,9 +63,31 @@ fn write(value: Raw<'_>, out: &mut String) -> Result<(), String> {
         out.push(']');
     } else {
         // true, false and null.
-        out.push_str(&value.described());
+        out.push_str(&value.described().to_string());
     }
     Ok(())
+}
+
+fn text(value: Raw<'_>) -> Result<Cow<'_, str>, String> {
+    value.string().map_err(|why| why.to_string())
+}
+
+type Members<'a> = Vec<(Cow<'a, str>, Raw<'a>)>;
+
+/// The members of an object; none if `value` is none.
+fn members<'a>(value: Raw<'a>) -> Option<Result<Members<'a>, String>> {
+    let mut members = Ok(Vec::new());
+    let is_object = value.each_member(|Member { key, value }| match (&mut members, text(key)) {
+        (Ok(members), Ok(name)) => {
+            members.push((name, value));
+            ControlFlow::Continue(())
+        }
+        (_, name) => {
+            members = name.map(|_| Vec::new());
+            ControlFlow::Break(())
+        }
+    });
+    is_object.then_some(members)
 }
 
 /// Escaped as RFC 8785, section 3.2.2.2, says, which is serde_json's way, too.

@@ -12,12 +12,12 @@ use super::document::{
     VERSION,
 };
 use super::findings::{Findings, Path};
-use super::locate::{Positions, Raw, offset_of, without_position};
-use super::object::{Entry, entries, one_of};
-use super::placements::{self, Cell, Section};
+use super::locate::Raw;
+use super::object::{self, Entry, entries};
+use super::placements::{self, Cell, Declarations, Section};
+use super::positions::{Positions, offset_of, without_position};
 use super::problem::Problem;
 use super::rules::{check_key, check_placement_name, check_version};
-use super::table::Placement;
 use super::wording::unknown;
 
 /// All problems of `document`, never none; `refusal` is why the quick path
@@ -119,7 +119,9 @@ fn trailing_comma(text: &str, offset: usize) -> Option<usize> {
 }
 
 fn check_document<'a>(root: Raw<'a>, known: &[&str], findings: &mut Findings<'a>) {
-    let Some(members) = root.members() else {
+    let mut fields = Vec::new();
+    let read = |entry, _: &mut Findings<'a>| fields.push(entry);
+    if object::fields(root, Path::ROOT, known, findings, read).is_none() {
         findings.at(root, Path::ROOT, || {
             format!(
                 "expected an object with the fields {VERSION}, {ROUTING_TABLE}, \
@@ -128,19 +130,19 @@ fn check_document<'a>(root: Raw<'a>, known: &[&str], findings: &mut Findings<'a>
             )
         });
         return;
-    };
-    let fields = entries(members, Path::ROOT, findings, one_of(known));
+    }
     check_missing(root, &fields, known, findings);
 
     // First what the other fields refer to. Without it, every reference would
     // be one more problem with the same cause.
     let placements = check_placements(&fields, findings);
+    let names = placements.as_ref().map(Names::new);
     for Entry { name, value, .. } in &fields {
         let path = Path::ROOT.child(name);
         match &**name {
             VERSION => check_string(*value, path, findings, check_version),
-            DEFAULT_PLACEMENT => check_reference(*value, path, placements.as_ref(), findings),
-            ROUTING_TABLE => check_routing(*value, path, placements.as_ref(), findings),
+            DEFAULT_PLACEMENT => check_reference(*value, path, names.as_ref(), findings),
+            ROUTING_TABLE => check_routing(*value, path, names.as_ref(), findings),
             _ => {}
         }
     }
@@ -164,9 +166,12 @@ fn check_missing<'a>(
     }
 }
 
-/// Reports what is wrong with placements; returns the names that the document
+/// Reports what is wrong with placements; returns those that the document
 /// declares, or `None` when it does not get as far as declaring any.
-fn check_placements<'a>(fields: &[Entry<'a>], findings: &mut Findings<'a>) -> Option<Names> {
+fn check_placements<'a>(
+    fields: &[Entry<'a>],
+    findings: &mut Findings<'a>,
+) -> Option<Declarations<'a>> {
     let mut defaults = None;
     let mut sections = Vec::new();
     for Entry { name, value, .. } in fields {
@@ -177,68 +182,66 @@ fn check_placements<'a>(fields: &[Entry<'a>], findings: &mut Findings<'a>) -> Op
             _ => {}
         }
     }
-    let placements = placements::read(defaults, sections, findings)?;
-    Some(Names::new(placements))
+    placements::read(defaults, sections, findings)
 }
 
 fn check_endpoints<'a>(value: Raw<'a>, findings: &mut Findings<'a>) -> Section<'a> {
     let path = Path::ROOT.child(CELL_ENDPOINTS);
-    let Some(members) = value.members() else {
-        findings.at(value, path, || {
-            format!(
-                "expected an object of placements and URLs, found {}",
-                value.described()
-            )
-        });
-        return Section::Unreadable;
-    };
-    let entries = entries(members, path, findings, check_placement_name);
-    let cells = entries.into_iter().map(|Entry { name, key, value }| {
-        let path = path.child(&name);
+    let mut cells = Vec::new();
+    let read = |entry: Entry<'a>, findings: &mut Findings<'a>| {
+        let (value, path) = (entry.value, path.child(&entry.name));
         let url = findings.keep(value, path, value.string());
         let endpoint = url.and_then(|url| findings.keep(value, path, url.parse()));
-        Cell {
-            name,
-            key: Some(key),
-            endpoint,
+        if !entry.again {
+            cells.push(Cell {
+                name: entry.name,
+                key: Some(entry.key),
+                endpoint,
+            });
         }
+    };
+    if entries(value, path, findings, check_placement_name, read) {
+        return Section::Cells(cells);
+    }
+    findings.at(value, path, || {
+        format!(
+            "expected an object of placements and URLs, found {}",
+            value.described()
+        )
     });
-    Section::Cells(cells.collect())
+    Section::Unreadable
 }
 
 fn check_routing<'a>(
     value: Raw<'a>,
     path: Path<'_>,
-    placements: Option<&Names>,
+    names: Option<&Names<'_>>,
     findings: &mut Findings<'a>,
 ) {
-    let Some(members) = value.members() else {
+    let read = |Entry { name, value, .. }: Entry<'a>, findings: &mut Findings<'a>| {
+        check_reference(value, path.child(&name), names, findings);
+    };
+    if !entries(value, path, findings, check_key, read) {
         findings.at(value, path, || {
             format!(
                 "expected an object of routing keys and placements, found {}",
                 value.described()
             )
         });
-        return;
-    };
-    for Entry { name, value, .. } in entries(members, path, findings, check_key) {
-        check_reference(value, path.child(&name), placements, findings);
     }
 }
 
 fn check_reference<'a>(
     value: Raw<'a>,
     path: Path<'_>,
-    placements: Option<&Names>,
+    names: Option<&Names<'_>>,
     findings: &mut Findings<'a>,
 ) {
     let name = findings.keep(value, path, value.string());
-    if let (Some(name), Some(placements)) = (name, placements)
-        && !placements.contains(&name)
+    if let (Some(name), Some(names)) = (name, names)
+        && !names.contains(&name)
     {
-        findings.at(value, path, || {
-            unknown("placement", &name, placements.iter())
-        });
+        findings.at(value, path, || unknown("placement", &name, names.iter()));
     }
 }
 
@@ -253,18 +256,20 @@ fn check_string<'a, E: Display>(
     }
 }
 
-/// The placements that a document declares, in its order.
-struct Names {
-    list: Vec<String>,
-    set: HashSet<String>,
+/// The names of the placements that a document declares, in its order.
+struct Names<'n> {
+    list: Vec<&'n str>,
+    set: HashSet<&'n str>,
 }
 
-impl Names {
-    fn new(placements: Vec<Placement>) -> Self {
-        let mut set = HashSet::with_capacity(placements.len());
-        let names = placements.into_iter().map(|placement| placement.name);
-        let list = names.filter(|name| set.insert(name.clone())).collect();
-        Self { list, set }
+impl<'n> Names<'n> {
+    fn new(placements: &'n Declarations<'_>) -> Self {
+        let mut set = HashSet::new();
+        let list = placements.names().filter(|name| set.insert(*name));
+        Self {
+            list: list.collect(),
+            set,
+        }
     }
 
     fn contains(&self, name: &str) -> bool {
@@ -272,6 +277,6 @@ impl Names {
     }
 
     fn iter(&self) -> impl Iterator<Item = &str> + Clone {
-        self.list.iter().map(String::as_str)
+        self.list.iter().copied()
     }
 }

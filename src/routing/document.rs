@@ -80,14 +80,14 @@ pub(super) struct Linkable {
 impl<'a> Document<'a> {
     /// Reads the placements; and hands back the keys.
     pub fn into_parts(self, text: &'a str) -> Result<(Linkable, Option<Routing>), String> {
-        let mut findings = Findings::new(text);
+        let mut findings = Findings::first(text);
         let placements = placements::read(self.defaults, self.sections, &mut findings);
         let Some(placements) = placements.filter(|_| findings.count() == 0) else {
             return Err("placements or defaults have problems".to_owned());
         };
         let head = Linkable {
             version: self.version,
-            placements,
+            placements: placements.into_placements(),
             default: self.default,
             // Only now is it known not to be too deep.
             json: canonical::object(self.head)?,

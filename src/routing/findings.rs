@@ -2,8 +2,10 @@
 //! only as many are put into words as will be reported.
 
 use std::fmt::Display;
+use std::ops::ControlFlow;
 
-use super::locate::{Positions, Raw};
+use super::locate::Raw;
+use super::positions::Positions;
 use super::problem::{Problem, and_more, push_token};
 
 /// How many problems of one document are reported; the rest is counted.
@@ -31,7 +33,7 @@ impl<'p> Path<'p> {
     pub const ROOT: Path<'static> = Path { last: None };
 
     /// The path to the member `name` of this object.
-    pub fn child(&'p self, name: &'p str) -> Self {
+    pub const fn child(&'p self, name: &'p str) -> Self {
         Self {
             last: Some((self, Token::Name(name))),
         }
@@ -69,6 +71,8 @@ pub(super) struct Findings<'a> {
     text: &'a str,
     kept: Vec<Finding>,
     total: usize,
+    /// How many are put into words.
+    worded: usize,
 }
 
 struct Finding {
@@ -86,6 +90,16 @@ impl<'a> Findings<'a> {
             text,
             kept: Vec::new(),
             total: 0,
+            worded: REPORTED,
+        }
+    }
+
+    /// For who wants to know no more than whether there are any: nothing is put
+    /// into words, and the first is [enough](Self::flow).
+    pub fn first(text: &'a str) -> Self {
+        Self {
+            worded: 0,
+            ..Self::new(text)
         }
     }
 
@@ -143,6 +157,15 @@ impl<'a> Findings<'a> {
         }
     }
 
+    /// Whether to read on.
+    pub fn flow(&self) -> ControlFlow<()> {
+        if self.worded == 0 && self.total > 0 {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        }
+    }
+
     /// How many problems there are so far.
     pub fn count(&self) -> usize {
         self.total
@@ -150,7 +173,7 @@ impl<'a> Findings<'a> {
 
     fn add(&mut self, finding: impl FnOnce() -> Finding) {
         self.total += 1;
-        if self.kept.len() < REPORTED {
+        if self.kept.len() < self.worded {
             self.kept.push(finding());
         }
     }

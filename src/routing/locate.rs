@@ -1,5 +1,4 @@
-//! Where things stand in a JSON text: the raw members of its objects, and byte
-//! offsets as lines and columns.
+//! Where things stand in a JSON text: the raw members of its objects.
 //!
 //! serde drops positions, so an object is read as slices of the text
 //! (`RawValue`), each of which knows its place by its address. What the slices
@@ -8,8 +7,11 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::ops::ControlFlow;
 
-use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde::Deserializer as _;
+use serde::de::{Error as _, MapAccess, SeqAccess, Visitor};
+use serde_json::Deserializer;
 use serde_json::value::RawValue;
 
 /// One member of an object, as written.
@@ -38,27 +40,49 @@ impl<'a> Raw<'a> {
         (self.0.as_ptr() as usize).saturating_sub(text.as_ptr() as usize)
     }
 
-    /// The members of this object in order, duplicates included; `None` when
-    /// this is no object.
-    pub fn members(self) -> Option<Vec<Member<'a>>> {
-        let Members(members) = serde_json::from_str(self.0).ok()?;
-        Some(members)
+    /// Calls `read` with the members of this object in order, duplicates
+    /// included, until it breaks; says whether this is an object. None is kept:
+    /// there may be millions.
+    pub fn each_member(self, read: impl FnMut(Member<'a>) -> ControlFlow<()>) -> bool {
+        let is_object = self.0.starts_with('{');
+        if is_object {
+            // The text has passed the grammar: it fails only where `read` breaks.
+            let _ = Deserializer::from_str(self.0).deserialize_map(MemberVisitor(read));
+        }
+        is_object
     }
 
-    /// The elements of this array in order; `None` when this is no array.
-    pub fn elements(self) -> Option<Vec<Raw<'a>>> {
-        let elements: Vec<&RawValue> = serde_json::from_str(self.0).ok()?;
-        Some(elements.into_iter().map(Self::from).collect())
+    /// Calls `read` with the elements of this array in order, until it breaks;
+    /// says whether this is an array.
+    pub fn each_element(self, read: impl FnMut(Raw<'a>) -> ControlFlow<()>) -> bool {
+        let is_array = self.0.starts_with('[');
+        if is_array {
+            let _ = Deserializer::from_str(self.0).deserialize_seq(ElementVisitor(read));
+        }
+        is_array
+    }
+
+    /// The elements of this array in order, or their number when there are more
+    /// than `most`; `None` when this is no array.
+    pub fn elements(self, most: usize) -> Option<Result<Vec<Raw<'a>>, usize>> {
+        let (mut elements, mut count) = (Vec::new(), 0);
+        let is_array = self.each_element(|element| {
+            count += 1;
+            if count <= most {
+                elements.push(element);
+            }
+            ControlFlow::Continue(())
+        });
+        is_array.then_some(if count <= most {
+            Ok(elements)
+        } else {
+            Err(count)
+        })
     }
 
     /// Whether this is the word `null`.
     pub fn is_null(self) -> bool {
         self.0 == "null"
-    }
-
-    /// Whether this is a string.
-    pub fn is_string(self) -> bool {
-        self.0.starts_with('"')
     }
 
     /// This number as it was written; `None` when this is no number.
@@ -73,36 +97,66 @@ impl<'a> Raw<'a> {
     /// # Errors
     ///
     /// When this is no string, or one whose escapes stand for no text (such as
-    /// half of a surrogate pair), with the words for it.
-    pub fn string(self) -> Result<Cow<'a, str>, String> {
+    /// half of a surrogate pair).
+    pub fn string(self) -> Result<Cow<'a, str>, NotText<'a>> {
         let Some(inner) = self
             .0
             .strip_prefix('"')
             .and_then(|rest| rest.strip_suffix('"'))
         else {
-            return Err(format!("expected a string, found {}", self.described()));
+            return Err(NotText(self));
         };
         if !inner.contains('\\') {
             return Ok(Cow::Borrowed(inner));
         }
-        // Of all that can be wrong with a string, this alone passes the scan.
-        serde_json::from_str(self.0).map(Cow::Owned).map_err(|_| {
-            "string with half of a surrogate pair (\\ud800 to \\udfff stand for text in pairs only)"
-                .to_owned()
-        })
+        // Of all that can be wrong with a string, escapes alone pass the scan.
+        serde_json::from_str(self.0)
+            .map(Cow::Owned)
+            .map_err(|_| NotText(self))
+    }
+
+    /// Whether this is a string, of text or not.
+    pub fn is_string(self) -> bool {
+        self.0.starts_with('"')
     }
 
     /// What this is, in a few words: `an array`, `the number 42`.
-    pub fn described(self) -> String {
+    pub fn described(self) -> Described<'a> {
+        Described(self)
+    }
+}
+
+/// Why a value is no text.
+pub(super) struct NotText<'a>(Raw<'a>);
+
+impl fmt::Display for NotText<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_string() {
+            f.write_str(
+                "string with half of a surrogate pair \
+                 (\\ud800 to \\udfff stand for text in pairs only)",
+            )
+        } else {
+            write!(f, "expected a string, found {}", self.0.described())
+        }
+    }
+}
+
+/// What a value is, in a few words.
+pub(super) struct Described<'a>(Raw<'a>);
+
+impl fmt::Display for Described<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const SHOWN: usize = 24;
-        match self.0.as_bytes().first() {
-            Some(b'{') => "an object".to_owned(),
-            Some(b'[') => "an array".to_owned(),
-            Some(b'"') => "a string".to_owned(),
-            Some(b'-' | b'0'..=b'9') if self.0.len() > SHOWN => "a long number".to_owned(),
-            Some(b'-' | b'0'..=b'9') => format!("the number {}", self.0),
+        let text = self.0.0;
+        match text.as_bytes().first() {
+            Some(b'{') => f.write_str("an object"),
+            Some(b'[') => f.write_str("an array"),
+            Some(b'"') => f.write_str("a string"),
+            Some(b'-' | b'0'..=b'9') if text.len() > SHOWN => f.write_str("a long number"),
+            Some(b'-' | b'0'..=b'9') => write!(f, "the number {text}"),
             // The words that remain: true, false and null.
-            _ => self.0.to_owned(),
+            _ => f.write_str(text),
         }
     }
 }
@@ -113,119 +167,45 @@ impl<'a> From<&'a RawValue> for Raw<'a> {
     }
 }
 
-struct Members<'a>(Vec<Member<'a>>);
+struct MemberVisitor<F>(F);
 
-impl<'de> Deserialize<'de> for Members<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(MembersVisitor)
-    }
-}
-
-struct MembersVisitor;
-
-impl<'de> Visitor<'de> for MembersVisitor {
-    type Value = Members<'de>;
+impl<'de, F: FnMut(Member<'de>) -> ControlFlow<()>> Visitor<'de> for MemberVisitor<F> {
+    type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an object")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members<'de>, A::Error> {
-        let mut members = Vec::new();
+    fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<(), A::Error> {
         while let Some((key, value)) = map.next_entry::<&RawValue, &RawValue>()? {
-            members.push(Member {
+            let member = Member {
                 key: key.into(),
                 value: value.into(),
-            });
+            };
+            if (self.0)(member).is_break() {
+                return Err(A::Error::custom("enough was read"));
+            }
         }
-        Ok(Members(members))
+        Ok(())
     }
 }
 
-/// What serde_json says, without where: it counts columns in bytes.
-pub(super) fn without_position(error: &serde_json::Error) -> String {
-    let mut text = error.to_string();
-    let position = format!(" at line {} column {}", error.line(), error.column());
-    if text.ends_with(&position) {
-        text.truncate(text.len() - position.len());
-    }
-    text
-}
+struct ElementVisitor<F>(F);
 
-/// The byte offset that an error of serde_json about `text` points to.
-pub(super) fn offset_of(error: &serde_json::Error, text: &str) -> usize {
-    let line_start = match error.line() {
-        0 => return 0,
-        1 => 0,
-        line => memchr::memchr_iter(b'\n', text.as_bytes())
-            .nth(line - 2)
-            .map_or(text.len(), |newline| newline + 1),
-    };
-    // Its columns count from 1; 0 is the line break before the line.
-    let mut offset = (line_start + error.column())
-        .saturating_sub(1)
-        .min(text.len());
-    while !text.is_char_boundary(offset) {
-        offset -= 1;
-    }
-    offset
-}
+impl<'de, F: FnMut(Raw<'de>) -> ControlFlow<()>> Visitor<'de> for ElementVisitor<F> {
+    type Value = ();
 
-/// A place for people: line and column from 1, the column in characters.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Position {
-    pub line: u32,
-    pub column: u32,
-}
-
-impl fmt::Display for Position {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "line {} column {}", self.line, self.column)
-    }
-}
-
-/// The positions of some offsets, found in one sweep over the text: a document
-/// may well be one line of many megabytes.
-pub(super) struct Positions(Vec<(usize, Position)>);
-
-impl Positions {
-    /// Finds the positions of `offsets` in `text`; each must lie on a character.
-    pub fn find(text: &str, mut offsets: Vec<usize>) -> Self {
-        offsets.sort_unstable();
-        offsets.dedup();
-        let (mut line, mut column, mut from) = (1, 1, 0);
-        let found = offsets
-            .into_iter()
-            .map(|offset| {
-                let passed = text.get(from..offset).unwrap_or_default();
-                let newlines = memchr::memchr_iter(b'\n', passed.as_bytes()).count();
-                let tail = match memchr::memrchr(b'\n', passed.as_bytes()) {
-                    Some(newline) => {
-                        column = 1;
-                        passed.get(newline + 1..).unwrap_or_default()
-                    }
-                    None => passed,
-                };
-                line += newlines;
-                column += tail.chars().count();
-                from = offset;
-                let position = Position {
-                    line: u32::try_from(line).unwrap_or(u32::MAX),
-                    column: u32::try_from(column).unwrap_or(u32::MAX),
-                };
-                (offset, position)
-            })
-            .collect();
-        Self(found)
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an array")
     }
 
-    /// The position of one of the offsets that were looked for.
-    pub fn of(&self, offset: usize) -> Position {
-        match self.0.binary_search_by_key(&offset, |(at, _)| *at) {
-            Ok(index) => self.0.get(index).map(|(_, position)| *position),
-            Err(_) => None,
+    fn visit_seq<A: SeqAccess<'de>>(mut self, mut elements: A) -> Result<(), A::Error> {
+        while let Some(element) = elements.next_element::<&RawValue>()? {
+            if (self.0)(element.into()).is_break() {
+                return Err(A::Error::custom("enough was read"));
+            }
         }
-        .unwrap_or(Position { line: 0, column: 0 })
+        Ok(())
     }
 }
 
@@ -234,57 +214,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn columns_count_characters() {
-        let text = "ab\nzür\u{1F600}x\r\n\n  y";
-        let places = [
-            ("a", 1, 1),
-            ("b", 1, 2),
-            ("z", 2, 1),
-            ("r", 2, 3),
-            ("x", 2, 5),
-            ("y", 4, 3),
-        ];
-        let offset = |part: &str| text.find(part).unwrap();
-        let positions = Positions::find(
-            text,
-            places.iter().rev().map(|(part, ..)| offset(part)).collect(),
-        );
-        for (part, line, column) in places {
-            assert_eq!(
-                positions.of(offset(part)),
-                Position { line, column },
-                "{part}"
-            );
-        }
-        let end = Positions::find(text, vec![text.len(), text.len()]);
-        assert_eq!(end.of(text.len()), Position { line: 4, column: 4 });
-    }
-
-    #[test]
-    fn errors_of_serde_point_into_the_text() {
-        for (text, expected) in [
-            ("", 0),
-            ("nope", 1),
-            ("{\n  \"ü\": ?\n}", 10),
-            ("{}\n\n x", 5),
-            ("[1,\n", 3),
-            ("\"a\nb\"", 2),
-        ] {
-            let error = serde_json::from_str::<serde_json::Value>(text).unwrap_err();
-            let offset = offset_of(&error, text);
-            assert_eq!(offset, expected, "{text:?}: {error}");
-        }
-    }
-
-    #[test]
     fn members_keep_their_places() {
         let text = " { \"a\" : [1, {}],\n\"\\u0061\": \"x\", \"a\":null}";
         let object = Raw::parse(text).unwrap();
-        let members = object.members().unwrap();
+        let mut members = Vec::new();
+        assert!(object.each_member(|member| {
+            members.push(member);
+            ControlFlow::Continue(())
+        }));
         let seen: Vec<_> = members
             .iter()
             .map(|member| {
-                let key = member.key.string().unwrap().into_owned();
+                let key = member.key.string().ok().unwrap().into_owned();
                 (
                     key,
                     member.key.offset_in(text),
@@ -302,11 +243,32 @@ mod tests {
                 (a, 33, 37, "null")
             ]
         );
-        assert!(
-            members
-                .iter()
-                .all(|member| member.value.members().is_none())
-        );
+        for member in &members {
+            assert!(!member.value.each_member(|_| panic!("it is no object")));
+        }
+    }
+
+    #[test]
+    fn reading_ends_where_it_is_told_to() {
+        let break_at = |end: usize, count: &mut usize| {
+            *count += 1;
+            match *count == end {
+                true => ControlFlow::Break(()),
+                false => ControlFlow::Continue(()),
+            }
+        };
+        for (end, expected) in [(1, 1), (2, 2), (3, 3), (9, 3)] {
+            let (mut members, mut elements) = (0, 0);
+            let object = Raw::parse(r#"{"a": 1, "b": [{}], "a": 2}"#).unwrap();
+            assert!(object.each_member(|_| break_at(end, &mut members)));
+            let array = Raw::parse("[1, [2], 3]").unwrap();
+            assert!(array.each_element(|_| break_at(end, &mut elements)));
+            assert_eq!((members, elements), (expected, expected));
+        }
+        let array = Raw::parse("[1, [2], 3]").unwrap();
+        let few = |most| array.elements(most).map(|few| few.map(|few| few.len()));
+        assert_eq!((few(2), few(3)), (Some(Err(3)), Some(Ok(3))));
+        assert!(Raw::parse("{}").unwrap().elements(3).is_none());
     }
 
     #[test]
@@ -319,10 +281,13 @@ mod tests {
             ("true", "true"),
             ("null", "null"),
         ] {
-            assert_eq!(Raw::parse(text).unwrap().described(), expected);
+            assert_eq!(Raw::parse(text).unwrap().described().to_string(), expected);
         }
         assert_eq!(
-            Raw::parse(&"9".repeat(1000)).unwrap().described(),
+            Raw::parse(&"9".repeat(1000))
+                .unwrap()
+                .described()
+                .to_string(),
             "a long number"
         );
     }

@@ -9,9 +9,10 @@
 //!
 //! A document takes one of two paths:
 //!
-//! 1. `document` streams it through serde into the table's own `keys`, refusing
-//!    at the first thing that looks wrong; `head` checks the references.
-//!    This is the path of every valid document and costs one pass.
+//! 1. `document` streams it through serde into the table's own `keys`, `placements`
+//!    reads the sections that it leaves alone, and `head` checks the
+//!    references. The first thing that is wrong ends it. This is the path of
+//!    every valid document.
 //! 2. When that refuses, `diagnose` reads the document again, slowly, keeping
 //!    the place of every key and value, and reports *all* that is wrong.
 //!
@@ -41,6 +42,7 @@ mod locate;
 mod object;
 mod placements;
 mod policy;
+mod positions;
 mod problem;
 mod reason;
 mod rules;

@@ -11,7 +11,7 @@ use serde::Serialize;
 
 /// How the requests of one placement are treated. The default is what a
 /// placement gets in a document that says nothing of all this.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Policy {
     pub load_balancing: LoadBalancing,
     /// What `X-Route-Reason` says of the placement's keys, instead of what the
@@ -120,7 +120,7 @@ impl Tenancy {
 }
 
 /// Requests of the edge's own that find out whether an endpoint works.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct HealthCheck {
     /// What is asked for with GET: begins with a slash; may have a query.
     pub path: String,
@@ -134,7 +134,7 @@ pub struct HealthCheck {
     /// Probes in a row that must fail before an endpoint counts as unhealthy,
     /// 1 to 100.
     pub unhealthy_threshold: u32,
-    /// Statuses that are well, 100 to 599; never empty.
+    /// Statuses that are well, 200 to 599; never empty.
     pub expected_status: Vec<RangeInclusive<u16>>,
     /// The Host header; none: the endpoint's own.
     pub host: Option<String>,
@@ -164,7 +164,7 @@ impl HealthCheck {
 }
 
 /// When an endpoint that fails gets no more requests, and for how long.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct CircuitBreaker {
     /// Failures in a row that open it, 1 to 10000.
     pub failure_threshold: u32,
@@ -183,7 +183,7 @@ impl Default for CircuitBreaker {
 
 /// Deadlines that differ from those of the settings. 1 ms to 1 day each; none:
 /// as `cellgate.timeouts` has it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Timeouts {
     /// One attempt to connect, TLS included.
     pub connect: Option<Duration>,
@@ -198,7 +198,7 @@ pub struct Timeouts {
 }
 
 /// What is tried again when an attempt fails.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Retries {
     /// Attempts in all, the first included, 1 to 10.
     pub attempts: u32,
@@ -221,7 +221,7 @@ impl Default for Retries {
 }
 
 /// What a cell gets as Host.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub enum HostHeader {
     /// What the client sent.
     #[default]

@@ -12,6 +12,8 @@ mod policies;
 mod policy_problems;
 mod problems;
 mod properties;
+mod targets;
+mod values;
 
 use super::*;
 

@@ -86,12 +86,20 @@ impl fmt::Display for Bare<'_> {
 /// The name that `wrong` was most likely meant to be, if any comes close: the
 /// first of those with the fewest edits, letter case aside.
 pub(super) fn nearest<'a>(names: impl Iterator<Item = &'a str>, wrong: &str) -> Option<&'a str> {
+    // One edit in three characters is a slip; more is another word.
+    nearest_within(names, wrong, (wrong.chars().count() / 3).max(1))
+}
+
+/// The same, at most `allowed` edits away.
+pub(super) fn nearest_within<'a>(
+    names: impl Iterator<Item = &'a str>,
+    wrong: &str,
+    allowed: usize,
+) -> Option<&'a str> {
     let length = wrong.chars().count();
     if length == 0 || length > QUOTED_CHARS {
         return None;
     }
-    // One edit in three characters is a slip; more is another word.
-    let allowed = (length / 3).max(1);
     let folded = wrong.to_lowercase();
     names
         .take(COMPARED)

@@ -1,7 +1,8 @@
 //! One reader a kind of value. Each answers with what it expected and found
-//! when the value is not that.
+//! when the value is not that, as an error that is put into words only if it is
+//! reported: there may be a million of them.
 
-use std::fmt::Display;
+use std::fmt::{self, Display};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
@@ -11,27 +12,29 @@ use super::policy::NULLABLE;
 use crate::routing::duration::parse_duration;
 use crate::routing::findings::{Findings, Path};
 use crate::routing::locate::Raw;
-use crate::routing::object::{Entry, entries, one_of};
+use crate::routing::object::{Entry, fields};
 use crate::routing::wording::{Quoted, unknown};
 
-/// The members of an object with `fields`, none of them required. Problems with
-/// its keys are reported, as is that it is no object.
+/// Calls `read` with each member of an object with `known` fields, none of them
+/// required. What is wrong with its keys is reported, as is that it is no
+/// object; says whether it is one.
 pub(super) fn object<'a>(
     value: Raw<'a>,
     path: Path<'_>,
-    fields: &[&str],
+    known: &[&str],
     findings: &mut Findings<'a>,
-) -> Option<Vec<Entry<'a>>> {
-    let Some(members) = value.members() else {
+    read: impl FnMut(Entry<'a>, &mut Findings<'a>),
+) -> bool {
+    let is_object = fields(value, path, known, findings, read).is_some();
+    if !is_object {
         findings.at(value, path, || {
             format!(
                 "expected an object, found {} ({{}} is one with all defaults)",
                 value.described()
             )
         });
-        return None;
-    };
-    Some(entries(members, path, findings, one_of(fields)))
+    }
+    is_object
 }
 
 /// Reports that a field is null where there is nothing to switch off; says
@@ -54,21 +57,51 @@ pub(super) fn refuse_null<'a>(
 }
 
 /// A whole number in `range`; the type is the range's.
-pub(super) fn whole<T>(value: Raw<'_>, range: RangeInclusive<T>) -> Result<T, String>
+pub(super) fn whole<T>(value: Raw<'_>, range: RangeInclusive<T>) -> Result<T, NotWhole<'_, T>>
 where
-    T: TryFrom<u64> + PartialOrd + Display,
+    T: TryFrom<u64> + PartialOrd,
 {
     // JSON does not tell 5 from 5.0, but who writes 5.0 takes the field for
     // something else than it is.
     let number = value.number().and_then(|number| number.parse::<u64>().ok());
     match number.and_then(|number| T::try_from(number).ok()) {
         Some(number) if range.contains(&number) => Ok(number),
-        _ => Err(format!(
+        _ => Err(NotWhole { value, range }),
+    }
+}
+
+pub(super) struct NotWhole<'a, T> {
+    value: Raw<'a>,
+    range: RangeInclusive<T>,
+}
+
+impl<T: Display> Display for NotWhole<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
             "expected a whole number from {} to {}, found {}",
-            range.start(),
-            range.end(),
-            value.described()
-        )),
+            self.range.start(),
+            self.range.end(),
+            self.value.described()
+        )
+    }
+}
+
+/// A number of bytes in `range`.
+pub(super) fn bytes(value: Raw<'_>, range: RangeInclusive<u64>) -> Result<u64, NotBytes<'_>> {
+    whole(value, range).map_err(NotBytes)
+}
+
+pub(super) struct NotBytes<'a>(NotWhole<'a, u64>);
+
+impl Display for NotBytes<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)?;
+        // The settings, which are no JSON, know units.
+        match self.0.value.is_string() {
+            true => f.write_str(" (in bytes, such as 1048576)"),
+            false => Ok(()),
+        }
     }
 }
 
@@ -77,30 +110,41 @@ where
 pub(super) fn duration(
     value: Raw<'_>,
     range: RangeInclusive<Duration>,
-) -> Result<Duration, String> {
-    let text = value.string();
-    if let Ok(text) = &text
-        && let Some(duration) = parse_duration(text)
-        && range.contains(&duration)
-    {
-        return Ok(duration);
+) -> Result<Duration, NotDuration<'_>> {
+    let text = value.string().ok();
+    match text.and_then(|text| parse_duration(&text)) {
+        Some(duration) if range.contains(&duration) => Ok(duration),
+        _ => Err(NotDuration { value, range }),
     }
-    let found = match (&text, value.number()) {
-        (Ok(text), _) => Quoted(text).to_string(),
-        (Err(_), Some(number)) if is_short_whole(number) => {
-            format!("the number {number} without a unit (write \"{number}s\" or \"{number}ms\")")
+}
+
+pub(super) struct NotDuration<'a> {
+    value: Raw<'a>,
+    range: RangeInclusive<Duration>,
+}
+
+impl Display for NotDuration<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "expected a duration from {} to {}, such as \"10s\", \"500ms\" or \"1m30s\", found ",
+            format_duration(*self.range.start()),
+            format_duration(*self.range.end())
+        )?;
+        match (self.value.string(), self.value.number()) {
+            (Ok(text), _) => Quoted(&text).fmt(f),
+            (Err(_), Some(number)) if is_short_whole(number) => write!(
+                f,
+                "the number {number} without a unit (write \"{number}s\" or \"{number}ms\")"
+            ),
+            (Err(_), Some(_)) => write!(
+                f,
+                "{} without a unit (write \"10s\" or \"500ms\")",
+                self.value.described()
+            ),
+            (Err(_), None) => self.value.described().fmt(f),
         }
-        (Err(_), Some(_)) => format!(
-            "{} without a unit (write \"10s\" or \"500ms\")",
-            value.described()
-        ),
-        (Err(_), None) => value.described(),
-    };
-    Err(format!(
-        "expected a duration from {} to {}, such as \"10s\", \"500ms\" or \"1m30s\", found {found}",
-        format_duration(*range.start()),
-        format_duration(*range.end())
-    ))
+    }
 }
 
 fn is_short_whole(number: &str) -> bool {
@@ -108,16 +152,40 @@ fn is_short_whole(number: &str) -> bool {
 }
 
 /// One of a few words, called `what` together.
-pub(super) fn choice<T: Copy>(
-    value: Raw<'_>,
-    what: &str,
-    choices: &[T],
+pub(super) fn choice<'a, T: Copy>(
+    value: Raw<'a>,
+    what: &'static str,
+    choices: &'static [T],
     name: fn(T) -> &'static str,
-) -> Result<T, String> {
-    let text = value.string()?;
-    choices
-        .iter()
-        .copied()
-        .find(|choice| name(*choice) == text)
-        .ok_or_else(|| unknown(what, &text, choices.iter().map(|choice| name(*choice))))
+) -> Result<T, NotChoice<'a, T>> {
+    let text = value.string().ok();
+    text.and_then(|text| {
+        let mut choices = choices.iter().copied();
+        choices.find(|choice| name(*choice) == text)
+    })
+    .ok_or(NotChoice {
+        value,
+        what,
+        choices,
+        name,
+    })
+}
+
+pub(super) struct NotChoice<'a, T: 'static> {
+    value: Raw<'a>,
+    what: &'static str,
+    choices: &'static [T],
+    name: fn(T) -> &'static str,
+}
+
+impl<T: Copy> Display for NotChoice<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.value.string() {
+            Ok(text) => {
+                let names = self.choices.iter().map(|choice| (self.name)(*choice));
+                f.write_str(&unknown(self.what, &text, names))
+            }
+            Err(why) => why.fmt(f),
+        }
+    }
 }

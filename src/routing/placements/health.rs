@@ -1,5 +1,7 @@
 //! `health_check`.
 
+use std::borrow::Cow;
+use std::fmt;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
@@ -9,7 +11,7 @@ use super::fields::{duration, object, refuse_null, whole};
 use super::host::probe_host;
 use super::policy::{DEADLINE, LONGEST, set};
 use crate::routing::findings::{Findings, Path};
-use crate::routing::locate::Raw;
+use crate::routing::locate::{NotText, Raw};
 use crate::routing::policy::HealthCheck;
 use crate::routing::wording::Quoted;
 
@@ -27,7 +29,10 @@ const FIELDS: [&str; 7] = [PATH, INTERVAL, TIMEOUT, HEALTHY, UNHEALTHY, EXPECTED
 
 const INTERVALS: RangeInclusive<Duration> = Duration::from_millis(100)..=LONGEST;
 const THRESHOLDS: RangeInclusive<u32> = 1..=100;
-const STATUSES: RangeInclusive<u16> = 100..=599;
+
+/// What a probe may be answered with: the statuses below are interim answers, or
+/// switch to a protocol that no probe asks for (RFC 9110, section 15.2).
+const STATUSES: RangeInclusive<u16> = 200..=599;
 
 /// Longest path, in bytes.
 const PATH_MAX: usize = 1024;
@@ -88,13 +93,11 @@ pub(super) fn read<'a>(
         interval: None,
         readable: true,
     };
-    let entries = object(value, path, &FIELDS, findings);
-    times.readable = entries.is_some();
-    for entry in entries.unwrap_or_default() {
+    let is_object = object(value, path, &FIELDS, findings, |entry, findings| {
         let (value, path) = (entry.value, path.child(&entry.name));
         if refuse_null(&entry, path, findings) {
             times.readable &= !matches!(&*entry.name, INTERVAL | TIMEOUT);
-            continue;
+            return;
         }
         match &*entry.name {
             PATH => set(
@@ -131,35 +134,60 @@ pub(super) fn read<'a>(
             ),
             _ => {}
         }
-    }
+    });
+    times.readable &= is_object;
     (check, times)
 }
 
 /// The path and query of a request's target (RFC 9112, section 3.2.1).
-fn probe_path(value: Raw<'_>) -> Result<String, String> {
-    let path = value.string()?;
+fn probe_path(value: Raw<'_>) -> Result<String, BadPath<'_>> {
+    let path = value.string().map_err(BadPath::NotText)?;
     if !path.starts_with('/') {
-        return Err(format!(
-            "path {} does not begin with a slash",
-            Quoted(&path)
-        ));
+        return Err(BadPath::NoSlash(path));
     }
     if path.len() > PATH_MAX {
-        return Err(format!("path of {} bytes (at most {PATH_MAX})", path.len()));
+        return Err(BadPath::TooLong(path.len()));
     }
     if path.contains('#') {
-        return Err(format!(
-            "path {} has a fragment, which no request carries (cut it off)",
-            Quoted(&path)
-        ));
+        return Err(BadPath::Fragment(path));
     }
-    match path.chars().find(|character| !character.is_ascii_graphic()) {
-        Some(character) => Err(format!(
-            "path {} contains U+{:04X} (valid is visible ASCII; percent-encode the rest)",
-            Quoted(&path),
-            u32::from(character)
-        )),
+    // RFC 3986, section 2 has none of these four. Of others that it has not,
+    // such as the bar, servers take what is sent.
+    let valid = |c: char| c.is_ascii_graphic() && !matches!(c, '"' | '<' | '>' | '`');
+    match path.chars().find(|character| !valid(*character)) {
+        Some(character) => Err(BadPath::Character(path, character)),
         None => Ok(path.into_owned()),
+    }
+}
+
+/// Why a value is no path of a probe.
+enum BadPath<'a> {
+    NotText(NotText<'a>),
+    NoSlash(Cow<'a, str>),
+    TooLong(usize),
+    Fragment(Cow<'a, str>),
+    Character(Cow<'a, str>, char),
+}
+
+impl fmt::Display for BadPath<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotText(why) => why.fmt(f),
+            Self::NoSlash(path) => write!(f, "path {} does not begin with a slash", Quoted(path)),
+            Self::TooLong(bytes) => write!(f, "path of {bytes} bytes (at most {PATH_MAX})"),
+            Self::Fragment(path) => write!(
+                f,
+                "path {} has a fragment, which no request carries (cut it off)",
+                Quoted(path)
+            ),
+            Self::Character(path, character) => write!(
+                f,
+                "path {} contains U+{:04X} (valid is visible ASCII but for \" < > `; \
+                 percent-encode the rest)",
+                Quoted(path),
+                u32::from(*character)
+            ),
+        }
     }
 }
 
@@ -170,15 +198,17 @@ fn expected_status<'a>(
     path: Path<'_>,
     findings: &mut Findings<'a>,
 ) -> Option<Vec<RangeInclusive<u16>>> {
-    let Some(elements) = value.elements() else {
-        return Some(vec![findings.keep(value, path, statuses(value))?]);
+    let (elements, count) = match value.elements(EXPECTED_MAX) {
+        None => return Some(vec![findings.keep(value, path, statuses(value))?]),
+        Some(Ok(elements)) => {
+            let count = elements.len();
+            (elements, count)
+        }
+        Some(Err(count)) => (Vec::new(), count),
     };
-    if elements.is_empty() || elements.len() > EXPECTED_MAX {
+    if elements.is_empty() {
         findings.at(value, path, || {
-            format!(
-                "{} statuses (valid: 1 to {EXPECTED_MAX}, such as [200, \"300-399\"])",
-                elements.len()
-            )
+            format!("{count} statuses (valid: 1 to {EXPECTED_MAX}, such as [200, \"300-399\"])")
         });
         return None;
     }
@@ -190,28 +220,34 @@ fn expected_status<'a>(
 }
 
 /// `200`, `"200-299"` or `"2xx"`.
-fn statuses(value: Raw<'_>) -> Result<RangeInclusive<u16>, String> {
-    let found = match (value.number(), value.string()) {
-        (Some(_), _) => match whole(value, STATUSES) {
-            Ok(status) => return Ok(status..=status),
-            Err(_) => value.described(),
-        },
-        (None, Ok(text)) => match parse_statuses(&text) {
-            Some(range) => return Ok(range),
-            None => Quoted(&text).to_string(),
-        },
-        (None, Err(_)) => value.described(),
+fn statuses(value: Raw<'_>) -> Result<RangeInclusive<u16>, NotStatuses<'_>> {
+    let read = match value.number() {
+        Some(_) => whole(value, STATUSES).ok().map(|status| status..=status),
+        None => value.string().ok().and_then(|text| parse_statuses(&text)),
     };
-    Err(format!(
-        "expected a status from {} to {}, a range such as \"200-299\" or a class such as \"2xx\", \
-         found {found}",
-        STATUSES.start(),
-        STATUSES.end()
-    ))
+    read.ok_or(NotStatuses(value))
+}
+
+struct NotStatuses<'a>(Raw<'a>);
+
+impl fmt::Display for NotStatuses<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "expected a status from {} to {}, a range such as \"200-299\" or a class such as \
+             \"2xx\", found ",
+            STATUSES.start(),
+            STATUSES.end()
+        )?;
+        match self.0.string() {
+            Ok(text) => Quoted(&text).fmt(f),
+            Err(_) => self.0.described().fmt(f),
+        }
+    }
 }
 
 fn parse_statuses(text: &str) -> Option<RangeInclusive<u16>> {
-    if let [class @ b'1'..=b'5', b'x', b'x'] = text.as_bytes() {
+    if let [class @ b'2'..=b'5', b'x', b'x'] = text.as_bytes() {
         let first = u16::from(class - b'0') * 100;
         return Some(first..=first + 99);
     }
@@ -220,9 +256,10 @@ fn parse_statuses(text: &str) -> Option<RangeInclusive<u16>> {
     (from <= to).then_some(from..=to)
 }
 
+/// Three digits (RFC 9110, section 15).
 fn status(text: &str) -> Option<u16> {
-    // `parse` would take a sign.
-    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+    // `parse` would take a sign, and more zeros.
+    let digits = text.len() == 3 && text.bytes().all(|byte| byte.is_ascii_digit());
     text.parse()
         .ok()
         .filter(|status| digits && STATUSES.contains(status))

@@ -17,20 +17,21 @@ mod host;
 mod policy;
 mod reader;
 mod targets;
+mod walk;
 
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use self::fallback::{Fallback, Reference};
+use self::fallback::Fallback;
 use self::health::Pair;
 use self::policy::Reading;
 use self::reader::Reader;
-use super::document::DEFAULTS;
+use super::document::{CELL_ENDPOINTS, DEFAULTS, PLACEMENTS};
 use super::endpoint::Endpoint;
 use super::findings::{Findings, Path};
 use super::locate::Raw;
 use super::policy::Policy;
-use super::table::{Placement, WeightedEndpoint};
+use super::table::{Placement, PlacementId, WeightedEndpoint};
 
 /// A field of a document that declares placements.
 pub(super) enum Section<'a> {
@@ -52,22 +53,70 @@ pub(super) struct Cell<'a> {
     pub endpoint: Option<Endpoint>,
 }
 
-/// Placements as they are declared, before names are linked.
+/// What a document says of one placement to others.
 struct Declared<'a> {
     name: Cow<'a, str>,
     key: Option<Raw<'a>>,
-    /// The field of the document that it is in.
-    section: &'static str,
-    /// Empty when there is a problem with them.
-    endpoints: Box<[WeightedEndpoint]>,
-    policy: Arc<Policy>,
+    within: Within,
     fallback: Fallback<'a>,
 }
 
+/// The field of a document that declares a placement.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Within {
+    Placements,
+    CellEndpoints,
+}
+
+impl Within {
+    fn field(self) -> &'static str {
+        match self {
+            Self::Placements => PLACEMENTS,
+            Self::CellEndpoints => CELL_ENDPOINTS,
+        }
+    }
+}
+
+/// What a placement is to requests.
+struct Home {
+    endpoints: Box<[WeightedEndpoint]>,
+    policy: Arc<Policy>,
+}
+
+/// The placements that a document declares, in its order.
+pub(super) struct Declarations<'a> {
+    declared: Vec<Declared<'a>>,
+    /// Of each placement, as long as the document has no problem; none is made
+    /// for one that has, which may be huge.
+    homes: Vec<Home>,
+    fallbacks: Vec<Option<PlacementId>>,
+}
+
+impl Declarations<'_> {
+    /// Their names; one that is declared again may come again.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.declared.iter().map(|declared| &*declared.name)
+    }
+
+    /// All placements as the table wants them; only for a document without
+    /// problems.
+    pub fn into_placements(self) -> Vec<Placement> {
+        let mut placements = Vec::with_capacity(self.declared.len());
+        let homes = self.homes.into_iter().zip(self.fallbacks);
+        placements.extend(self.declared.into_iter().zip(homes).map(
+            |(declared, (home, fallback))| Placement {
+                name: declared.name.into_owned(),
+                endpoints: home.endpoints,
+                policy: home.policy,
+                fallback,
+            },
+        ));
+        placements
+    }
+}
+
 /// Reads `defaults` and the sections of a document, in its order. What there is
-/// to say against them goes to `findings`; without any, all placements are as
-/// the table wants them. With some, those that come back still have the names
-/// that the document declares.
+/// to say against them goes to `findings`, which also say how far to read.
 ///
 /// None: the document does not get as far as declaring placements, and nothing
 /// can be said of what refers to them.
@@ -75,19 +124,20 @@ pub(super) fn read<'a>(
     defaults: Option<Raw<'a>>,
     sections: Vec<Section<'a>>,
     findings: &mut Findings<'a>,
-) -> Option<Vec<Placement>> {
+) -> Option<Declarations<'a>> {
     let defaults = Defaults::read(defaults, findings);
-    let mut reader = Reader::new(&defaults, findings);
+    let mut reader = Reader::new(&defaults);
     for section in sections {
-        reader.section(section);
+        reader.section(section, findings);
     }
-    reader.finish()
+    reader.finish(findings)
 }
 
 /// What every placement starts with.
 struct Defaults<'a> {
     policy: Arc<Policy>,
-    fallback: Option<Reference<'a>>,
+    /// The name of the default fallback, where it stands.
+    fallback: Option<Raw<'a>>,
     /// What `defaults` say of the health check's times, if anything.
     times: Option<Pair<'a>>,
 }
@@ -96,18 +146,24 @@ impl<'a> Defaults<'a> {
     fn read(value: Option<Raw<'a>>, findings: &mut Findings<'a>) -> Self {
         let path = Path::ROOT.child(DEFAULTS);
         let mut reading = Reading::on(Policy::default());
-        let entries =
-            value.and_then(|value| fields::object(value, path, &policy::FIELDS, findings));
-        for entry in entries.unwrap_or_default() {
-            if fields::refuse_null(&entry, path.child(&entry.name), findings) {
-                continue;
+        match value {
+            Some(value) if value.is_null() => findings.at(value, path, || {
+                format!("null has no meaning here (leave \"{DEFAULTS}\" out)")
+            }),
+            Some(value) => {
+                fields::object(value, path, &policy::FIELDS, findings, |entry, findings| {
+                    let path = path.child(&entry.name);
+                    if !fields::refuse_null(&entry, path, findings) {
+                        reading.field(&entry, path, findings);
+                    }
+                });
             }
-            reading.field(&entry, path.child(&entry.name), findings);
+            None => {}
         }
         Self {
             policy: Arc::new(reading.policy),
             fallback: match reading.fallback {
-                Fallback::To(reference) => Some(reference),
+                Fallback::To(name) => Some(name),
                 Fallback::Inherited | Fallback::Off => None,
             },
             times: reading.times,

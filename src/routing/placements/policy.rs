@@ -4,8 +4,8 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::fallback::{Fallback, Reference};
-use super::fields::{choice, duration, object, refuse_null, whole};
+use super::fallback::Fallback;
+use super::fields::{bytes, choice, duration, object, refuse_null, whole};
 use super::health::{self, HEALTH_CHECK, Pair};
 use super::host::host_header;
 use crate::routing::findings::{Findings, Path};
@@ -98,7 +98,7 @@ impl<'a> Reading<'a> {
         match &*entry.name {
             FALLBACK => {
                 self.fallback = match findings.keep(value, path, value.string()) {
-                    Some(name) => Fallback::To(Reference { name, value }),
+                    Some(_) => Fallback::To(value),
                     None => Fallback::Off,
                 };
             }
@@ -129,7 +129,7 @@ impl<'a> Reading<'a> {
                 );
             }
             MAX_REQUEST_BODY_BYTES => {
-                let read = whole(value, 0..=BYTES_MAX);
+                let read = bytes(value, 0..=BYTES_MAX);
                 set_some(
                     &mut policy.max_request_body_bytes,
                     findings.keep(value, path, read),
@@ -245,7 +245,29 @@ fn retried<'a>(
     findings: &mut Findings<'a>,
 ) -> Option<(bool, bool)> {
     const CAUSES: [&str; 2] = ["connect", "reset"];
-    let Some(elements) = value.elements() else {
+    let mut seen = [None; CAUSES.len()];
+    let mut index = 0;
+    let is_array = value.each_element(|element| {
+        let path = path.element(index);
+        index += 1;
+        if let Some(cause) = findings.keep(element, path, element.string()) {
+            let slot = CAUSES
+                .iter()
+                .zip(&mut seen)
+                .find(|(name, _)| **name == cause);
+            match slot {
+                None => findings.at(element, path, || {
+                    unknown("cause of a retry", &cause, CAUSES.into_iter())
+                }),
+                Some((_, Some(first))) => {
+                    findings.duplicate(element, *first, path, || "duplicate cause of a retry");
+                }
+                Some((_, slot)) => *slot = Some(element),
+            }
+        }
+        findings.flow()
+    });
+    if !is_array {
         findings.at(value, path, || {
             format!(
                 "expected an array of \"connect\", \"reset\" or both, found {}",
@@ -253,26 +275,6 @@ fn retried<'a>(
             )
         });
         return None;
-    };
-    let mut seen = [None; CAUSES.len()];
-    for (index, element) in elements.into_iter().enumerate() {
-        let path = path.element(index);
-        let Some(cause) = findings.keep(element, path, element.string()) else {
-            continue;
-        };
-        match CAUSES
-            .iter()
-            .zip(&mut seen)
-            .find(|(name, _)| **name == cause)
-        {
-            None => findings.at(element, path, || {
-                unknown("cause of a retry", &cause, CAUSES.into_iter())
-            }),
-            Some((_, Some(first))) => {
-                findings.duplicate(element, *first, path, || "duplicate cause of a retry");
-            }
-            Some((_, slot)) => *slot = Some(element),
-        }
     }
     let [connect, reset] = seen.map(|place| place.is_some());
     Some((connect, reset))
@@ -287,10 +289,10 @@ fn members<'a>(
     findings: &mut Findings<'a>,
     mut read: impl FnMut(&Entry<'a>, Path<'_>, &mut Findings<'a>),
 ) {
-    for entry in object(value, path, fields, findings).unwrap_or_default() {
+    object(value, path, fields, findings, |entry, findings| {
         let path = path.child(&entry.name);
         if !refuse_null(&entry, path, findings) {
             read(&entry, path, findings);
         }
-    }
+    });
 }

@@ -1,134 +1,149 @@
 //! Placements read one after the other on top of the defaults, and linked.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::fallback::{self, Fallback};
-use super::fields;
+use super::fields::refuse_null;
 use super::health::Pair;
 use super::policy::{NULLABLE, Reading};
 use super::targets::{PLACEMENT_FIELDS, Targets};
-use super::{Cell, Declared, Defaults, Section};
-use crate::routing::document::{CELL_ENDPOINTS, DEFAULTS, PLACEMENTS};
+use super::{Cell, Declarations, Declared, Defaults, Home, Section, Within};
+use crate::routing::document::{DEFAULTS, PLACEMENTS};
 use crate::routing::findings::{Findings, Path};
 use crate::routing::locate::Raw;
-use crate::routing::object::{Entry, entries, one_of};
+use crate::routing::object::{Entry, entries, fields};
 use crate::routing::policy::Policy;
 use crate::routing::rules::check_placement_name;
-use crate::routing::table::{Placement, WeightedEndpoint};
+use crate::routing::table::WeightedEndpoint;
 
 pub(super) struct Reader<'r, 'a> {
     defaults: &'r Defaults<'a>,
-    findings: &'r mut Findings<'a>,
     declared: Vec<Declared<'a>>,
+    homes: Vec<Home>,
     sections: usize,
     /// All sections are objects.
     readable: bool,
     /// A placement has the times of the default health check, unchanged.
     uses_default_check: bool,
-    /// The policy of the placement before: neighbours often have the same.
-    last: Arc<Policy>,
+    /// The policies so far, each once: thousands of placements have the same few.
+    policies: HashSet<Arc<Policy>>,
 }
 
 impl<'r, 'a> Reader<'r, 'a> {
-    pub fn new(defaults: &'r Defaults<'a>, findings: &'r mut Findings<'a>) -> Self {
+    pub fn new(defaults: &'r Defaults<'a>) -> Self {
         Self {
             defaults,
-            findings,
             declared: Vec::new(),
+            homes: Vec::new(),
             sections: 0,
             readable: true,
             uses_default_check: false,
-            last: Arc::clone(&defaults.policy),
+            policies: HashSet::new(),
         }
     }
 
-    pub fn section(&mut self, section: Section<'a>) {
+    pub fn section(&mut self, section: Section<'a>, findings: &mut Findings<'a>) {
         self.sections += 1;
         match section {
-            Section::Cells(cells) => self.cells(cells),
-            Section::Placements(value) => self.placements(value),
+            Section::Cells(cells) => self.cells(cells, findings),
+            Section::Placements(value) => self.placements(value, findings),
             Section::Unreadable => self.readable = false,
         }
     }
 
-    fn cells(&mut self, cells: Vec<Cell<'a>>) {
+    fn cells(&mut self, cells: Vec<Cell<'a>>, findings: &Findings<'a>) {
         self.uses_default_check |= !cells.is_empty();
-        let policy = &self.defaults.policy;
-        self.declared.extend(cells.into_iter().map(|cell| {
-            Declared {
+        for cell in cells {
+            let endpoint = cell.endpoint.map(|endpoint| WeightedEndpoint {
+                endpoint,
+                weight: 1,
+            });
+            let declared = Declared {
                 name: cell.name,
                 key: cell.key,
-                section: CELL_ENDPOINTS,
-                endpoints: cell
-                    .endpoint
-                    .map(|endpoint| WeightedEndpoint {
-                        endpoint,
-                        weight: 1,
-                    })
-                    .into_iter()
-                    .collect(),
-                policy: Arc::clone(policy),
+                within: Within::CellEndpoints,
                 fallback: Fallback::Inherited,
-            }
-        }));
+            };
+            let home = Home {
+                endpoints: endpoint.into_iter().collect(),
+                policy: Arc::clone(&self.defaults.policy),
+            };
+            self.add(declared, home, findings);
+        }
     }
 
-    fn placements(&mut self, value: Raw<'a>) {
+    fn add(&mut self, declared: Declared<'a>, home: Home, findings: &Findings<'a>) {
+        self.declared.push(declared);
+        if findings.count() == 0 {
+            self.homes.push(home);
+        } else if !self.homes.is_empty() {
+            self.homes = Vec::new();
+        }
+    }
+
+    fn placements(&mut self, value: Raw<'a>, findings: &mut Findings<'a>) {
         let path = Path::ROOT.child(PLACEMENTS);
-        let Some(members) = value.members() else {
+        let read = |entry: Entry<'a>, findings: &mut Findings<'a>| {
+            let again = entry.again;
+            let (declared, home) = self.placement(entry, path, findings);
+            // The name is known; nothing is left to find out but its fallback.
+            if !again || matches!(declared.fallback, Fallback::To(_)) {
+                self.add(declared, home, findings);
+            }
+        };
+        if !entries(value, path, findings, check_placement_name, read) {
             self.readable = false;
-            self.findings.at(value, path, || {
+            findings.at(value, path, || {
                 format!(
                     "expected an object of placements, found {}",
                     value.described()
                 )
             });
-            return;
-        };
-        for entry in entries(members, path, self.findings, check_placement_name) {
-            let declared = self.placement(entry, path);
-            self.declared.push(declared);
         }
     }
 
-    fn placement(&mut self, placement: Entry<'a>, parent: Path<'_>) -> Declared<'a> {
+    fn placement(
+        &mut self,
+        placement: Entry<'a>,
+        parent: Path<'_>,
+        findings: &mut Findings<'a>,
+    ) -> (Declared<'a>, Home) {
         let path = parent.child(&placement.name);
         let mut reading = Reading::on((*self.defaults.policy).clone());
         let mut targets = Targets::default();
-        match placement.value.members() {
-            None => self
-                .findings
-                .at(placement.value, path, || not_a_placement(placement.value)),
-            Some(members) => {
-                let known = one_of(&PLACEMENT_FIELDS);
-                for entry in entries(members, path, self.findings, known) {
-                    let path = path.child(&entry.name);
-                    if NULLABLE.contains(&&*entry.name) && entry.value.is_null() {
-                        reading.off(&entry.name);
-                        continue;
-                    }
-                    targets.field(&entry, path, self.findings);
-                    if !fields::refuse_null(&entry, path, self.findings) {
-                        reading.field(&entry, path, self.findings);
-                    }
-                }
-                targets.check(placement.value, path, self.findings);
+        let read = |entry: Entry<'a>, findings: &mut Findings<'a>| {
+            let path = path.child(&entry.name);
+            if NULLABLE.contains(&&*entry.name) && entry.value.is_null() {
+                reading.off(&entry.name);
+                return;
             }
+            targets.field(&entry, path, findings);
+            if !refuse_null(&entry, path, findings) {
+                reading.field(&entry, path, findings);
+            }
+        };
+        let value = placement.value;
+        match fields(value, path, &PLACEMENT_FIELDS, findings, read) {
+            None => findings.at(value, path, || not_a_placement(value)),
+            Some(strays) => targets.check(value, &strays, path, findings),
         }
-        self.check_times(&reading, path);
-        Declared {
+        self.check_times(&reading, path, findings);
+        let declared = Declared {
             name: placement.name,
             key: Some(placement.key),
-            section: PLACEMENTS,
+            within: Within::Placements,
+            fallback: reading.fallback,
+        };
+        let home = Home {
             endpoints: targets.endpoints,
             policy: self.shared(reading.policy),
-            fallback: reading.fallback,
-        }
+        };
+        (declared, home)
     }
 
     /// The times of a merged health check, which may come from two places.
-    fn check_times(&mut self, reading: &Reading<'a>, path: Path<'_>) {
+    fn check_times(&mut self, reading: &Reading<'a>, path: Path<'_>, findings: &mut Findings<'a>) {
         let Some(check) = &reading.policy.health_check else {
             return;
         };
@@ -137,7 +152,7 @@ impl<'r, 'a> Reader<'r, 'a> {
             return;
         }
         match &reading.times {
-            Some(own) if own.is_given() => own.check(check, path, self.findings),
+            Some(own) if own.is_given() => own.check(check, path, findings),
             _ => self.uses_default_check = true,
         }
     }
@@ -146,64 +161,55 @@ impl<'r, 'a> Reader<'r, 'a> {
         if policy == *self.defaults.policy {
             return Arc::clone(&self.defaults.policy);
         }
-        if policy != *self.last {
-            self.last = Arc::new(policy);
+        if let Some(known) = self.policies.get(&policy) {
+            return Arc::clone(known);
         }
-        Arc::clone(&self.last)
+        let policy = Arc::new(policy);
+        self.policies.insert(Arc::clone(&policy));
+        policy
     }
 
     /// Judges what spans placements, and links them.
-    pub fn finish(mut self) -> Option<Vec<Placement>> {
+    pub fn finish(self, findings: &mut Findings<'a>) -> Option<Declarations<'a>> {
         if self.uses_default_check
             && let (Some(check), Some(times)) =
                 (&self.defaults.policy.health_check, &self.defaults.times)
             && times.readable
         {
-            times.check(check, Path::ROOT.child(DEFAULTS), self.findings);
+            times.check(check, Path::ROOT.child(DEFAULTS), findings);
         }
         if self.sections > 1 {
-            self.check_names();
+            self.check_names(findings);
         }
         if self.sections == 0 || !self.readable {
             return None;
         }
-        let fallbacks = fallback::link(
-            &self.declared,
-            self.defaults.fallback.as_ref(),
-            self.findings,
-        );
-        let mut placements = Vec::with_capacity(self.declared.len());
-        placements.extend(
-            self.declared
-                .into_iter()
-                .zip(fallbacks)
-                .map(|(declared, fallback)| Placement {
-                    name: declared.name.into_owned(),
-                    endpoints: declared.endpoints,
-                    policy: declared.policy,
-                    fallback,
-                }),
-        );
-        Some(placements)
+        let fallbacks = fallback::link(&self.declared, self.defaults.fallback, findings);
+        Some(Declarations {
+            declared: self.declared,
+            homes: self.homes,
+            fallbacks,
+        })
     }
 
     /// Reports placements of one section that an earlier section has, too.
-    fn check_names(&mut self) {
+    fn check_names(&self, findings: &mut Findings<'a>) {
         let mut seen: HashMap<&str, &Declared<'a>> = HashMap::with_capacity(self.declared.len());
         for declared in &self.declared {
             let Some(first) = seen.get(&*declared.name) else {
                 seen.insert(&declared.name, declared);
                 continue;
             };
-            if first.section == declared.section {
+            if first.within == declared.within {
                 continue;
             }
-            let section = Path::ROOT.child(declared.section);
+            let (first_field, field) = (first.within.field(), declared.within.field());
+            let section = Path::ROOT.child(field);
             let path = section.child(&declared.name);
-            let what = || format!("placement in {} and {}", first.section, declared.section);
+            let what = || format!("placement in {first_field} and {field}");
             match (declared.key, first.key) {
-                (Some(again), Some(first)) => self.findings.duplicate(again, first, path, what),
-                (Some(key), None) | (None, Some(key)) => self.findings.at(key, path, what),
+                (Some(again), Some(first)) => findings.duplicate(again, first, path, what),
+                (Some(key), None) | (None, Some(key)) => findings.at(key, path, what),
                 (None, None) => {}
             }
         }

@@ -7,7 +7,7 @@ use super::policy;
 use crate::routing::endpoint::Endpoint;
 use crate::routing::findings::{Findings, Path};
 use crate::routing::locate::Raw;
-use crate::routing::object::{Entry, entries, one_of};
+use crate::routing::object::{Entry, Strays, fields};
 use crate::routing::table::WeightedEndpoint;
 
 const URL: &str = "url";
@@ -66,14 +66,23 @@ impl<'a> Targets<'a> {
     }
 
     /// Reports that the placement has neither `url` nor `endpoints`, or both.
-    pub fn check(&self, placement: Raw<'a>, path: Path<'_>, findings: &mut Findings<'a>) {
+    /// One that was misspelt is among the `strays`, which are reported already.
+    pub fn check(
+        &self,
+        placement: Raw<'a>,
+        strays: &Strays<'a>,
+        path: Path<'_>,
+        findings: &mut Findings<'a>,
+    ) {
         match (self.url, self.list) {
+            (None, None) if strays.look_like(&[URL, ENDPOINTS], &PLACEMENT_FIELDS) => {}
             (None, None) => findings.at(
                 placement,
                 path,
                 || "missing field \"url\" (or \"endpoints\" for several)",
             ),
-            (Some(_), Some(list)) => findings.at(
+            // Null is a problem of its own, and its words say to leave it out.
+            (Some(url), Some(list)) if !url.is_null() && !list.is_null() => findings.at(
                 list,
                 path.child(ENDPOINTS),
                 || "endpoints beside a url (keep one of them)",
@@ -93,18 +102,25 @@ fn list<'a>(
     path: Path<'_>,
     findings: &mut Findings<'a>,
 ) -> Box<[WeightedEndpoint]> {
-    let Some(elements) = value.elements() else {
-        findings.at(value, path, || {
-            format!(
-                "expected an array such as [{{\"url\": \"http://host:port\"}}], found {}",
-                value.described()
-            )
-        });
-        return Box::default();
+    let (elements, count) = match value.elements(ENDPOINTS_MAX) {
+        None => {
+            findings.at(value, path, || {
+                format!(
+                    "expected an array such as [{{\"url\": \"http://host:port\"}}], found {}",
+                    value.described()
+                )
+            });
+            return Box::default();
+        }
+        Some(Ok(elements)) => {
+            let count = elements.len();
+            (elements, count)
+        }
+        Some(Err(count)) => (Vec::new(), count),
     };
-    if elements.is_empty() || elements.len() > ENDPOINTS_MAX {
+    if elements.is_empty() {
         findings.at(value, path, || {
-            format!("{} endpoints (valid: 1 to {ENDPOINTS_MAX})", elements.len())
+            format!("{count} endpoints (valid: 1 to {ENDPOINTS_MAX})")
         });
         return Box::default();
     }
@@ -132,21 +148,15 @@ fn weighted<'a>(
     path: Path<'_>,
     findings: &mut Findings<'a>,
 ) -> Option<(WeightedEndpoint, Raw<'a>)> {
-    let Some(members) = value.members() else {
-        findings.at(value, path, || {
-            let found = value.described();
-            format!("expected an object such as {{\"url\": \"http://host:port\"}}, found {found}")
-        });
-        return None;
-    };
+    const FIELDS: [&str; 2] = [URL, WEIGHT];
     let (mut target, mut weight) = (None, 1);
-    for entry in entries(members, path, findings, one_of(&[URL, WEIGHT])) {
+    let strays = fields(value, path, &FIELDS, findings, |entry, findings| {
         let (value, path) = (entry.value, path.child(&entry.name));
         if entry.name == URL {
             target = Some((None, value));
         }
         if refuse_null(&entry, path, findings) {
-            continue;
+            return;
         }
         match &*entry.name {
             URL => target = Some((url(value, path, findings), value)),
@@ -156,9 +166,18 @@ fn weighted<'a>(
             ),
             _ => {}
         }
-    }
+    });
+    let Some(strays) = strays else {
+        findings.at(value, path, || {
+            let found = value.described();
+            format!("expected an object such as {{\"url\": \"http://host:port\"}}, found {found}")
+        });
+        return None;
+    };
     let Some((endpoint, place)) = target else {
-        findings.at(value, path, || "missing field \"url\"");
+        if !strays.look_like(&[URL], &FIELDS) {
+            findings.at(value, path, || "missing field \"url\"");
+        }
         return None;
     };
     Some((

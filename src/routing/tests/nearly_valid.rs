@@ -1,5 +1,7 @@
 //! Documents that break a rule often, and seldom more than one.
 
+use std::collections::HashSet;
+
 use proptest::prelude::*;
 use proptest::sample::select;
 
@@ -62,44 +64,48 @@ pub(super) fn nearly_valid() -> impl Strategy<Value = String> {
         })
 }
 
+/// Fields of a policy. The first three are wrong beside some others, or without
+/// them.
+const VALID: [&str; 16] = [
+    r#""fallback":"x""#,
+    r#""fallback":"y""#,
+    r#""health_check":{"interval":"1s"}"#,
+    r#""tenancy":"shared""#,
+    r#""load_balancing":"hash""#,
+    r#""health_check":{"timeout":"1s"}"#,
+    r#""health_check":{"timeout":"20s","interval":"20s"}"#,
+    r#""health_check":{}"#,
+    r#""circuit_breaker":{"failure_threshold":5}"#,
+    r#""concurrency_limit":5"#,
+    r#""max_request_body_bytes":0"#,
+    r#""timeouts":{"connect":"1m 30s","request":"5s"}"#,
+    r#""retries":{"on":["reset","connect"],"attempts":2}"#,
+    r#""host_header":"rewrite""#,
+    r#""host_header":"cell:80""#,
+    r#""\u0068ealth_check":{"expected_status":[200,"3xx","401-403"]}"#,
+];
+/// Fields that are wrong in `defaults`, and all but null in a placement, too.
+const ODD: [&str; 16] = [
+    r#""fallback":"z""#,
+    r#""fallback":null"#,
+    r#""tenancy":null"#,
+    r#""health_check":null"#,
+    r#""health_check":[]"#,
+    r#""health_check":{"interval":5}"#,
+    r#""circuit_breaker":{"timeout":"0s"}"#,
+    r#""concurrency_limit":5.0"#,
+    r#""concurrency_limit":1e999"#,
+    r#""timeouts":{"\ud800":"5s"}"#,
+    r#""timeouts":{"connect":"\udfff"}"#,
+    r#""retries":{"on":["reset","reset"]}"#,
+    r#""host_header":"""#,
+    r#""unknown":[[[{}]]]"#,
+    r#""url":"http://a""#,
+    r#""endpoints":[{"url":"http://a"},{"url":"http://a:80"}]"#,
+];
+
 /// Documents of the second format, from few fields of which few are wrong.
 pub(super) fn nearly_valid_policies() -> impl Strategy<Value = String> {
-    const VALID: [&str; 16] = [
-        r#""fallback":"x""#,
-        r#""fallback":"y""#,
-        r#""tenancy":"shared""#,
-        r#""load_balancing":"hash""#,
-        r#""health_check":{"interval":"1s"}"#,
-        r#""health_check":{"timeout":"1s"}"#,
-        r#""health_check":{"timeout":"20s","interval":"20s"}"#,
-        r#""health_check":{}"#,
-        r#""circuit_breaker":{"failure_threshold":5}"#,
-        r#""concurrency_limit":5"#,
-        r#""max_request_body_bytes":0"#,
-        r#""timeouts":{"connect":"1m 30s","request":"5s"}"#,
-        r#""retries":{"on":["reset","connect"],"attempts":2}"#,
-        r#""host_header":"rewrite""#,
-        r#""host_header":"cell:80""#,
-        r#""\u0068ealth_check":{"expected_status":[200,"3xx","401-403"]}"#,
-    ];
-    const ODD: [&str; 16] = [
-        r#""fallback":"z""#,
-        r#""fallback":null"#,
-        r#""tenancy":null"#,
-        r#""health_check":null"#,
-        r#""health_check":[]"#,
-        r#""health_check":{"interval":5}"#,
-        r#""circuit_breaker":{"timeout":"0s"}"#,
-        r#""concurrency_limit":5.0"#,
-        r#""concurrency_limit":1e999"#,
-        r#""timeouts":{"\ud800":"5s"}"#,
-        r#""timeouts":{"connect":"\udfff"}"#,
-        r#""retries":{"on":["reset","reset"]}"#,
-        r#""host_header":"""#,
-        r#""unknown":[[[{}]]]"#,
-        r#""url":"http://a""#,
-        r#""endpoints":[{"url":"http://a"},{"url":"http://a:80"}]"#,
-    ];
     let fields = |most| {
         let field = prop_oneof![9 => select(VALID.to_vec()), 1 => select(ODD.to_vec())];
         prop::collection::vec(field, 0..most)
@@ -129,4 +135,61 @@ pub(super) fn nearly_valid_policies() -> impl Strategy<Value = String> {
             object(y),
         )
     })
+}
+
+/// A document that is valid by its making, and the same with one thing in it
+/// that is not.
+#[derive(Debug)]
+pub(super) struct Pair {
+    pub valid: String,
+    pub odd: String,
+}
+
+/// Documents of valid fields, none twice, of which one is then made wrong.
+pub(super) fn one_odd_field() -> impl Strategy<Value = Pair> {
+    let object = || prop::sample::subsequence(VALID[3..].to_vec(), 0..6).prop_map(without_twins);
+    let objects = (object(), object(), object());
+    let odd = (select(ODD.to_vec()), 0..3usize);
+    (objects, odd, any::<bool>()).prop_filter_map(
+        "null switches off in a placement",
+        |((defaults, x, y), (odd, at), fallback)| {
+            if odd.ends_with(":null") && at > 0 {
+                return None;
+            }
+            let mut objects = [defaults, x, y];
+            if fallback {
+                objects[1].push(VALID[1]);
+            }
+            let document = |objects: &[Vec<&str>; 3]| {
+                let [defaults, x, y] = objects.each_ref().map(|fields| fields.join(","));
+                let comma = |fields: &str| if fields.is_empty() { "" } else { "," };
+                format!(
+                    r#"{{"version":"1","routingTable":{{"k":"x"}},"defaults":{{{defaults}}},
+"placements":{{"x":{{"url":"http://a"{}{x}}},"y":{{{y}{}"endpoints":[{{"url":"http://b"}}]}}}},"defaultPlacement":"y"}}"#,
+                    comma(&x),
+                    comma(&y),
+                )
+            };
+            let valid = document(&objects);
+            objects[at].retain(|field| name(field) != name(odd));
+            objects[at].push(odd);
+            Some(Pair {
+                valid,
+                odd: document(&objects),
+            })
+        },
+    )
+}
+
+fn without_twins(fields: Vec<&'static str>) -> Vec<&'static str> {
+    let mut names = HashSet::new();
+    let mut kept = fields;
+    kept.retain(|field| names.insert(name(field)));
+    kept
+}
+
+/// The name of a field, as it reads.
+fn name(field: &str) -> String {
+    let (name, _) = field.split_once(':').unwrap();
+    serde_json::from_str(name).unwrap()
 }

@@ -47,6 +47,9 @@ pub(super) fn document(fields: &str) -> String {
 
 const FIELDS: &str = "known: fallback, tenancy, load_balancing, health_check, circuit_breaker, \
                       concurrency_limit, max_request_body_bytes, timeouts, retries, host_header";
+pub(super) const PLACEMENT_FIELDS: &str = "known: url, endpoints, fallback, tenancy, load_balancing, health_check, \
+                                circuit_breaker, concurrency_limit, max_request_body_bytes, timeouts and 2 more";
+
 pub(super) const NULL: &str = "out; in a placement, null switches off: health_check, circuit_breaker, \
                     concurrency_limit, max_request_body_bytes, fallback, tenancy)";
 
@@ -110,141 +113,17 @@ fn what_defaults_may_not_say() {
         );
     }
     assert_marked(
+        &document(r#""defaults": «null, "placements": {"b": {"url": "http://b"}}"#),
+        &[(
+            "/defaults",
+            "null has no meaning here (leave \"defaults\" out)",
+        )],
+    );
+    assert_marked(
         &document("\"defaults\": «[], \"placements\": {\"b\": {\"url\": \"http://b\"}}"),
         &[(
             "/defaults",
             "expected an object, found an array ({} is one with all defaults)",
-        )],
-    );
-}
-
-#[test]
-fn where_a_placement_may_not_be() {
-    let endpoint = |what: &str| format!(r#""b": {{"endpoints": [{{"url": "http://c"}}, {what}]}}"#);
-    let cases = [
-        (
-            r#""b": «{}"#.to_owned(),
-            "/placements/b",
-            "missing field \"url\" (or \"endpoints\" for several)",
-        ),
-        (
-            r#""b": {"url": "http://b", "endpoints": «[{"url": "http://c"}]}"#.to_owned(),
-            "/placements/b/endpoints",
-            "endpoints beside a url (keep one of them)",
-        ),
-        (
-            r#""b": «"http://b""#.to_owned(),
-            "/placements/b",
-            "expected an object with a url or endpoints, found a string \
-             (write {\"url\": \"http://host:port\"}, or move it to cellEndpoints)",
-        ),
-        (
-            r#""b": «null"#.to_owned(),
-            "/placements/b",
-            "expected an object with a url or endpoints, found null",
-        ),
-        (
-            r#""b": {"url": «5}"#.to_owned(),
-            "/placements/b/url",
-            "expected a string, found the number 5",
-        ),
-        (
-            r#""b": {"url": «"b:9001"}"#.to_owned(),
-            "/placements/b/url",
-            "endpoint \"b:9001\" has no scheme (write \"http://b:9001\")",
-        ),
-        (
-            r#""b": {"endpoints": «"http://b"}"#.to_owned(),
-            "/placements/b/endpoints",
-            "expected an array such as [{\"url\": \"http://host:port\"}], found a string",
-        ),
-        (
-            r#""b": {"endpoints": «[]}"#.to_owned(),
-            "/placements/b/endpoints",
-            "0 endpoints (valid: 1 to 1000)",
-        ),
-        (
-            endpoint("«\"http://b\""),
-            "/placements/b/endpoints/1",
-            "expected an object such as {\"url\": \"http://host:port\"}, found a string",
-        ),
-        (
-            endpoint("«{\"weight\": 2}"),
-            "/placements/b/endpoints/1",
-            "missing field \"url\"",
-        ),
-        (
-            endpoint(r#"{"url": "http://b", "weight": «0}"#),
-            "/placements/b/endpoints/1/weight",
-            "expected a whole number from 1 to 1000, found the number 0",
-        ),
-        (
-            endpoint(r#"{"url": "http://b", "weight": «1001}"#),
-            "/placements/b/endpoints/1/weight",
-            "expected a whole number from 1 to 1000, found the number 1001",
-        ),
-        (
-            endpoint(r#"{"url": "http://b", «"wieght": 1}"#),
-            "/placements/b/endpoints/1/wieght",
-            "unknown field \"wieght\" (known: url, weight; did you mean \"weight\"?)",
-        ),
-        (
-            endpoint(r#"{"url": «"http://b:0"}"#),
-            "/placements/b/endpoints/1/url",
-            "endpoint \"http://b:0\" has the port \"0\" (valid: 1 to 65535)",
-        ),
-        (
-            endpoint(r#"{"url": «"HTTP://C:80/"}"#),
-            "/placements/b/endpoints/1/url",
-            "duplicate endpoint http://c:80, first given at line 2 column 45",
-        ),
-        (
-            r#""b": {"url": "http://b"}, «"b c": {"url": "http://c"}"#.to_owned(),
-            "/placements/b c",
-            "placement name with the character U+0020; valid is printable ASCII without spaces, \
-             as the name is sent in the header X-Routed-To",
-        ),
-        (
-            r#""b": {"url": "http://b"}, «"b": {"url": "http://c"}"#.to_owned(),
-            "/placements/b",
-            "duplicate key, first given at line 2 column 17",
-        ),
-        (
-            r#""b": {"url": "http://b", «"url": "http://c"}"#.to_owned(),
-            "/placements/b/url",
-            "duplicate key, first given at line 2 column 23",
-        ),
-        (
-            r#""b": {"url": "http://b", «"concurency_limit": 5}"#.to_owned(),
-            "/placements/b/concurency_limit",
-            "unknown field \"concurency_limit\" (known: url, endpoints, fallback, tenancy, load_balancing, \
-             health_check, circuit_breaker, concurrency_limit, max_request_body_bytes, timeouts and 2 more; \
-             did you mean \"concurrency_limit\"?)",
-        ),
-    ];
-    for (placements, pointer, message) in cases {
-        let fields = format!("\"placements\": {{{placements}}}");
-        assert_marked(&document(&fields), &[(pointer, message)]);
-    }
-    let null = format!("null has no meaning here (leave \"url\" {NULL}");
-    assert_marked(
-        &document(r#""placements": {"b": {"url": «null}}"#),
-        &[("/placements/b/url", &null)],
-    );
-    assert_marked(
-        &document(r#""placements": «["b"]"#),
-        &[(
-            "/placements",
-            "expected an object of placements, found an array",
-        )],
-    );
-    assert_marked(
-        &document(
-            r#""placements": {"b": {"endpoints": [{"url": "http://b"}, {"url": "http://c"}, {"url": «"http://b:80"}]}}"#,
-        ),
-        &[(
-            "/placements/b/endpoints/2/url",
-            "duplicate endpoint http://b:80, first given at line 2 column 45",
         )],
     );
 }

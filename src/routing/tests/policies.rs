@@ -78,12 +78,19 @@ const FIELDS: &[Case] = &[
     (r#""host_header": "reserve:1""#, |p| {
         p.host_header = HostHeader::Fixed("reserve:1".to_owned())
     }),
+    // Two edits from `preserve`.
+    (r#""host_header": "presence""#, |p| {
+        p.host_header = HostHeader::Fixed("presence".to_owned())
+    }),
+    (r#""host_header": "reserved""#, |p| {
+        p.host_header = HostHeader::Fixed("reserved".to_owned())
+    }),
     (r#""health_check": {}"#, |p| {
         p.health_check = Some(HealthCheck::default())
     }),
     (
         r#""health_check": {"path": "/up?full=1", "interval": "100ms", "timeout": "1ms", "healthy_threshold": 1,
-            "unhealthy_threshold": 100, "expected_status": [100, "300-599", "2xx"], "host": "cell"}"#,
+            "unhealthy_threshold": 100, "expected_status": [200, "300-599", "2xx"], "host": "cell"}"#,
         |p| {
             p.health_check = Some(HealthCheck {
                 path: "/up?full=1".to_owned(),
@@ -91,7 +98,7 @@ const FIELDS: &[Case] = &[
                 timeout: Duration::from_millis(1),
                 healthy_threshold: 1,
                 unhealthy_threshold: 100,
-                expected_status: vec![100..=100, 300..=599, 200..=299],
+                expected_status: vec![200..=200, 300..=599, 200..=299],
                 host: Some("cell".to_owned()),
             });
         },
@@ -348,12 +355,33 @@ fn equal_policies_are_shared() {
     let table = compiled(
         r#""cellEndpoints": {"a": "http://a"}, "defaults": {"concurrency_limit": 5},
            "placements": {"b": {"url": "http://b"}, "c": {"url": "http://c", "concurrency_limit": 5},
-                          "d": {"url": "http://d", "concurrency_limit": 6}, "e": {"url": "http://e", "concurrency_limit": 6}}"#,
+                          "d": {"url": "http://d", "concurrency_limit": 6}, "e": {"url": "http://e", "concurrency_limit": 7},
+                          "f": {"url": "http://f", "concurrency_limit": 6}, "g": {"url": "http://g", "concurrency_limit": 5}}"#,
     );
     let same = |one: usize, other: usize| {
         let placements = table.placements();
         Arc::ptr_eq(&placements[one].policy, &placements[other].policy)
     };
-    assert!(same(0, 1) && same(0, 2) && same(3, 4));
-    assert!(!same(0, 3));
+    assert!(same(0, 1) && same(0, 2) && same(0, 6));
+    assert!(same(3, 5), "one that came before is shared, too");
+    assert!(!same(0, 3) && !same(3, 4));
+}
+
+/// A path that the library of the probe refuses would fail each probe.
+#[test]
+fn whatever_path_is_valid_can_be_asked_for() {
+    let mut valid = 0;
+    for character in (0..=255).map(char::from) {
+        for path in [format!("/{character}"), format!("/?{character}")] {
+            let fields = serde_json::json!({"url": "http://b", "health_check": {"path": path}});
+            let document = document(&format!(r#""placements": {{"b": {fields}}}"#));
+            if compile(document.as_bytes()).is_ok() {
+                valid += 1;
+                let read = path.parse::<http::uri::PathAndQuery>();
+                assert_eq!(read.unwrap().as_str(), path);
+            }
+        }
+    }
+    // 94 visible characters but for five, in the path and in the query.
+    assert_eq!(valid, 2 * 89);
 }

@@ -6,7 +6,7 @@ pub(super) const DURATION: &str =
     "expected a duration from 1ms to 1day, such as \"10s\", \"500ms\" or \"1m30s\", found ";
 pub(super) const INTERVAL: &str =
     "expected a duration from 100ms to 1day, such as \"10s\", \"500ms\" or \"1m30s\", found ";
-const STATUS: &str = "expected a status from 100 to 599, a range such as \"200-299\" or a class \
+const STATUS: &str = "expected a status from 200 to 599, a range such as \"200-299\" or a class \
                       such as \"2xx\", found ";
 
 /// Problems with a policy, which has the same fields in a placement and in
@@ -28,6 +28,7 @@ fn policy_problems() -> Vec<(&'static str, &'static str, String)> {
         (r#""concurrency_limit": «99999999999999999999999999999"#, "/concurrency_limit", whole("from 1 to 4294967295", "a long number")),
         (r#""max_request_body_bytes": «9007199254740993"#, "/max_request_body_bytes", whole("from 0 to 9007199254740992", "the number 9007199254740993")),
         (r#""max_request_body_bytes": «-0"#, "/max_request_body_bytes", whole("from 0 to 9007199254740992", "the number -0")),
+        (r#""max_request_body_bytes": «"1MiB""#, "/max_request_body_bytes", whole("from 0 to 9007199254740992", "a string (in bytes, such as 1048576)")),
         (r#""max_request_body_bytes": «false"#, "/max_request_body_bytes", whole("from 0 to 9007199254740992", "false")),
         (r#""health_check": {"healthy_threshold": «0}"#, "/health_check/healthy_threshold", whole("from 1 to 100", "the number 0")),
         (r#""health_check": {"unhealthy_threshold": «101}"#, "/health_check/unhealthy_threshold", whole("from 1 to 100", "the number 101")),
@@ -45,6 +46,9 @@ fn policy_problems() -> Vec<(&'static str, &'static str, String)> {
         (r#""timeouts": {"request": «"999us"}"#, "/timeouts/request", format!("{DURATION}\"999us\"")),
         (r#""timeouts": {"request": «true}"#, "/timeouts/request", format!("{DURATION}true")),
         (r#""timeouts": {"request": «"99999999999999999999y"}"#, "/timeouts/request", format!("{DURATION}\"99999999999999999999y\"")),
+        (r#""timeouts": {"request": «"1 30s"}"#, "/timeouts/request", format!("{DURATION}\"1 30s\"")),
+        (r#""timeouts": {"request": «"1.5s"}"#, "/timeouts/request", format!("{DURATION}\"1.5s\"")),
+        (r#""timeouts": {"request": «"18446744073709551615s1000000000ns"}"#, "/timeouts/request", format!("{DURATION}\"18446744073709551615s1000000000ns\"")),
         (r#""health_check": {"interval": «"99ms"}"#, "/health_check/interval", format!("{INTERVAL}\"99ms\"")),
         (r#""health_check": {"interval": «10}"#, "/health_check/interval", format!("{INTERVAL}the number 10 without a unit (write \"10s\" or \"10ms\")")),
         (r#""health_check": {"timeout": «""}"#, "/health_check/timeout", format!("{DURATION}\"\"")),
@@ -62,10 +66,13 @@ fn policy_problems() -> Vec<(&'static str, &'static str, String)> {
         (r#""retries": {"on": ["connect", «"rest"]}"#, "/retries/on/1", r#"unknown cause of a retry "rest" (known: connect, reset; did you mean "reset"?)"#.to_owned()),
         (r#""retries": {"on": [«5]}"#, "/retries/on/0", "expected a string, found the number 5".to_owned()),
         // Statuses.
-        (r#""health_check": {"expected_status": «99}"#, "/health_check/expected_status", format!("{STATUS}the number 99")),
+        (r#""health_check": {"expected_status": «199}"#, "/health_check/expected_status", format!("{STATUS}the number 199")),
         (r#""health_check": {"expected_status": «600}"#, "/health_check/expected_status", format!("{STATUS}the number 600")),
         (r#""health_check": {"expected_status": «200.0}"#, "/health_check/expected_status", format!("{STATUS}the number 200.0")),
         (r#""health_check": {"expected_status": «"6xx"}"#, "/health_check/expected_status", format!("{STATUS}\"6xx\"")),
+        (r#""health_check": {"expected_status": «"1xx"}"#, "/health_check/expected_status", format!("{STATUS}\"1xx\"")),
+        (r#""health_check": {"expected_status": «"100-299"}"#, "/health_check/expected_status", format!("{STATUS}\"100-299\"")),
+        (r#""health_check": {"expected_status": «"0200-0299"}"#, "/health_check/expected_status", format!("{STATUS}\"0200-0299\"")),
         (r#""health_check": {"expected_status": «"2XX"}"#, "/health_check/expected_status", format!("{STATUS}\"2XX\"")),
         (r#""health_check": {"expected_status": «"299-200"}"#, "/health_check/expected_status", format!("{STATUS}\"299-200\"")),
         (r#""health_check": {"expected_status": «"+200-299"}"#, "/health_check/expected_status", format!("{STATUS}\"+200-299\"")),
@@ -77,9 +84,11 @@ fn policy_problems() -> Vec<(&'static str, &'static str, String)> {
         // The probe's path.
         (r#""health_check": {"path": «"health"}"#, "/health_check/path", r#"path "health" does not begin with a slash"#.to_owned()),
         (r#""health_check": {"path": «""}"#, "/health_check/path", r#"path "" does not begin with a slash"#.to_owned()),
-        (r#""health_check": {"path": «"/a b"}"#, "/health_check/path", r#"path "/a b" contains U+0020 (valid is visible ASCII; percent-encode the rest)"#.to_owned()),
-        (r#""health_check": {"path": «"/ü"}"#, "/health_check/path", r#"path "/ü" contains U+00FC (valid is visible ASCII; percent-encode the rest)"#.to_owned()),
-        (r#""health_check": {"path": «"/\r\nX: y"}"#, "/health_check/path", r#"path "/\r\nX: y" contains U+000D (valid is visible ASCII; percent-encode the rest)"#.to_owned()),
+        (r#""health_check": {"path": «"/a b"}"#, "/health_check/path", r#"path "/a b" contains U+0020 (valid is visible ASCII but for " < > `; percent-encode the rest)"#.to_owned()),
+        (r#""health_check": {"path": «"/ü"}"#, "/health_check/path", r#"path "/ü" contains U+00FC (valid is visible ASCII but for " < > `; percent-encode the rest)"#.to_owned()),
+        (r#""health_check": {"path": «"/\r\nX: y"}"#, "/health_check/path", r#"path "/\r\nX: y" contains U+000D (valid is visible ASCII but for " < > `; percent-encode the rest)"#.to_owned()),
+        (r#""health_check": {"path": «"/a<b"}"#, "/health_check/path", r#"path "/a<b" contains U+003C (valid is visible ASCII but for " < > `; percent-encode the rest)"#.to_owned()),
+        (r#""health_check": {"path": «"/a?b=\""}"#, "/health_check/path", r#"path "/a?b=\"" contains U+0022 (valid is visible ASCII but for " < > `; percent-encode the rest)"#.to_owned()),
         (r#""health_check": {"path": «"/a#b"}"#, "/health_check/path", r#"path "/a#b" has a fragment, which no request carries (cut it off)"#.to_owned()),
         (r#""health_check": {"path": «1}"#, "/health_check/path", "expected a string, found the number 1".to_owned()),
         // Hosts.
@@ -88,6 +97,7 @@ fn policy_problems() -> Vec<(&'static str, &'static str, String)> {
         (r#""host_header": «"http://cell""#, "/host_header", r#"host "http://cell" is a URL (valid: host or host:port); also valid: preserve, rewrite"#.to_owned()),
         (r#""host_header": «"""#, "/host_header", "empty host (valid: host or host:port); also valid: preserve, rewrite".to_owned()),
         (r#""host_header": «"cell:0""#, "/host_header", r#"host "cell:0" has the port "0" (valid: 1 to 65535); also valid: preserve, rewrite"#.to_owned()),
+        (r#""host_header": «"cell:080""#, "/host_header", r#"host "cell:080" has the port "080" (valid: 1 to 65535); also valid: preserve, rewrite"#.to_owned()),
         (r#""host_header": «"cell/x""#, "/host_header", r#"host "cell/x" goes on after its host and port (valid: host or host:port); also valid: preserve, rewrite"#.to_owned()),
         (r#""host_header": «"me:secret@cell""#, "/host_header", r#"host "…@cell" carries a user name or password (valid: host or host:port); also valid: preserve, rewrite"#.to_owned()),
         (r#""host_header": «"a\r\nb""#, "/host_header", r#"host "a\r\nb" contains a line break (U+000D); also valid: preserve, rewrite"#.to_owned()),
@@ -112,6 +122,7 @@ fn policy_problems() -> Vec<(&'static str, &'static str, String)> {
         (r#""health_check": {«"intervall": "1s"}"#, "/health_check/intervall", r#"unknown field "intervall" (known: path, interval, timeout, healthy_threshold, unhealthy_threshold, expected_status, host; did you mean "interval"?)"#.to_owned()),
         (r#""circuit_breaker": {«"threshold": 1}"#, "/circuit_breaker/threshold", r#"unknown field "threshold" (known: failure_threshold, timeout)"#.to_owned()),
         (r#""timeouts": {«"idle": "1s"}"#, "/timeouts/idle", r#"unknown field "idle" (known: connect, response_header, request, stream_idle, upstream_idle)"#.to_owned()),
+        (r#""retries": {«"tries": null}"#, "/retries/tries", r#"unknown field "tries" (known: attempts, on)"#.to_owned()),
         (r#""retries": {«"attempt": 1}"#, "/retries/attempt", r#"unknown field "attempt" (known: attempts, on; did you mean "attempts"?)"#.to_owned()),
     ]
 }

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::super::{compile, diagnose, quick};
 use super::model::{model, style};
-use super::nearly_valid::{nearly_valid, nearly_valid_policies};
+use super::nearly_valid::{Pair, nearly_valid, nearly_valid_policies, one_odd_field};
 
 /// Both paths see the same document as valid, and problems are well formed.
 fn assert_paths_agree(document: &[u8]) -> Result<(), TestCaseError> {
@@ -81,6 +81,14 @@ proptest! {
     #[test]
     fn both_paths_agree_on_nearly_valid_policies(document in nearly_valid_policies()) {
         assert_paths_agree(document.as_bytes())?;
+    }
+
+    /// Whether these are valid is known from how they were made.
+    #[test]
+    fn one_odd_field_is_what_makes_a_document_wrong(pair in one_odd_field()) {
+        let Pair { valid, odd } = pair;
+        prop_assert!(compile(valid.as_bytes()).is_ok(), "{valid}: {:?}", compile(valid.as_bytes()));
+        prop_assert!(compile(odd.as_bytes()).is_err(), "{odd}");
     }
 
     #[test]
