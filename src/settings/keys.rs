@@ -11,6 +11,7 @@ pub(super) const SECTIONS: &[(&str, &[&str])] = &[
             "listen",
             "admin_listen",
             "routing",
+            "control_plane",
             "routing_key",
             "access_log",
             "log_format",
@@ -26,6 +27,20 @@ pub(super) const SECTIONS: &[(&str, &[&str])] = &[
     ),
     ("cellgate.listen[]", &["address"]),
     ("cellgate.routing", &["path", "poll_interval"]),
+    (
+        "cellgate.control_plane",
+        &[
+            "urls",
+            "token_file",
+            "ca_file",
+            "client_cert",
+            "client_key",
+            "edge_id",
+            "labels",
+            "state_dir",
+            "promote_after",
+        ],
+    ),
     ("cellgate.routing_key", &["header"]),
     ("cellgate.tls", &["ca_file"]),
     (

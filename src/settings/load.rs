@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use super::listeners;
 use super::reader::{At, Reader, Section};
 use super::yaml::{self, Node};
-use super::{AccessLogTarget, Settings, SettingsProblem, background, ca, sections, server};
+use super::{
+    AccessLogTarget, Settings, SettingsProblem, background, ca, control_plane, sections, server,
+};
 
 /// Read when no other file is named, and it is there.
 pub const DEFAULT_FILE: &str = "conf/edge.yaml";
@@ -50,8 +52,8 @@ impl Draft {
 
 impl Settings {
     /// Reads the settings: from `path`; without one, from [`DEFAULT_FILE`] if
-    /// there is one, and else the defaults. Of the environment, `CONFIG_PATH`
-    /// and `PORT` win over the file, and `SSL_CERT_FILE` names the system's
+    /// there is one, and else the defaults. Of the environment, `CONFIG_PATH`,
+    /// `PORT` and `CONTROL_PLANE_URL` win over the file, and `SSL_CERT_FILE` names the system's
     /// certificates; an empty variable is as good as none.
     ///
     /// # Errors
@@ -148,6 +150,8 @@ fn read<'a>(
     }
     let port_from = env("PORT").and_then(|port| set_port(reader, &mut settings, &port));
     listeners::check(reader, &settings, &given.listeners, port_from);
+    let urls = env(control_plane::URLS);
+    control_plane::check(reader, &mut settings, &given.control_plane, urls);
     settings.tls.ca_file = certificates(reader, &top, &settings, env("SSL_CERT_FILE"));
     pin_relative_paths(reader, &top, &mut settings);
     (settings, path_is_given)
@@ -230,7 +234,18 @@ fn pin_relative_paths(reader: &mut Reader<'_>, top: &Section<'_>, settings: &mut
     if let AccessLogTarget::File(path) = &mut settings.access_log {
         pin(path);
     }
-    if let Some(path) = &mut settings.tls.ca_file {
+    let control_plane = &mut settings.control_plane;
+    for path in [
+        &mut settings.tls.ca_file,
+        &mut control_plane.token_file,
+        &mut control_plane.ca_file,
+        &mut control_plane.client_cert,
+        &mut control_plane.client_key,
+        &mut control_plane.state_dir,
+    ]
+    .into_iter()
+    .flatten()
+    {
         pin(path);
     }
     let conf = &mut settings.server.0;

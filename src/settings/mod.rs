@@ -3,7 +3,7 @@
 //!
 //! From text to settings in stages, each in its file: `yaml` makes a tree,
 //! `reader` looks up the known `keys` and collects problems, `server` and
-//! `sections` turn values into `types` with the parsers of `value`, and `load`
+//! `sections` (`listeners` and `control_plane` for theirs) turn values into `types` with the parsers of `value`, and `load`
 //! puts the environment on top and checks what depends on more than one key.
 //! `ca`, `files` and `background` try what a value names, and change nothing.
 //!
@@ -11,6 +11,7 @@
 //! folder imports nothing of ours.
 mod background;
 mod ca;
+mod control_plane;
 mod files;
 mod keys;
 mod listeners;
@@ -27,5 +28,6 @@ pub use load::{DEFAULT_FILE, Draft};
 pub use problem::SettingsProblem;
 pub use server::ServerSettings;
 pub use types::{
-    AccessLogTarget, Limits, Listen, LogFormat, Routing, RoutingKey, Settings, Timeouts, Tls,
+    AccessLogTarget, ControlPlane, Limits, Listen, LogFormat, Routing, RoutingKey, Settings,
+    Timeouts, Tls,
 };

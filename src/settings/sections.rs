@@ -12,7 +12,7 @@ use super::listeners::{self, Listeners};
 use super::reader::{At, Reader, Section};
 use super::yaml::Node;
 use super::{AccessLogTarget, Settings};
-use super::{ca, files, value};
+use super::{ca, control_plane, files, value};
 
 const DAY: Duration = Duration::from_secs(86_400);
 
@@ -31,6 +31,8 @@ pub(super) struct Given<'a> {
     pub listeners: Listeners<'a>,
     /// Whether `routing.path` is here, and good.
     pub routing_path: bool,
+    /// To be checked when the environment had its say.
+    pub control_plane: control_plane::Given<'a>,
 }
 
 /// Reads the section over the defaults in `settings`.
@@ -48,6 +50,7 @@ pub(super) fn read<'a>(
     let given = Given {
         listeners,
         routing_path: routing_path.is_some(),
+        control_plane: control_plane::read(reader, &section, settings),
     };
     if let Some(path) = routing_path {
         settings.routing.path = path;
@@ -190,7 +193,7 @@ fn read_networks<'a>(reader: &mut Reader<'a>, at: &At<'a>) -> Vec<IpNet> {
         .collect()
 }
 
-fn path(node: &Node) -> value::Parsed<PathBuf> {
+pub(super) fn path(node: &Node) -> value::Parsed<PathBuf> {
     value::path(node).map(PathBuf::from)
 }
 

@@ -4,13 +4,14 @@
 //! the less obvious ones are here; what an operator reads is
 //! `docs/configuration.md`.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use http::HeaderName;
 use ipnet::IpNet;
+use url::Url;
 
 use super::server::ServerSettings;
 
@@ -24,6 +25,7 @@ pub struct Settings {
     /// is there.
     pub admin_listen: SocketAddr,
     pub routing: Routing,
+    pub control_plane: ControlPlane,
     pub routing_key: RoutingKey,
     pub access_log: AccessLogTarget,
     /// How the edge's own log (stderr) is written.
@@ -53,6 +55,7 @@ impl Default for Settings {
             listen: vec![Listen::default()],
             admin_listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 9901)),
             routing: Routing::default(),
+            control_plane: ControlPlane::default(),
             routing_key: RoutingKey::default(),
             access_log: AccessLogTarget::default(),
             log_format: LogFormat::default(),
@@ -100,6 +103,32 @@ impl Default for Routing {
             poll_interval: Duration::from_secs(5),
         }
     }
+}
+
+/// Who pushes routing documents, and what the edge keeps of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ControlPlane {
+    /// `ws://` or `wss://`, each with a path; none twice. Empty: there is no
+    /// control plane, and documents come from the routing file.
+    pub urls: Vec<Url>,
+    /// Holds the bearer token. Only with URLs where nobody else hears it.
+    pub token_file: Option<PathBuf>,
+    /// PEM certificates that control planes are verified against; none: the
+    /// system's.
+    pub ca_file: Option<PathBuf>,
+    /// PEM certificate that the edge shows, with its key or not at all.
+    pub client_cert: Option<PathBuf>,
+    pub client_key: Option<PathBuf>,
+    /// What the control plane calls this edge: visible ASCII, never empty; the
+    /// host's name unless configured.
+    pub edge_id: String,
+    /// For people to tell edges apart by.
+    pub labels: BTreeMap<String, String>,
+    /// Where the last known good tables are kept for a restart; none: they are
+    /// not. Need not exist: an edge that cannot keep them serves all the same.
+    pub state_dir: Option<PathBuf>,
+    /// How long a table has to serve to count as good, 100 ms or more.
+    pub promote_after: Duration,
 }
 
 /// How a request says whom it is for.

@@ -136,7 +136,7 @@ impl EdgeBuilder {
         let mut command = Command::new(env!("CARGO_BIN_EXE_cellgate"));
         command.arg("edge").arg("-c").arg(conf);
         command.args(&self.arguments).args(more);
-        for name in ["CONFIG_PATH", "PORT"] {
+        for name in ["CONFIG_PATH", "CONTROL_PLANE_URL", "PORT"] {
             command.env_remove(name);
         }
         command

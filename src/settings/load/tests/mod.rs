@@ -1,4 +1,5 @@
 //! Settings as an operator meets them: text in, settings or problems out.
+mod control_plane;
 mod pingora;
 mod problems;
 mod sections;

@@ -41,18 +41,24 @@ fn conf_edge_yaml_with_everything_uncommented_has_only_known_keys() {
         all_keys().any(|key| key == name)
     };
     // A comment that is a key, too, stands where the key would: after `# `.
+    let mut section = "";
     let lines = text.lines().filter_map(|line| {
-        let (indent, comment) = line.split_once("# ")?;
+        let (indent, comment) = line.split_once("# ").unwrap_or((line, ""));
+        if let Some(name) = indent
+            .strip_prefix("  ")
+            .filter(|name| !name.starts_with(' '))
+        {
+            section = name.split(':').next().unwrap_or_default();
+        }
         let alone = indent.trim().is_empty();
-        (alone && is_key(comment)).then_some(comment)
+        (alone && is_key(comment)).then_some((indent.len(), section, comment))
     });
     let mut seen = 0;
-    for line in lines.filter(|line| !line.contains("/etc/cellgate")) {
-        let section = !server::keys().any(|key| line.starts_with(&format!("{key}:")));
-        let text = if section {
-            format!("cellgate:\n  {line}\n")
-        } else {
-            line.to_owned()
+    for (indent, section, line) in lines.filter(|(_, _, line)| !line.contains("/etc/cellgate")) {
+        let text = match indent {
+            0 => line.to_owned(),
+            2 => format!("cellgate:\n  {line}\n"),
+            _ => format!("cellgate:\n  {section}:\n    {line}\n"),
         };
         // Directories and users in the examples need not exist here.
         if let Err(problems) = load(&text, &[]) {
@@ -90,7 +96,13 @@ fn docs_configuration_md_has_every_key() {
             .any(|quoted| text.contains(quoted));
         assert!(found || key == "cellgate.listen.address", "{key}");
     }
-    for variable in ["CONFIG_PATH", "PORT", "RUST_LOG", "SSL_CERT_FILE"] {
+    for variable in [
+        "CONFIG_PATH",
+        "CONTROL_PLANE_URL",
+        "PORT",
+        "RUST_LOG",
+        "SSL_CERT_FILE",
+    ] {
         assert!(text.contains(&format!("`{variable}`")), "{variable}");
     }
     assert!(text.contains(crate::telemetry::logging::DEFAULT_FILTER));
