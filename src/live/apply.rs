@@ -18,7 +18,9 @@ use super::clock;
 use super::endpoint::LiveEndpoint;
 use super::explain::LiveExplanation;
 use super::generation::{Generation, Head, Sha256, Source};
+use super::memory::MemoryStatus;
 use super::placement::LivePlacement;
+use super::restore::Barred;
 use super::status::{ConfigStatus, LastError};
 use crate::routing::{self, Endpoint, Problem};
 use crate::telemetry::metrics::{Metrics, Reload};
@@ -36,6 +38,8 @@ pub struct Live {
     /// Held for a moment when the outcome of a change is written or shown, so
     /// that nobody is shown half of it. No request ever takes it.
     failure: Mutex<Option<Failure>>,
+    /// What is shown of the memory; none without one.
+    pub(super) memory: Mutex<Option<MemoryStatus>>,
     /// The number of the current generation; 0 before the first.
     number: watch::Sender<u64>,
     /// Rung when an endpoint's addresses change.
@@ -63,7 +67,9 @@ pub(super) struct Writer {
     /// freeing a table of a million keys; see `retire.rs`.
     pub(super) retired: Vec<Arc<Generation>>,
     /// The number of the newest generation.
-    newest: u64,
+    pub(super) newest: u64,
+    /// Content that made the edge crash.
+    pub(super) barred: Vec<Barred>,
 }
 
 /// Why the newest document is not being served.
@@ -104,6 +110,7 @@ impl Live {
             current: ArcSwapOption::empty(),
             writer: Mutex::default(),
             failure: Mutex::new(None),
+            memory: Mutex::new(None),
             number: watch::Sender::new(0),
             addresses: watch::Sender::new(()),
             hosts,
@@ -132,7 +139,8 @@ impl Live {
     pub fn status(&self) -> ConfigStatus {
         let failure = lock(&self.failure);
         let last_error = failure.as_ref().map(|failure| failure.shown.clone());
-        ConfigStatus::new(self.current().as_deref(), last_error)
+        let memory = lock(&self.memory).clone();
+        ConfigStatus::new(self.current().as_deref(), last_error, memory)
     }
 
     /// Where `key` goes now; none before the first generation.
@@ -164,12 +172,13 @@ impl Live {
             applied_at: now,
         };
         let generation = routing::compile(document).and_then(|table| {
+            writer.admit(&table)?;
             Generation::new(head, table, |placement, name| {
                 self.bind(&mut writer, placement, name)
             })
         });
         let generation = match generation {
-            Ok(generation) => Arc::new(generation),
+            Ok(generation) => generation,
             Err(problems) => {
                 self.refused(Cause::Document(sha256), &problems, now);
                 self.metrics.reloaded(Reload::Refused);
@@ -178,25 +187,41 @@ impl Live {
             }
         };
 
-        writer.newest = generation.number;
+        self.metrics.reloaded(Reload::Ok);
+        let message = match current {
+            Some(_) => "config reloaded",
+            None => "config loaded",
+        };
+        Applied::Changed(self.install(&mut writer, generation, message))
+    }
+
+    /// Moves the pointer. `message` is what the log calls this.
+    pub(super) fn install(
+        &self,
+        writer: &mut Writer,
+        generation: Generation,
+        message: &str,
+    ) -> Arc<Generation> {
+        let generation = Arc::new(generation);
+        let old = self.current();
+        writer.newest = writer.newest.max(generation.number);
         {
             // Whoever sees the new generation does not see the old error.
             let mut failure = lock(&self.failure);
             self.current.store(Some(Arc::clone(&generation)));
             *failure = None;
         }
-        self.metrics.reloaded(Reload::Ok);
         self.metrics.generation_applied(
             generation.number,
             generation.table.key_count(),
             generation.table.placements().len(),
-            now,
+            generation.applied_at,
         );
         self.number.send_replace(generation.number);
-        log_applied(&generation, current.as_deref());
-        writer.retired.extend(current);
-        self.sweep(&mut writer);
-        Applied::Changed(generation)
+        log_applied(&generation, old.as_deref(), message);
+        writer.retired.extend(old);
+        self.sweep(writer);
+        generation
     }
 
     /// Records that there is no document to be had, in words for the operator.
@@ -209,7 +234,7 @@ impl Live {
 
     /// What the edge knows of a placement already, under what a new generation
     /// says of it.
-    fn bind(
+    pub(super) fn bind(
         &self,
         writer: &mut Writer,
         placement: &routing::Placement,
@@ -309,14 +334,8 @@ impl std::fmt::Display for Listed<'_> {
     }
 }
 
-fn log_applied(new: &Generation, old: Option<&Generation>) {
-    let (message, changes) = match old {
-        Some(old) => (
-            "config reloaded",
-            Some(routing::diff(&old.table, &new.table)),
-        ),
-        None => ("config loaded", None),
-    };
+fn log_applied(new: &Generation, old: Option<&Generation>, message: &str) {
+    let changes = old.map(|old| routing::diff(&old.table, &new.table));
     let changes = changes.map_or_else(|| "all new".to_owned(), |diff| diff.to_string());
     log::info!(
         target: "cellgate::live",

@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::SystemTime;
 
 use http::HeaderValue;
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Serialize, Serializer};
 
 use super::placement::LivePlacement;
 use crate::routing::{self, PlacementId, Problem, RouteReason, RoutingTable};
@@ -25,7 +25,7 @@ pub struct Generation {
 }
 
 /// Where a document came from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Source {
     File,

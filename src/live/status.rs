@@ -5,6 +5,7 @@ use std::time::SystemTime;
 use serde::{Serialize, Serializer};
 
 use super::generation::{Generation, Sha256, Source};
+use super::memory::MemoryStatus;
 use crate::routing::Problem;
 use crate::telemetry::time::rfc3339;
 
@@ -15,7 +16,7 @@ const MAX_PROBLEMS: usize = 100;
 /// the body of `GET /debug/config`; the order of the fields is part of that.
 #[derive(Clone, Debug, Serialize)]
 pub struct ConfigStatus {
-    /// Like all fields but the last, none before the first generation.
+    /// Like all fields but the last two, none before the first generation.
     pub version: Option<String>,
     #[serde(serialize_with = "optional_time")]
     pub last_reload_at: Option<SystemTime>,
@@ -26,6 +27,8 @@ pub struct ConfigStatus {
     pub placements: Option<usize>,
     /// Why the newest document is not the one being served.
     pub last_error: Option<LastError>,
+    /// What a restart would find; none where nothing is kept.
+    pub state: Option<MemoryStatus>,
 }
 
 /// A document that was refused, or a source that could not be read.
@@ -41,7 +44,11 @@ pub struct LastError {
 }
 
 impl ConfigStatus {
-    pub(super) fn new(generation: Option<&Generation>, last_error: Option<LastError>) -> Self {
+    pub(super) fn new(
+        generation: Option<&Generation>,
+        last_error: Option<LastError>,
+        state: Option<MemoryStatus>,
+    ) -> Self {
         Self {
             version: generation.map(|generation| generation.table.version().to_owned()),
             last_reload_at: generation.map(|generation| generation.applied_at),
@@ -51,6 +58,7 @@ impl ConfigStatus {
             keys: generation.map(|generation| generation.table.key_count()),
             placements: generation.map(|generation| generation.table.placements().len()),
             last_error,
+            state,
         }
     }
 }

@@ -9,6 +9,7 @@ use pingora::services::background::BackgroundService;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::lifecycle::{Handover, Lifecycle};
+use crate::live::Memory;
 use crate::telemetry::{AccessLog, Metrics, logging};
 
 /// Says where the edge listens and that it is ready; tells the process that it
@@ -62,5 +63,29 @@ impl BackgroundService for Logs {
                 },
             }
         }
+    }
+}
+
+/// Keeps what is served for a restart, until this process is on its way out: by
+/// then a successor may be keeping its own.
+pub(super) struct Keeper {
+    pub memory: Arc<Memory>,
+    pub lifecycle: Arc<Lifecycle>,
+}
+
+#[async_trait]
+impl BackgroundService for Keeper {
+    async fn start(&self, mut shutdown: ShutdownWatch) {
+        let draining = self.lifecycle.drain_begins();
+        if self.lifecycle.draining() {
+            return;
+        }
+        let stop = async {
+            tokio::select! {
+                () = draining => {}
+                _ = shutdown.changed() => {}
+            }
+        };
+        Arc::clone(&self.memory).keep(stop).await;
     }
 }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use pingora::apps::http_app::HttpServer;
 use pingora::server::configuration::ServerConf;
@@ -10,12 +10,12 @@ use pingora::server::{RunArgs, Server};
 use pingora::services::background::background_service;
 use pingora_proxy::http_proxy;
 
-use super::background::{Logs, Ready};
+use super::background::{Keeper, Logs, Ready};
 use super::limits;
 use super::sockets::Sockets;
 use crate::admin::AdminApp;
 use crate::lifecycle::{Handover, Lifecycle, Signals};
-use crate::live::{Live, LiveOptions, Prober, Resolver};
+use crate::live::{Live, LiveOptions, Memory, MemoryOptions, Prober, Resolver};
 use crate::net::{ConnConfig, EdgeListener};
 use crate::proxy::{EdgeProxy, ProxyConfig};
 use crate::settings::Settings;
@@ -32,6 +32,7 @@ pub(super) struct Edge {
     server: Server,
     signals: Signals,
     access_log: AccessLog,
+    memory: Option<Arc<Memory>>,
 }
 
 impl Edge {
@@ -53,13 +54,25 @@ impl Edge {
             },
             metrics.clone(),
         );
+        let memory = open_memory(settings, &live)?;
+        let prepared = Self::assemble(settings, upgrade, daemon, live, metrics, memory.clone());
+        if let (Err(_), Some(memory)) = (&prepared, &memory) {
+            // Not to be able to serve is no crash.
+            memory.end();
+        }
+        prepared
+    }
+
+    fn assemble(
+        settings: &Settings,
+        upgrade: bool,
+        daemon: bool,
+        live: Arc<Live>,
+        metrics: Arc<Metrics>,
+        memory: Option<Arc<Memory>>,
+    ) -> Result<Edge, Vec<String>> {
         let path = absolute(&settings.routing.path)?;
-        load_initial(&path, settings.limits.routing_file_bytes, &live).map_err(|problems| {
-            problems
-                .iter()
-                .map(|problem| format!("{}: {problem}", path.display()))
-                .collect::<Vec<_>>()
-        })?;
+        load_table(&path, settings, &live, memory.as_deref())?;
         let access_log = AccessLog::open(&settings.access_log, metrics.access_log_dropped.clone())
             .map_err(|error| vec![format!("cellgate.access_log: {error}")])?;
 
@@ -132,6 +145,11 @@ impl Edge {
         server.add_service(background_service("health", prober));
         server.add_service(background_service("routing", file));
         server.add_service(background_service("log", logs));
+        if let Some(memory) = memory.clone() {
+            let lifecycle = signals.lifecycle.clone();
+            let keeper = Keeper { memory, lifecycle };
+            server.add_service(background_service("state", keeper));
+        }
         server.add_service(edge);
         server.add_service(admin);
         server.add_service(background_service("ready", ready));
@@ -139,6 +157,7 @@ impl Edge {
             server,
             signals,
             access_log,
+            memory,
         })
     }
 
@@ -148,13 +167,54 @@ impl Edge {
             server,
             signals,
             access_log,
+            memory,
         } = self;
         server.run(RunArgs {
             shutdown_signal: Box::new(signals),
         });
+        if let Some(memory) = memory {
+            memory.end();
+        }
         access_log.flush(LOG_FLUSH);
         logging::flush(LOG_FLUSH);
     }
+}
+
+/// The memory, where there is to be one.
+fn open_memory(settings: &Settings, live: &Arc<Live>) -> Result<Option<Arc<Memory>>, Vec<String>> {
+    let Some(dir) = &settings.control_plane.state_dir else {
+        return Ok(None);
+    };
+    let options = MemoryOptions {
+        dir: absolute(dir)?,
+        max_bytes: settings.limits.routing_file_bytes,
+        promote_after: settings.control_plane.promote_after,
+    };
+    Ok(Some(Memory::open(options, live.clone(), SystemTime::now())))
+}
+
+/// The table to start with: what was served last, else the routing file, else
+/// what was served last and given up.
+fn load_table(
+    path: &Path,
+    settings: &Settings,
+    live: &Live,
+    memory: Option<&Memory>,
+) -> Result<(), Vec<String>> {
+    let now = SystemTime::now();
+    if memory.is_none_or(|memory| !memory.recall(now)) {
+        let loaded = load_initial(path, settings.limits.routing_file_bytes, live);
+        if let Err(problems) = loaded
+            && memory.is_none_or(|memory| !memory.recall_condemned(now))
+        {
+            let named = |problem| format!("{}: {problem}", path.display());
+            return Err(problems.iter().map(named).collect());
+        }
+    }
+    if let Some(memory) = memory {
+        memory.started(now);
+    }
+    Ok(())
 }
 
 /// Running in the background changes the working directory.

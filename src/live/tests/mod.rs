@@ -16,7 +16,11 @@ use crate::telemetry::metrics::Metrics;
 
 /// A document with these placements and keys; the first placement is the
 /// default one.
-fn document(version: &str, endpoints: &[(&str, &str)], keys: &[(&str, &str)]) -> Vec<u8> {
+pub(super) fn document(
+    version: &str,
+    endpoints: &[(&str, &str)],
+    keys: &[(&str, &str)],
+) -> Vec<u8> {
     let object = |pairs: &[(&str, &str)]| {
         let pairs = pairs
             .iter()
@@ -32,13 +36,13 @@ fn document(version: &str, endpoints: &[(&str, &str)], keys: &[(&str, &str)]) ->
     .unwrap()
 }
 
-struct Fixture {
-    live: Arc<Live>,
+pub(super) struct Fixture {
+    pub(super) live: Arc<Live>,
     metrics: Arc<Metrics>,
 }
 
 impl Fixture {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self::with_hosts(&[])
     }
 
@@ -52,12 +56,12 @@ impl Fixture {
         Self { live, metrics }
     }
 
-    fn apply(&self, document: &[u8]) -> Applied {
+    pub(super) fn apply(&self, document: &[u8]) -> Applied {
         self.live.apply(document, Source::File, at(0))
     }
 
     #[track_caller]
-    fn changed(&self, document: &[u8]) -> Arc<Generation> {
+    pub(super) fn changed(&self, document: &[u8]) -> Arc<Generation> {
         match self.apply(document) {
             Applied::Changed(generation) => generation,
             other => panic!("not applied: {other:?}"),
@@ -65,7 +69,7 @@ impl Fixture {
     }
 
     /// The value of a line of `/metrics`.
-    fn metric(&self, series: &str) -> Option<f64> {
+    pub(super) fn metric(&self, series: &str) -> Option<f64> {
         let text = self.metrics.encode();
         let line = text.lines().find_map(|line| {
             line.strip_prefix(series)
@@ -76,6 +80,6 @@ impl Fixture {
 }
 
 /// A time with a readable form: 2026-01-03T20:45:12Z and so many seconds more.
-fn at(seconds: u64) -> SystemTime {
+pub(super) fn at(seconds: u64) -> SystemTime {
     UNIX_EPOCH + Duration::from_secs(1_767_473_112 + seconds)
 }

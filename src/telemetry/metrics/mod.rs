@@ -59,6 +59,9 @@ pub struct Metrics {
     generation: IntGauge,
     keys: IntGauge,
     placement_count: IntGauge,
+    state_generation: IntGauge,
+    state_fallback: IntGauge,
+    state_error: IntGauge,
     last_reload_timestamp: Gauge,
     last_reload_age: Gauge,
     /// On the monotonic clock, so that the age is right when the other is set.
@@ -196,6 +199,18 @@ impl Metrics {
                 "cellgate_placements",
                 "Placements in the current generation",
             )?,
+            state_generation: gauge(
+                "cellgate_state_generation",
+                "Number of the generation that a restart would find; 0 if none",
+            )?,
+            state_fallback: gauge(
+                "cellgate_state_fallback",
+                "1 while an older table is served because the newest made the edge crash",
+            )?,
+            state_error: gauge(
+                "cellgate_state_error",
+                "1 while the current generation cannot be kept for a restart",
+            )?,
             last_reload_timestamp: float(
                 "cellgate_last_good_reload_timestamp_seconds",
                 "When the current generation was applied, in seconds since the Unix epoch; 0 before the first",
@@ -273,6 +288,16 @@ impl Metrics {
             .last_reload
             .lock()
             .unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
+    /// Shows what is kept for a restart, whether that made the edge serve an
+    /// older table, and whether keeping fails.
+    pub fn show_state(&self, generation: Option<u64>, fallback: bool, error: bool) {
+        let number = generation.unwrap_or_default();
+        self.state_generation
+            .set(i64::try_from(number).unwrap_or(i64::MAX));
+        self.state_fallback.set(i64::from(fallback));
+        self.state_error.set(i64::from(error));
     }
 
     /// Counts a failed lookup of `host`.

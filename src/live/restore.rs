@@ -1,0 +1,79 @@
+//! Putting back what an earlier process served, and refusing what ended it.
+
+use std::sync::Arc;
+
+use super::apply::{Live, Writer, lock};
+use super::generation::{Generation, Head};
+use super::memory::{MemoryStatus, Stored};
+use crate::routing::{Problem, RoutingTable};
+
+/// Content that is not to be served.
+pub(super) struct Barred {
+    /// Of the table.
+    pub(super) digest: String,
+    /// The generation that it was.
+    pub(super) number: u64,
+}
+
+impl Live {
+    /// The next generation gets a number above `number`.
+    pub(super) fn number_after(&self, number: u64) {
+        let mut writer = lock(&self.writer);
+        writer.newest = writer.newest.max(number);
+    }
+
+    /// Serves a generation of an earlier process, as what it was then.
+    ///
+    /// # Errors
+    ///
+    /// Why it cannot be.
+    pub(super) fn restore(&self, stored: Stored) -> Result<Arc<Generation>, String> {
+        let mut writer = lock(&self.writer);
+        let head = Head {
+            number: stored.number,
+            sha256: stored.sha256,
+            source: stored.source,
+            applied_at: stored.applied_at,
+        };
+        let generation = Generation::new(head, stored.table, |placement, name| {
+            self.bind(&mut writer, placement, name)
+        });
+        let generation = generation.map_err(|problems| {
+            let first = problems.first().map(ToString::to_string);
+            first.unwrap_or_default()
+        })?;
+        Ok(self.install(&mut writer, generation, "config restored"))
+    }
+
+    /// From now on, none of this is served.
+    pub(super) fn bar(&self, barred: Vec<Barred>) {
+        lock(&self.writer).barred = barred;
+    }
+
+    /// What is shown of the memory.
+    pub(super) fn show_memory(&self, status: MemoryStatus) {
+        self.metrics.show_state(
+            status.stored_generation,
+            status.fallback.is_some(),
+            status.error.is_some(),
+        );
+        *lock(&self.memory) = Some(status);
+    }
+}
+
+impl Writer {
+    /// Refuses what is barred.
+    pub(super) fn admit(&self, table: &RoutingTable) -> Result<(), Vec<Problem>> {
+        if self.barred.is_empty() {
+            return Ok(());
+        }
+        let digest = table.digest().to_string();
+        match self.barred.iter().find(|barred| barred.digest == digest) {
+            None => Ok(()),
+            Some(Barred { number, .. }) => Err(vec![Problem::without_place(format!(
+                "this is generation {number}, with which the edge crashed twice within a minute \
+                 (once the cause is mended, give it another version to have it tried again)"
+            ))]),
+        }
+    }
+}
