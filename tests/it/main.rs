@@ -22,6 +22,7 @@ mod health;
 mod isolation;
 mod lifecycle;
 mod limits;
+mod memory;
 mod placement_limits;
 mod placements;
 mod reload;

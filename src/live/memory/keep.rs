@@ -11,7 +11,7 @@ use super::super::clock::wall;
 use super::super::generation::Generation;
 use super::journal::Journal;
 use super::recall::{Memory, State};
-use super::schedule::{Schedule, Step};
+use super::schedule::{Next, Schedule, Step};
 
 /// No fault during an upgrade.
 const BUSY: &str = "another process has it (the old one of an upgrade, until it drains)";
@@ -23,34 +23,30 @@ impl Memory {
         tokio::pin!(stop);
         let mut generations = self.live.watch();
         let mut schedule = Schedule::new(self.promote_after);
-        let mut seen = None;
         loop {
             generations.mark_unchanged();
-            let now = Instant::now();
+            let began = Instant::now();
             let current = self.live.current();
             if let Some(current) = &current {
-                schedule.serving(current.number, now);
-                if seen.is_none_or(|(number, _)| number != current.number) {
-                    seen = Some((current.number, now));
+                schedule.serving(current.number, began);
+            }
+            let until = match (schedule.next(began), current) {
+                (Next::Take(step), Some(current)) => {
+                    let number = current.number;
+                    let since = wall(schedule.since().unwrap_or(began));
+                    let memory = Arc::clone(&self);
+                    let taken = spawn_blocking(move || match step {
+                        Step::Note => memory.note(&current, since),
+                        Step::Store => memory.store(&current),
+                        Step::Promote => memory.promote(number, SystemTime::now()),
+                    });
+                    // `stop` has to wait: writing cannot be broken off anyway.
+                    let well = taken.await.unwrap_or(false);
+                    schedule.taken(step, number, well, began, Instant::now());
+                    continue;
                 }
-            }
-            let step = schedule.next(now);
-            if let (Step::Store | Step::Promote, Some(current)) = (step, current) {
-                let number = current.number;
-                let since = wall(seen.map_or(now, |(_, since)| since));
-                let memory = Arc::clone(&self);
-                let done = spawn_blocking(move || match step {
-                    Step::Promote => memory.promote(number, SystemTime::now()),
-                    _ => memory.store(&current, since),
-                });
-                // Not in a race with `stop`: it cannot be broken off anyway.
-                let well = done.await.unwrap_or(false);
-                schedule.done(step, number, well, Instant::now());
-                continue;
-            }
-            let until = match step {
-                Step::Wait(until) => until,
-                Step::Store | Step::Promote => None,
+                (Next::Wait(until), _) => until,
+                (Next::Take(_), None) => None,
             };
             tokio::select! {
                 () = &mut stop => break,
@@ -80,53 +76,70 @@ impl Memory {
         }
     }
 
-    /// Keeps `generation`, which has been served since `since`. Says whether
-    /// that went well.
-    pub(super) fn store(&self, generation: &Generation, since: SystemTime) -> bool {
+    /// Notes that `generation` has been served since `since`. Says whether that
+    /// went well.
+    pub(super) fn note(&self, generation: &Generation, since: SystemTime) -> bool {
         let mut state = lock(&self.state);
         if state.ended {
             return true;
         }
         let number = generation.number;
-        if state
-            .fallback
-            .as_ref()
-            .is_some_and(|fallback| fallback.to != number)
-        {
+        let fallback = state.fallback.as_ref();
+        if fallback.is_some_and(|fallback| fallback.to != number) {
             // Something newer than what made the edge crash.
             state.fallback = None;
         }
-        let stored = self.try_store(&mut state, generation, since);
-        self.outcome(&mut state, stored)
+        let noted = self.try_note(&mut state, generation, since);
+        // A table that could not be written still cannot be.
+        match noted {
+            Ok(()) => {
+                self.show(&state);
+                true
+            }
+            Err(_) => self.outcome(&mut state, noted),
+        }
     }
 
-    fn try_store(
+    fn try_note(
         &self,
         state: &mut State,
         generation: &Generation,
         since: SystemTime,
     ) -> Result<(), String> {
-        let text = |error: io::Error| error.to_string();
         let number = generation.number;
         let fresh = self.acquire(state)?;
-        if fresh || state.journal.last_served() != Some(number) {
-            let digest = generation.table.digest().to_string();
-            let mut journal = state.journal.clone();
-            journal.serving(number, &digest, generation.applied_at, since);
-            // First, and small: should the table be the end of this process, the
-            // next one has to know which it was.
-            self.write(state, journal)?;
+        if !fresh && state.journal.last_served() == Some(number) {
+            return Ok(());
         }
-        let files = self.directory.generations().map_err(text)?;
+        let digest = generation.table.digest().to_string();
+        let mut journal = state.journal.clone();
+        journal.serving(number, &digest, generation.applied_at, since);
+        self.write(state, journal)
+    }
+
+    /// Keeps the table of `generation`, which was noted. Says whether that went
+    /// well.
+    pub(super) fn store(&self, generation: &Generation) -> bool {
+        let mut state = lock(&self.state);
+        if state.ended {
+            return true;
+        }
+        let stored = self.try_store(&mut state, generation);
+        self.outcome(&mut state, stored.map_err(|error| error.to_string()))
+    }
+
+    fn try_store(&self, state: &mut State, generation: &Generation) -> io::Result<()> {
+        let number = generation.number;
+        let files = self.directory.generations()?;
         let there = files.iter().any(|file| file.number == number);
         if !there || state.stored != Some(number) {
-            self.directory.write(generation).map_err(text)?;
+            self.directory.write(generation)?;
             state.stored = Some(number);
         }
-        let files = self.directory.generations().map_err(text)?;
+        let files = self.directory.generations()?;
         let most = self.directory.max_bytes.saturating_mul(2);
         for number in state.journal.superfluous(&files, most) {
-            self.directory.remove(number).map_err(text)?;
+            self.directory.remove(number)?;
         }
         Ok(())
     }

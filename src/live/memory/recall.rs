@@ -37,7 +37,7 @@ pub(super) struct State {
     /// None while another process has it. Only with it anything is written.
     pub lock: Option<Lock>,
     pub journal: Journal,
-    /// The generation that is both being served and in its file.
+    /// The newest generation that is known to be whole in its file.
     pub stored: Option<u64>,
     /// The process ends, and another may have begun to write.
     pub ended: bool,

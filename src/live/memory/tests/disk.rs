@@ -49,8 +49,8 @@ impl Process {
     }
 
     fn store(&self, seconds: u64) -> bool {
-        self.memory
-            .store(&self.fixture.live.current().unwrap(), at(seconds))
+        let current = self.fixture.live.current().unwrap();
+        self.memory.note(&current, at(seconds)) && self.memory.store(&current)
     }
 
     fn promote(&self, seconds: u64) {
@@ -314,11 +314,12 @@ fn a_table_that_is_too_large_is_not_kept() {
     let memory = Memory::open(options, Arc::clone(&fixture.live), at(0));
     let small = fixture.changed(&version("a"));
     memory.started(at(0));
-    assert!(memory.store(&small, at(0)));
+    assert!(memory.note(&small, at(0)) && memory.store(&small));
     let keys: Vec<String> = (0..5000).map(|key| format!("key-{key:010}")).collect();
     let keys: Vec<(&str, &str)> = keys.iter().map(|key| (key.as_str(), "one")).collect();
     let large = super::document("b", &[("one", "http://127.0.0.1:1")], &keys);
-    assert!(!memory.store(&fixture.changed(&large), at(1)));
+    let large = fixture.changed(&large);
+    assert!(memory.note(&large, at(1)) && !memory.store(&large));
     let error = fixture.live.status().state.unwrap().error.unwrap();
     assert!(error.contains("limits.routing_file_bytes"), "{error}");
     assert_eq!(files(&dir), [name(1)]);
