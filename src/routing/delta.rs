@@ -8,7 +8,7 @@ use super::findings::{Path, REPORTED};
 use super::head::Head;
 use super::problem::{Problem, and_more};
 use super::rules::check_key;
-use super::table::RoutingTable;
+use super::table::{RoutingTable, text};
 use super::wording::{Quoted, unknown};
 use super::{diagnose, refused};
 
@@ -43,7 +43,7 @@ impl RoutingTable {
         let mut problems = Problems::default();
         let head = match &delta.head {
             None => Some(Arc::clone(&self.head)),
-            Some(text) => problems.keep_all(self.next_head(text)),
+            Some(text) => problems.keep_all(read_head(text, Some(&self.head))),
         };
         check_keys(delta, head.as_deref(), &mut problems);
         let (Some(head), true) = (head, problems.is_empty()) else {
@@ -81,27 +81,48 @@ impl RoutingTable {
         }
     }
 
-    /// The head that `text` is. Names keep the ids that they have here.
-    fn next_head(&self, text: &str) -> Result<Arc<Head>, Vec<Problem>> {
-        let read = serde_json::from_str::<Document<'_>>(text).and_then(|document| {
-            let (head, routing) = document.into_parts(text).map_err(refused)?;
-            match routing {
-                Some(_) => Err(refused("a head has no routing table")),
-                None => Ok(head),
+    /// The table of a document that is all in `delta`.
+    ///
+    /// # Errors
+    ///
+    /// As [`apply`](Self::apply), and when there is no head.
+    pub fn founded_by(delta: &Delta) -> Result<RoutingTable, Vec<Problem>> {
+        let Some(head) = &delta.head else {
+            return Err(vec![Problem::without_place(
+                "no head, without which keys have no placements to live on",
+            )]);
+        };
+        Self::empty(read_head(head, None)?).apply(delta)
+    }
+
+    /// What makes `next` of this table. What the two share costs nothing.
+    pub fn delta_to(&self, next: &RoutingTable) -> Delta {
+        let head = (self.head.json != next.head.json).then(|| next.head.json.to_string());
+        let mut delta = Delta {
+            head,
+            ..Delta::default()
+        };
+        let mut added = 0;
+        next.keys.unshared(&self.keys, |key, name| {
+            let Some(home) = next.head.home(name) else {
+                return;
+            };
+            let (key, name) = (text(key), &next.placement(home.placement).name);
+            let was = self.placement_of(key).map(|was| &self.placement(was).name);
+            added += usize::from(was.is_none());
+            if was != Some(name) {
+                delta.set.push((key.to_owned(), name.clone()));
             }
         });
-        let head = match read {
-            Ok(head) if *head.json == *self.head.json => return Ok(Arc::clone(&self.head)),
-            Ok(head) => Head::link(head, self.head.names()).map_err(refused),
-            Err(refusal) => Err(refusal),
-        };
-        head.map(Arc::new).map_err(|refusal| {
-            let mut problems = diagnose::diagnose_head(text.as_bytes(), &refusal);
-            for problem in &mut problems {
-                problem.pointer.insert_str(0, "/head");
-            }
-            problems
-        })
+        // What is in both, by count: next without added, and this without removed.
+        if next.key_count() - added < self.key_count() {
+            self.keys.unshared(&next.keys, |key, _| {
+                if next.keys.get(key).is_none() {
+                    delta.remove.push(text(key).to_owned());
+                }
+            });
+        }
+        delta
     }
 
     /// Takes back what `key` counted for while its name id was `was`, one of the
@@ -136,6 +157,33 @@ impl RoutingTable {
             }
         }
     }
+}
+
+/// The head that `text` is; pointers of problems start with `/head`. Names keep the ids that they have in `known`.
+pub(super) fn read_head(text: &str, known: Option<&Arc<Head>>) -> Result<Arc<Head>, Vec<Problem>> {
+    let read = serde_json::from_str::<Document<'_>>(text).and_then(|document| {
+        let (head, routing) = document.into_parts(text).map_err(refused)?;
+        match routing {
+            Some(_) => Err(refused("a head has no routing table")),
+            None => Ok(head),
+        }
+    });
+    let head = match read {
+        Ok(head) => match known {
+            Some(known) if *head.json == *known.json => return Ok(Arc::clone(known)),
+            _ => {
+                Head::link(head, known.into_iter().flat_map(|known| known.names())).map_err(refused)
+            }
+        },
+        Err(refusal) => Err(refusal),
+    };
+    head.map(Arc::new).map_err(|refusal| {
+        let mut problems = diagnose::diagnose_head(text.as_bytes(), &refusal);
+        for problem in &mut problems {
+            problem.pointer.insert_str(0, "/head");
+        }
+        problems
+    })
 }
 
 /// Reports what is wrong with keys. Without a head, nothing is known of the names

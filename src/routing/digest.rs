@@ -21,7 +21,8 @@
 use std::fmt;
 use std::str::FromStr;
 
-use serde::{Serialize, Serializer};
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use xxhash_rust::xxh3::xxh3_128;
 
 const HEAD: u8 = 0;
@@ -100,6 +101,13 @@ impl Serialize for Digest {
     }
 }
 
+impl<'de> Deserialize<'de> for Digest {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map_err(D::Error::custom)
+    }
+}
+
 /// What is no digest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DigestError;
@@ -137,6 +145,10 @@ mod tests {
         assert_eq!(digest.to_string(), text);
         assert_eq!(serde_json::to_value(digest).unwrap(), text);
         assert_eq!(text.parse(), Ok(digest));
+        assert_eq!(
+            serde_json::from_value::<Digest>(text.into()).unwrap(),
+            digest
+        );
         for wrong in [
             "",
             "ab",
@@ -145,6 +157,7 @@ mod tests {
             &format!("{text}0"),
         ] {
             assert_eq!(wrong.parse::<Digest>(), Err(DigestError), "{wrong}");
+            assert!(serde_json::from_value::<Digest>(wrong.into()).is_err());
         }
     }
 

@@ -25,6 +25,7 @@
 //! and it means what editing the document would.
 
 mod assigned;
+mod builder;
 mod canonical;
 mod counts;
 mod delta;
@@ -52,6 +53,7 @@ mod wording;
 #[cfg(test)]
 mod tests;
 
+pub use builder::TableBuilder;
 pub use delta::Delta;
 pub use diff::{Changes, Diff, Difference, Moved, diff};
 pub use digest::{Digest, DigestError};

@@ -3,12 +3,12 @@
 
 use std::fmt;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::wording::Quoted;
 
 /// One thing that is wrong with a routing document.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Problem {
     /// RFC 6901 pointer to the value at fault; empty for the document as a
     /// whole. A key that is itself at fault is pointed to as if it were there.

@@ -154,6 +154,16 @@ impl RoutingTable {
         self.entries.with_head(self.head.hash)
     }
 
+    /// A table without keys.
+    pub(super) fn empty(head: Arc<Head>) -> Self {
+        Self {
+            head,
+            keys: Keys::default(),
+            counts: Counts::default(),
+            entries: Entries::default(),
+        }
+    }
+
     /// Links the parts of a document that are each valid.
     pub(super) fn new(head: Linkable, routing: Routing) -> Result<Self, Unlinked> {
         let names = routing.names.iter().map(|name| &**name).zip(0..);
@@ -170,7 +180,7 @@ impl RoutingTable {
     }
 
     /// The placement that `key` is in the table with, if it is.
-    pub(super) fn placement_of(&self, key: &str) -> Option<PlacementId> {
+    pub fn placement_of(&self, key: &str) -> Option<PlacementId> {
         Some(self.head.home(self.keys.get(key.as_bytes())?)?.placement)
     }
 }

@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
-use super::super::{Delta, PlacementId, Problem, RoutingTable, compile, diff};
+use super::super::{
+    Delta, KeyError, PlacementId, Problem, RoutingTable, TableBuilder, compile, diff,
+};
 use super::model::{model, style};
 
 const SAMPLE: &str = super::SAMPLE;
@@ -310,6 +312,39 @@ fn large_tables_differ_by_what_was_changed() {
     assert_eq!(diff(&table, &edited).to_string(), expected);
 }
 
+/// The table of `all`, key by key.
+fn streamed(all: &Delta) -> Result<RoutingTable, Vec<Problem>> {
+    let mut builder = TableBuilder::new(all.head.as_deref().unwrap())?;
+    for (key, name) in &all.set {
+        let placement = builder.placement(name).unwrap();
+        builder.push(key, placement).unwrap();
+    }
+    builder.finish().map_err(|problem| vec![problem])
+}
+
+#[test]
+fn streaming_keys_refuses_what_a_document_would() {
+    let table = compile(SAMPLE.as_bytes()).unwrap();
+    let all = |set| Delta {
+        head: Some(table.head_json().to_string()),
+        set,
+        remove: Vec::new(),
+    };
+    let twice = all(set(&[("a", "tier1"), ("b", "tier1"), ("a", "tier2")]));
+    let problems = streamed(&twice).unwrap_err();
+    assert_eq!(problems[0].message, "duplicate routing key");
+    let problems = TableBuilder::new("{}").err().unwrap();
+    assert_eq!(problems[0].pointer, "/head");
+    let mut builder = TableBuilder::new(table.head_json()).unwrap();
+    assert_eq!(builder.placement("tier9"), None);
+    let tier1 = builder.placement("tier1").unwrap();
+    assert_eq!(builder.push(" ", tier1), Err(KeyError::Padded));
+    assert_same(
+        &builder.finish().unwrap(),
+        &streamed(&all(Vec::new())).unwrap(),
+    );
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(128))]
 
@@ -324,6 +359,27 @@ proptest! {
         prop_assert_ne!(changed.unwrap().digest(), one.digest());
         let (empty, _) = (Delta::default(), ());
         prop_assert_eq!(one.apply(&empty).unwrap().digest(), one.digest());
+    }
+
+    /// The delta from one table to another makes it, and one from nothing does.
+    #[test]
+    fn a_delta_leads_from_any_table_to_any_other(models in [model(), model()], style in style()) {
+        let [one, other] = models.map(|model| compile(model.document(&style).as_bytes()).unwrap());
+        let there = one.delta_to(&other);
+        let next = one.apply(&there).unwrap();
+        assert_same(&next, &other);
+        assert_same(&next.apply(&next.delta_to(&one)).unwrap(), &one);
+        prop_assert_eq!(one.delta_to(&one), Delta::default());
+        prop_assert_eq!(next.delta_to(&other), Delta::default());
+        let all = Delta {
+            head: Some(one.head_json().to_string()),
+            set: one.keys().map(|(key, id)| (key.to_owned(), one.placement(id).name.clone())).collect(),
+            remove: Vec::new(),
+        };
+        assert_same(&RoutingTable::founded_by(&all).unwrap(), &one);
+        assert_same(&streamed(&all).unwrap(), &one);
+        let headless = RoutingTable::founded_by(&Delta { head: None, ..all });
+        prop_assert!(headless.is_err());
     }
 
     /// From any table to the keys of another under its head, in steps, equals
