@@ -9,6 +9,7 @@ pub mod cli;
 pub mod lifecycle;
 pub mod live;
 pub mod net;
+pub mod protocol;
 pub mod proxy;
 pub mod resilience;
 pub mod routing;

@@ -1,11 +1,11 @@
-//! Keeps `routing` and `resilience` free of runtimes, sockets, clocks and the
-//! rest of Cellgate: what is there must stay a function of its input.
+//! Keeps `routing`, `resilience` and `protocol` free of runtimes, sockets, clocks
+//! and the rest of Cellgate: what is there must stay a function of its input.
 
 use std::fs;
 use std::path::Path;
 
-/// What may not appear in the sources of either folder. Spelled in halves, so
-/// that a search for one of these does not find this list.
+/// What may not appear in the sources of any of these folders. Spelled in halves,
+/// so that a search for one of these does not find this list.
 const FORBIDDEN: [(&str, &str); 17] = [
     ("tok", "io"),
     ("pin", "gora"),
@@ -37,6 +37,12 @@ fn routing_imports_no_runtime_no_clock_and_none_of_the_rest() {
 #[test]
 fn resilience_imports_no_runtime_no_clock_and_only_values_of_routing() {
     check("src/resilience", &[CLOCK, ("routing::", "compile")], 5);
+}
+
+#[test]
+fn protocol_imports_no_runtime_no_clock_and_only_routing() {
+    let resilience = ("crate::", "resilience");
+    check("src/protocol", &[CLOCK, resilience], 10);
 }
 
 /// Reads the sources of `folder`, of which there are at least `least`. What is
