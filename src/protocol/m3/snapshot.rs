@@ -75,23 +75,24 @@ impl ConfigSnapshot {
             if value.get() == "null" || !FIELDS.contains(&name.as_str()) {
                 continue;
             }
+            let others = others(name, value, &placements);
+            if others.as_deref() == Some("{}") {
+                continue;
+            }
             if document.len() > 1 {
                 document.push(',');
             }
-            document.push_str(&format!("\"{name}\":"));
-            match known_better(name, value, &placements) {
-                Some(rest) => document.push_str(&rest),
-                None => document.push_str(value.get()),
-            }
+            let value = others.as_deref().unwrap_or(value.get());
+            document.push_str(&format!("\"{name}\":{value}"));
         }
         document.push('}');
         Self { version, document }
     }
 }
 
-/// The endpoints that `placements` does not have anyway, said twice for edges
-/// that know only one of the fields.
-fn known_better(field: &str, value: &RawValue, placements: &HashSet<String>) -> Option<String> {
+/// `cellEndpoints` without those of `placements`, which are said twice for edges
+/// that know only one of the fields. None: another field, or nothing is.
+fn others(field: &str, value: &RawValue, placements: &HashSet<String>) -> Option<String> {
     if field != CELL_ENDPOINTS || placements.is_empty() {
         return None;
     }

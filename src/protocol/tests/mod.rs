@@ -2,6 +2,7 @@
 
 mod batches;
 mod bounds;
+mod document;
 mod hostile;
 mod m3;
 mod messages;
