@@ -159,7 +159,8 @@ impl RoutingTable {
     }
 }
 
-/// The head that `text` is; pointers of problems start with `/head`. Names keep the ids that they have in `known`.
+/// The head that `text` is. Names keep the ids that they have in `known`.
+/// Pointers of problems start with `/head`.
 pub(super) fn read_head(text: &str, known: Option<&Arc<Head>>) -> Result<Arc<Head>, Vec<Problem>> {
     let read = serde_json::from_str::<Document<'_>>(text).and_then(|document| {
         let (head, routing) = document.into_parts(text).map_err(refused)?;
