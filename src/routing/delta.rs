@@ -35,8 +35,8 @@ impl RoutingTable {
     ///
     /// Every problem, in the order head, `set`, `remove`, and never an empty
     /// list: what would be a problem of the document, a key that is set twice or
-    /// set and removed, and a placement that keys still live on but the new head
-    /// does not have. Pointers are into an object of the delta's fields, in which
+    /// set and removed; and, when nothing else is wrong, a placement that keys still
+    /// live on but the new head does not have. Pointers are into an object of the delta's fields, in which
     /// `set` is an object. Only problems in a head have a line and a column: in
     /// the text of the head.
     pub fn apply(&self, delta: &Delta) -> Result<RoutingTable, Vec<Problem>> {
@@ -53,7 +53,7 @@ impl RoutingTable {
         let mut next = Self {
             keys: self.keys.clone(),
             counts: self.counts.clone(),
-            entries: self.entries.clone(),
+            entries: self.entries,
             head,
         };
         for key in &delta.remove {
@@ -227,6 +227,8 @@ fn check_keys(delta: &Delta, head: Option<&Head>, problems: &mut Problems) {
 struct Problems {
     kept: Vec<Problem>,
     left_out: usize,
+    /// Whether what is kept ends with a count of the others already.
+    counted: bool,
 }
 
 impl Problems {
@@ -243,8 +245,15 @@ impl Problems {
         });
     }
 
+    /// Keeps what is wrong with a head, whose own count of what it left out ends
+    /// the list as it is.
     fn keep_all<T>(&mut self, result: Result<T, Vec<Problem>>) -> Option<T> {
-        result.map_err(|problems| self.kept.extend(problems)).ok()
+        result
+            .map_err(|problems| {
+                self.counted = problems.len() > REPORTED;
+                self.kept.extend(problems);
+            })
+            .ok()
     }
 
     fn is_empty(&self) -> bool {
@@ -252,7 +261,9 @@ impl Problems {
     }
 
     fn finish(mut self) -> Vec<Problem> {
-        self.kept.extend(and_more(self.left_out));
+        if !self.counted {
+            self.kept.extend(and_more(self.left_out));
+        }
         self.kept
     }
 }

@@ -33,40 +33,42 @@ const ENTRY: u8 = 1;
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Digest(u128);
 
+/// Entries up to so many bytes are hashed without an allocation.
+const SHORT: usize = 256;
+
 /// The sum over the entries of a table.
-#[derive(Clone, Default)]
-pub(super) struct Entries {
-    sum: u128,
-    /// For the bytes of one entry, so that adding a million allocates once.
-    scratch: Vec<u8>,
-}
+#[derive(Clone, Copy, Default)]
+pub(super) struct Entries(u128);
 
 impl Entries {
     pub fn add(&mut self, key: &str, placement: &str) {
-        let entry = self.entry(key, placement);
-        self.sum = self.sum.wrapping_add(entry);
+        self.0 = self.0.wrapping_add(entry(key, placement));
     }
 
     /// Undoes [`add`](Self::add) of the same.
     pub fn remove(&mut self, key: &str, placement: &str) {
-        let entry = self.entry(key, placement);
-        self.sum = self.sum.wrapping_sub(entry);
-    }
-
-    fn entry(&mut self, key: &str, placement: &str) -> u128 {
-        let bytes = &mut self.scratch;
-        bytes.clear();
-        bytes.push(ENTRY);
-        bytes.extend((key.len() as u64).to_le_bytes());
-        bytes.extend(key.as_bytes());
-        bytes.extend(placement.as_bytes());
-        xxh3_128(bytes)
+        self.0 = self.0.wrapping_sub(entry(key, placement));
     }
 
     /// The digest of a table with these entries and a head of the hash `head`.
     pub fn with_head(&self, head: HeadHash) -> Digest {
-        Digest(self.sum.wrapping_add(head.0))
+        Digest(self.0.wrapping_add(head.0))
     }
+}
+
+fn entry(key: &str, placement: &str) -> u128 {
+    let length = (key.len() as u64).to_le_bytes();
+    let parts: [&[u8]; 4] = [&[ENTRY], &length, key.as_bytes(), placement.as_bytes()];
+    let mut short = [0; SHORT];
+    let mut end = 0;
+    for part in parts {
+        match short.get_mut(end..end + part.len()) {
+            Some(place) => place.copy_from_slice(part),
+            None => return xxh3_128(&parts.concat()),
+        }
+        end += part.len();
+    }
+    xxh3_128(short.get(..end).unwrap_or_default())
 }
 
 /// What a head adds to the digest.

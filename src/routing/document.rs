@@ -4,10 +4,10 @@
 //!
 //! A document may hold a million keys, so nothing is read into an intermediate
 //! tree: keys are handed to the builder of the table's own structure, and the
-//! name of a placement is stored once however many keys live there. Duplicate keys,
-//! unknown fields and bad values are refused here and now, which takes maps
-//! that know what they have seen; serde's own keep the last of two and say
-//! nothing. The words of these errors reach nobody: see `diagnose` for those.
+//! name of a placement is stored once however many keys live there. Unknown
+//! fields, bad values and duplicate names are refused here and now, which takes
+//! maps that know what they have seen (serde's own keep the last of two and say
+//! nothing); duplicate routing keys are found when their builder finishes. The words of these errors reach nobody: see `diagnose` for those.
 
 use std::collections::HashSet;
 use std::fmt;

@@ -121,7 +121,12 @@ impl RoutingTable {
 
     fn known(&self, key: &[u8]) -> Option<Route> {
         let name = self.keys.get(key)?;
-        let home = self.head.home(name)?;
+        let home = self.head.home(name);
+        debug_assert!(
+            home.is_some(),
+            "a key lives on a placement that there is not"
+        );
+        let home = home?;
         let alone = || self.counts.get(name as usize) < 2;
         let reason = home.reason.unwrap_or_else(|| match alone() {
             true => RouteReason::Dedicated,

@@ -5,6 +5,7 @@
 //! is freed before the next one's turn. So the peak is little above the larger
 //! of what was set down and what comes of it, and these are about the same.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::hash::BuildHasher;
 
@@ -21,6 +22,10 @@ const CHUNK: usize = 32 * 1024;
 /// Bytes before each key: its number and its length.
 const HEADER: usize = 12;
 
+/// So many times its share of the keys no part gets but by a chance that never
+/// comes.
+const UNEVEN: usize = 4;
+
 /// Collects keys.
 pub(in crate::routing) struct Builder<S> {
     parts: Vec<Part>,
@@ -31,6 +36,7 @@ pub(in crate::routing) struct Builder<S> {
 /// Keys whose hashes start with the same bits.
 #[derive(Default)]
 struct Part {
+    keys: usize,
     /// Full but for the last one.
     chunks: Vec<Vec<u8>>,
 }
@@ -76,6 +82,11 @@ impl<S: BuildHasher + Default> Builder<S> {
         } else {
             let mut slots = Vec::with_capacity(PARTS);
             for part in parts {
+                // Copies of a key all fall into one part. They are not to be set
+                // out side by side only to be found out.
+                if part.keys > UNEVEN * (len / PARTS) {
+                    part.check_distinct(&seed)?;
+                }
                 let entries = sorted(part.entries(&seed).collect())?;
                 slots.push(Tree::build(&entries, BITS));
             }
@@ -98,6 +109,7 @@ fn sorted(mut entries: Vec<Entry<'_>>) -> Result<Vec<Entry<'_>>, Duplicate> {
 
 impl Part {
     fn push(&mut self, key: &[u8], id: u32) {
+        self.keys += 1;
         let size = HEADER + key.len();
         let chunk = match self.chunks.last_mut() {
             Some(last) if last.capacity() - last.len() >= size => last,
@@ -115,6 +127,15 @@ impl Part {
         chunk.extend(id.to_le_bytes());
         chunk.extend((key.len() as u64).to_le_bytes());
         chunk.extend(key);
+    }
+
+    /// Holds what is distinct only.
+    fn check_distinct(&self, seed: &impl BuildHasher) -> Result<(), Duplicate> {
+        let mut seen = HashSet::new();
+        match self.entries(seed).all(|entry| seen.insert(entry.key)) {
+            true => Ok(()),
+            false => Err(Duplicate),
+        }
     }
 
     fn entries<'a>(&'a self, seed: &'a impl BuildHasher) -> impl Iterator<Item = Entry<'a>> {

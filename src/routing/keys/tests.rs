@@ -6,6 +6,7 @@ use std::hash::{BuildHasher, Hasher};
 use proptest::prelude::*;
 use proptest::sample::select;
 
+use super::build::Duplicate;
 use super::node::{BITS, MAX};
 use super::*;
 
@@ -287,6 +288,7 @@ fn a_change_shares_all_but_a_leaf() {
         gone.remove(key.as_bytes());
         more.set(format!("{key} ").as_bytes(), 1);
         for changed in [&moved, &gone, &more] {
+            check(changed);
             assert!((1..=MAX + 1).contains(&unshared(changed, &keys)));
             assert!((1..=MAX + 1).contains(&unshared(&keys, changed)));
         }
@@ -295,6 +297,20 @@ fn a_change_shares_all_but_a_leaf() {
     assert_eq!(same.set(b"tenant-17", 17), Some(17));
     assert_eq!(same.remove(b"nobody"), None);
     assert_eq!(unshared(&same, &keys), 0);
+}
+
+#[test]
+fn many_copies_of_a_key_are_refused() {
+    for copies in [2, 5_000, 200_000] {
+        let mut builder = Builder::<Seed>::new();
+        for number in 0..10_000 {
+            builder.push(format!("tenant-{number}").as_bytes(), 1);
+        }
+        for _ in 0..copies {
+            builder.push(b"again", 1);
+        }
+        assert_eq!(builder.finish().err(), Some(Duplicate), "{copies} copies");
+    }
 }
 
 /// Nearly the same key is another one, though the hash be the same.

@@ -270,6 +270,24 @@ fn very_many_problems_are_counted() {
     assert_eq!(found[100].3, "and 150 more problems");
 }
 
+#[test]
+fn problems_are_counted_once() {
+    let cells: Map<_, _> = (0..150)
+        .map(|number| (format!("c{number}"), "no url".into()))
+        .collect();
+    let head = json!({"version": "2", "cellEndpoints": cells, "defaultPlacement": "c1"});
+    let found = problems(&Delta {
+        head: Some(head.to_string()),
+        set: set(&[("", "c1")]),
+        ..Delta::default()
+    });
+    let counts = found
+        .iter()
+        .filter(|problem| problem.3.contains(" more problem"));
+    assert_eq!((found.len(), counts.count()), (101, 1));
+    assert_eq!(found[100].3, "and 50 more problems");
+}
+
 /// Values that another implementation can be held against.
 #[test]
 fn digests_stay_what_they_are() {
@@ -310,6 +328,44 @@ fn large_tables_differ_by_what_was_changed() {
         "1 key added (new); 1 key removed (tenant-7); 1 key moved (tenant-5: one -> two)";
     assert_eq!(diff(&table, &next).to_string(), expected);
     assert_eq!(diff(&table, &edited).to_string(), expected);
+
+    // What was not changed is shared, also under a new head.
+    let unshared = |next: &RoutingTable| {
+        let mut keys = 0;
+        next.keys.unshared(&table.keys, |_, _| keys += 1);
+        keys
+    };
+    assert!((1..=3 * 17).contains(&unshared(&next)));
+    let headed = table.apply(&Delta {
+        head: head(&table, |head| head["version"] = "2".into()),
+        ..Delta::default()
+    });
+    assert_eq!(unshared(&headed.unwrap()), 0);
+}
+
+/// Two tables of one parent may use the same free number for different names.
+#[test]
+fn siblings_that_add_different_placements_are_told_apart() {
+    let table = compile(SAMPLE.as_bytes()).unwrap();
+    let with = |name: &str| {
+        let delta = Delta {
+            head: head(&table, |head| {
+                head["cellEndpoints"][name] = format!("http://{name}").into();
+            }),
+            set: set(&[("acme", name)]),
+            ..Delta::default()
+        };
+        table.apply(&delta).unwrap()
+    };
+    let (one, other) = (with("annex"), with("barn"));
+    assert_eq!(
+        one.route(b"acme").placement,
+        one.placement_of("acme").unwrap()
+    );
+    let there = one.delta_to(&other);
+    assert_eq!(there.set, set(&[("acme", "barn")]));
+    assert_same(&one.apply(&there).unwrap(), &other);
+    assert_same(&other.apply(&other.delta_to(&one)).unwrap(), &one);
 }
 
 /// The table of `all`, key by key.
@@ -357,8 +413,7 @@ proptest! {
         assert_same(&one, &other);
         let changed = one.apply(&Delta { head: head(&one, |head| head["version"] = "2".into()), ..Delta::default() });
         prop_assert_ne!(changed.unwrap().digest(), one.digest());
-        let (empty, _) = (Delta::default(), ());
-        prop_assert_eq!(one.apply(&empty).unwrap().digest(), one.digest());
+        prop_assert_eq!(one.apply(&Delta::default()).unwrap().digest(), one.digest());
     }
 
     /// The delta from one table to another makes it, and one from nothing does.
