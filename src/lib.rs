@@ -6,6 +6,7 @@
 pub mod admin;
 pub mod cell;
 pub mod cli;
+pub mod control;
 pub mod lifecycle;
 pub mod live;
 pub mod net;

@@ -1,0 +1,100 @@
+//! Entity tags of generations, and the conditions that name them (RFC 9110,
+//! section 13).
+
+use std::fmt;
+
+use crate::protocol::Mark;
+
+/// The entity tag of a generation, without its quotes: `g7-<digest>`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Etag(String);
+
+impl Etag {
+    pub fn of(mark: Mark) -> Self {
+        Self(format!("g{}-{}", mark.generation, mark.digest))
+    }
+}
+
+/// As a header has it, in quotes.
+impl fmt::Display for Etag {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "\"{}\"", self.0)
+    }
+}
+
+/// What has to be the newest generation for a change to be made.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Expected {
+    /// Any, or none.
+    #[default]
+    Anything,
+    /// Any, but one (`If-Match: *`).
+    Something,
+    /// None yet (`If-None-Match: *`).
+    Nothing,
+    /// One of these (`If-Match`).
+    OneOf(Vec<Etag>),
+}
+
+/// What is no condition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EtagError(String);
+
+impl fmt::Display for EtagError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for EtagError {}
+
+impl Expected {
+    /// Reads the values of `If-Match` and `If-None-Match`, if they were sent.
+    ///
+    /// # Errors
+    /// One of them is neither `*` nor a list of entity tags, or `If-None-Match` has
+    /// anything but `*`: to change something only if it is *not* a given one is
+    /// asked by nobody on purpose.
+    pub fn parse(if_match: Option<&str>, if_none_match: Option<&str>) -> Result<Self, EtagError> {
+        let expected = match (if_match, if_none_match.map(str::trim)) {
+            (Some(_), Some(_)) => {
+                return Err(EtagError(
+                    "If-Match and If-None-Match at once (valid: one of them)".to_owned(),
+                ));
+            }
+            (None, None) => Self::Anything,
+            (None, Some("*")) => Self::Nothing,
+            (None, Some(other)) => {
+                return Err(EtagError(format!("If-None-Match: {other} (valid: *)")));
+            }
+            (Some(tags), None) if tags.trim() == "*" => Self::Something,
+            (Some(tags), None) => Self::OneOf(tags.split(',').map(tag).collect::<Result<_, _>>()?),
+        };
+        Ok(expected)
+    }
+
+    /// Whether a change may be made on top of `newest`.
+    pub fn holds(&self, newest: Option<Mark>) -> bool {
+        match (self, newest) {
+            (Self::Anything, _) | (Self::Something, Some(_)) | (Self::Nothing, None) => true,
+            (Self::Something, None) | (Self::Nothing, Some(_)) | (Self::OneOf(_), None) => false,
+            (Self::OneOf(tags), Some(newest)) => tags.contains(&Etag::of(newest)),
+        }
+    }
+}
+
+/// A strong entity tag. A weak one is never equal to any (RFC 9110, section
+/// 13.1.1).
+fn tag(text: &str) -> Result<Etag, EtagError> {
+    let text = text.trim();
+    let inner = text
+        .strip_prefix('"')
+        .and_then(|rest| rest.strip_suffix('"'))
+        .filter(|inner| !inner.is_empty() && !inner.contains('"'));
+    match inner {
+        Some(inner) => Ok(Etag(inner.to_owned())),
+        None => Err(EtagError(format!(
+            "If-Match: {text} (valid: * or entity tags in quotes, such as the ETag of an answer)"
+        ))),
+    }
+}

@@ -1,0 +1,17 @@
+//! The truth of a running control plane: the newest generation in memory, the one
+//! way to change it, and the steps that led to it.
+//!
+//! [`Truth::commit`] is the only way that anything changes: it takes an [`Edit`]
+//! and a condition ([`Expected`]), asks `routing` whether the outcome is valid, and
+//! adds it to the store. Whoever pushes to edges watches [`Truth::watch`] and asks
+//! [`Truth::since`] what an edge lacks.
+
+mod edit;
+mod expected;
+mod ring;
+mod truth;
+
+pub use edit::Edit;
+pub use expected::{Etag, EtagError, Expected};
+pub use ring::Step;
+pub use truth::{CommitError, Committed, Since, Truth};

@@ -1,0 +1,39 @@
+//! The control plane: keeps the truth about which tenant lives where, takes
+//! changes to it, and pushes every one of them to all edges.
+//!
+//! - [`store`] is where generations are kept: the [`Store`](store::Store) trait and
+//!   what implements it.
+//! - [`core`] is the newest generation in memory, the one way to change it, and
+//!   what is known of the edges.
+//! - [`access`] says who may do what.
+//!
+//! Imports `routing`, `protocol` and `telemetry`, and nothing of the data plane;
+//! only `cli` imports this.
+
+pub mod access;
+pub mod core;
+pub mod store;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use self::access::Access;
+use self::core::Truth;
+
+/// What every part of a running control plane shares.
+#[derive(Clone)]
+pub struct Control {
+    /// Which control plane this is, for edges and operators: 1 to 128 bytes of
+    /// printable ASCII without spaces.
+    pub id: Arc<str>,
+    pub truth: Arc<Truth>,
+    pub access: Arc<Access>,
+}
+
+/// Who is at the other end of a connection.
+#[derive(Clone, Debug)]
+pub struct Peer {
+    pub address: SocketAddr,
+    /// The common name of the client's certificate, if it sent one that is valid.
+    pub certificate: Option<String>,
+}
