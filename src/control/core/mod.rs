@@ -11,6 +11,9 @@ mod expected;
 mod ring;
 mod truth;
 
+#[cfg(test)]
+pub(crate) mod tests;
+
 pub use edit::Edit;
 pub use expected::{Etag, EtagError, Expected};
 pub use ring::Step;

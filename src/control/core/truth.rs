@@ -156,8 +156,12 @@ impl Truth {
     /// An edge has `generation`. If that is more than there is here, later ones
     /// begin above it, so that the edge takes them.
     pub fn heard_of(&self, generation: u64) {
+        // Nobody got that far, and whoever says so would leave no room to go on.
+        if generation > NUMBER_MAX / 2 {
+            return;
+        }
         let mut heard = lock(&self.heard);
-        *heard = (*heard).max(generation.min(NUMBER_MAX - 1));
+        *heard = (*heard).max(generation);
     }
 
     /// Makes `edit` if `expected` holds, or changes nothing. Everyone who watches
