@@ -18,7 +18,7 @@ const SYSTEM_BUNDLES: [&str; 3] = [
 ];
 
 /// Refuses a file without usable certificates.
-pub(super) fn check(path: &Path) -> Result<(), String> {
+pub(crate) fn check(path: &Path) -> Result<(), String> {
     let metadata = fs::metadata(path).map_err(|error| cannot_read(path, &error))?;
     if !metadata.is_file() {
         return Err(format!("{} is not a file", shown(path)));
@@ -42,7 +42,7 @@ fn cannot_read(path: &Path, error: &std::io::Error) -> String {
 }
 
 /// The first of the system's bundles that can be used.
-pub(super) fn system_bundle() -> Option<PathBuf> {
+pub(crate) fn system_bundle() -> Option<PathBuf> {
     SYSTEM_BUNDLES
         .iter()
         .map(PathBuf::from)

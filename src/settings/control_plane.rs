@@ -195,16 +195,22 @@ fn parse_url(text: &str) -> Parsed<Url> {
 /// it can be replaced; that there is one now shows that the path is right.
 fn token_file(node: &Node) -> Parsed<PathBuf> {
     let path = path(node)?;
-    let token = read_text(&path, LONGEST_TOKEN)?;
+    read_token(&path)?;
+    Ok(path)
+}
+
+/// The token that is in a file, which may have white space around it.
+pub(crate) fn read_token(path: &Path) -> Parsed<String> {
+    let token = read_text(path, LONGEST_TOKEN)?;
     let token = token.trim();
     let visible = |byte: u8| byte.is_ascii_graphic();
     if token.is_empty() || !token.bytes().all(visible) {
         return Err(format!(
             "{} holds no token (want one word of visible ASCII)",
-            shown(&path)
+            shown(path)
         ));
     }
-    Ok(path)
+    Ok(token.to_owned())
 }
 
 fn read_text(path: &Path, most: u64) -> Parsed<String> {
@@ -237,14 +243,15 @@ fn read_pair<'a>(
         }
     }
     if let (Some(cert), Some(key), Some(at)) = (&cert, &key, section.get("client_key"))
-        && let Err(message) = key_of(cert, key)
+        && let Err(message) = key_of(cert, key, "client_cert")
     {
         reader.problem(&at.clone(), message);
     }
     (cert, key)
 }
 
-fn client_cert(node: &Node) -> Parsed<PathBuf> {
+/// A file with a certificate that can be used.
+pub(crate) fn client_cert(node: &Node) -> Parsed<PathBuf> {
     let path = path(node)?;
     let refused = |error: &dyn std::fmt::Display| {
         format!(
@@ -262,8 +269,9 @@ fn client_cert(node: &Node) -> Parsed<PathBuf> {
     Ok(path)
 }
 
-/// Refuses a key that is none, or another certificate's.
-fn key_of(cert: &Path, key: &Path) -> Parsed<()> {
+/// Refuses a key that is none, or of another certificate than that in the setting
+/// `name`.
+pub(crate) fn key_of(cert: &Path, key: &Path, name: &str) -> Parsed<()> {
     std::fs::metadata(key).map_err(|error| format!("cannot read {}: {error}", shown(key)))?;
     let mut builder = SslConnector::builder(SslMethod::tls()).map_err(|error| error.to_string())?;
     builder
@@ -272,7 +280,7 @@ fn key_of(cert: &Path, key: &Path) -> Parsed<()> {
         .and_then(|()| builder.check_private_key())
         .map_err(|error| {
             format!(
-                "{} has no PEM key for the certificate in client_cert: {error}",
+                "{} has no PEM key for the certificate in {name}: {error}",
                 shown(key)
             )
         })
@@ -331,7 +339,7 @@ fn label(node: &Node) -> Parsed<String> {
 
 /// What the machine calls itself; what an edge is called that was given no
 /// other name.
-pub(super) fn host_name() -> String {
+pub(crate) fn host_name() -> String {
     let mut buffer = [0u8; 256];
     // SAFETY: `buffer` is valid for writing, for its length.
     let failed = unsafe { libc::gethostname(buffer.as_mut_ptr().cast(), buffer.len()) };

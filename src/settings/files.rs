@@ -8,12 +8,12 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 /// A path as part of a message: on one line, whatever it is named.
-pub(super) fn shown(path: &Path) -> String {
+pub(crate) fn shown(path: &Path) -> String {
     path.display().to_string().escape_debug().to_string()
 }
 
 /// Refuses a path in a directory that does not exist.
-pub(super) fn parent_exists(file: &Path) -> Result<(), String> {
+pub(crate) fn parent_exists(file: &Path) -> Result<(), String> {
     let parent = parent(file);
     if parent.is_dir() {
         return Ok(());
@@ -26,7 +26,7 @@ pub(super) fn parent_exists(file: &Path) -> Result<(), String> {
 }
 
 /// Refuses a path in a directory where this process cannot create files.
-pub(super) fn parent_writable(file: &Path) -> Result<(), String> {
+pub(crate) fn parent_writable(file: &Path) -> Result<(), String> {
     parent_exists(file)?;
     let parent = parent(file);
     if fs::metadata(file).is_ok_and(|metadata| metadata.is_dir()) {
@@ -45,7 +45,7 @@ pub(super) fn parent_writable(file: &Path) -> Result<(), String> {
 }
 
 /// Refuses a path that this process cannot append to, nor create.
-pub(super) fn appendable(file: &Path) -> Result<(), String> {
+pub(crate) fn appendable(file: &Path) -> Result<(), String> {
     let opened = OpenOptions::new()
         .append(true)
         // A FIFO without a reader could not be opened otherwise (fifo(7)).

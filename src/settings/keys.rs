@@ -61,40 +61,57 @@ pub(super) const SECTIONS: &[(&str, &[&str])] = &[
     ),
 ];
 
-/// The keys of a section; of the top level for `""`.
-pub(super) fn of(section: &str) -> Vec<&'static str> {
-    if section.is_empty() {
-        return server::keys().chain(["cellgate"]).collect();
-    }
-    SECTIONS
-        .iter()
-        .find(|(name, _)| *name == section)
-        .map(|(_, keys)| keys.to_vec())
-        .unwrap_or_default()
+/// The keys that a file may have.
+pub(crate) struct Keys {
+    /// Of the top level.
+    pub top: fn() -> Vec<&'static str>,
+    /// Of the maps below it.
+    pub sections: &'static [(&'static str, &'static [&'static str])],
 }
 
-/// The message for a key that `section` does not have.
-pub(super) fn unknown(section: &str, key: &str) -> String {
-    let known = of(section);
-    let hint = match nearest(key, &known) {
-        Some(near) => format!(" (did you mean {near:?}?)"),
-        None => elsewhere(section, key).unwrap_or_default(),
-    };
-    format!("unknown key{hint}; valid here: {}", known.join(", "))
-}
+/// Those of the edge's settings.
+pub(super) static EDGE: Keys = Keys {
+    top: || server::keys().chain(["cellgate"]).collect(),
+    sections: SECTIONS,
+};
 
-/// A right key in the wrong section, mostly by its indentation.
-fn elsewhere(section: &str, key: &str) -> Option<String> {
-    if !section.is_empty() && of("").contains(&key) {
-        return Some(format!(
-            " here ({key:?} belongs at the top level of the file)"
-        ));
+impl Keys {
+    /// The keys of a section; of the top level for `""`.
+    pub fn of(&self, section: &str) -> Vec<&'static str> {
+        if section.is_empty() {
+            return (self.top)();
+        }
+        self.sections
+            .iter()
+            .find(|(name, _)| *name == section)
+            .map(|(_, keys)| keys.to_vec())
+            .unwrap_or_default()
     }
-    let (home, _) = SECTIONS
-        .iter()
-        .filter(|(name, _)| *name != section && !name.ends_with("[]"))
-        .find(|(_, keys)| keys.contains(&key))?;
-    Some(format!(" here ({key:?} belongs under {home:?})"))
+
+    /// The message for a key that `section` does not have.
+    pub fn unknown(&self, section: &str, key: &str) -> String {
+        let known = self.of(section);
+        let hint = match nearest(key, &known) {
+            Some(near) => format!(" (did you mean {near:?}?)"),
+            None => self.elsewhere(section, key).unwrap_or_default(),
+        };
+        format!("unknown key{hint}; valid here: {}", known.join(", "))
+    }
+
+    /// A right key in the wrong section, mostly by its indentation.
+    fn elsewhere(&self, section: &str, key: &str) -> Option<String> {
+        if !section.is_empty() && self.of("").contains(&key) {
+            return Some(format!(
+                " here ({key:?} belongs at the top level of the file)"
+            ));
+        }
+        let (home, _) = self
+            .sections
+            .iter()
+            .filter(|(name, _)| *name != section && !name.ends_with("[]"))
+            .find(|(_, keys)| keys.contains(&key))?;
+        Some(format!(" here ({key:?} belongs under {home:?})"))
+    }
 }
 
 fn nearest<'a>(key: &str, known: &[&'a str]) -> Option<&'a str> {
@@ -144,15 +161,15 @@ mod tests {
                  valid here: ca_file",
             ),
         ] {
-            assert_eq!(unknown(section, key), expected);
+            assert_eq!(EDGE.unknown(section, key), expected);
         }
-        let top = unknown("", "thread");
+        let top = EDGE.unknown("", "thread");
         assert!(
             top.starts_with("unknown key (did you mean \"threads\"?); valid here: version, "),
             "{top}"
         );
         assert!(top.ends_with(", cellgate"), "{top}");
-        let top = unknown("", "listen");
+        let top = EDGE.unknown("", "listen");
         assert!(
             top.starts_with("unknown key here (\"listen\" belongs under \"cellgate\"); "),
             "{top}"

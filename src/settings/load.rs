@@ -8,7 +8,8 @@ use super::listeners;
 use super::reader::{At, Reader, Section};
 use super::yaml::{self, Node};
 use super::{
-    AccessLogTarget, Settings, SettingsProblem, background, ca, control_plane, sections, server,
+    AccessLogTarget, Settings, SettingsProblem, background, ca, control_plane, keys, sections,
+    server,
 };
 
 /// Read when no other file is named, and it is there.
@@ -88,7 +89,7 @@ impl Settings {
     fn read_text(file: Option<&Path>, text: &str, env: Env<'_>, daemon: bool) -> Draft {
         match yaml::parse(text) {
             Ok(root) => {
-                let mut reader = Reader::new(file, text);
+                let mut reader = Reader::new(file, text, &keys::EDGE);
                 let (settings, path_is_given) = read(&mut reader, &root, env, daemon);
                 let problems = reader.into_problems();
                 Draft {
@@ -116,7 +117,8 @@ impl Settings {
     }
 }
 
-fn read_file(path: &Path) -> io::Result<String> {
+/// A file of settings, which has an end.
+pub(crate) fn read_file(path: &Path) -> io::Result<String> {
     let mut text = String::new();
     let read = File::open(path)?
         .take(LONGEST_FILE + 1)

@@ -8,21 +8,22 @@
 //! `ca`, `files` and `background` try what a value names, and change nothing.
 //!
 //! Everything may import the types; only the command line loads them. This
-//! folder imports nothing of ours.
+//! folder imports nothing of ours. `control::settings` reads its own file with the
+//! parts of this folder that know no key: `yaml`, `reader`, `value`, `files`, `ca`.
 mod background;
-mod ca;
-mod control_plane;
-mod files;
-mod keys;
+pub(crate) mod ca;
+pub(crate) mod control_plane;
+pub(crate) mod files;
+pub(crate) mod keys;
 mod listeners;
-mod load;
+pub(crate) mod load;
 mod problem;
-mod reader;
+pub(crate) mod reader;
 mod sections;
 mod server;
 mod types;
-mod value;
-mod yaml;
+pub(crate) mod value;
+pub(crate) mod yaml;
 
 pub use load::{DEFAULT_FILE, Draft};
 pub use problem::SettingsProblem;

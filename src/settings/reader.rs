@@ -4,12 +4,12 @@
 use std::path::Path;
 
 use super::SettingsProblem;
-use super::keys;
+use super::keys::Keys;
 use super::yaml::{self, Node, Step};
 
 /// A value, its key's path, and the way to it.
 #[derive(Clone)]
-pub(super) struct At<'a> {
+pub(crate) struct At<'a> {
     pub node: &'a Node,
     /// `cellgate.timeouts.connect`, `cellgate.listen[1]`.
     pub key: String,
@@ -49,7 +49,7 @@ impl<'a> At<'a> {
 }
 
 /// The known keys of one map that the file has.
-pub(super) struct Section<'a> {
+pub(crate) struct Section<'a> {
     entries: Vec<(&'static str, At<'a>)>,
 }
 
@@ -62,18 +62,21 @@ impl<'a> Section<'a> {
     }
 }
 
-/// Reads one file's tree. `text` is what it was made from.
-pub(super) struct Reader<'a> {
+/// Reads one file's tree. `text` is what it was made from, `keys` are those that it
+/// may have.
+pub(crate) struct Reader<'a> {
     file: Option<&'a Path>,
     text: &'a str,
+    keys: &'static Keys,
     problems: Vec<SettingsProblem>,
 }
 
 impl<'a> Reader<'a> {
-    pub fn new(file: Option<&'a Path>, text: &'a str) -> Reader<'a> {
+    pub fn new(file: Option<&'a Path>, text: &'a str, keys: &'static Keys) -> Reader<'a> {
         Reader {
             file,
             text,
+            keys,
             problems: Vec::new(),
         }
     }
@@ -110,7 +113,7 @@ impl<'a> Reader<'a> {
         });
     }
 
-    /// The map `name` of `parent`, whose keys are those of `keys::SECTIONS`.
+    /// The map `name` of `parent`, whose keys are those of the section of the same path.
     pub fn section(&mut self, parent: &Section<'a>, name: &str) -> Section<'a> {
         match parent.get(name) {
             Some(at) => self.section_at(&at.clone(), &at.key),
@@ -122,7 +125,7 @@ impl<'a> Reader<'a> {
 
     /// The map at `at`, whose keys are those of the section `name`.
     pub fn section_at(&mut self, at: &At<'a>, name: &str) -> Section<'a> {
-        let known = keys::of(name);
+        let known = self.keys.of(name);
         let mut section = Section {
             entries: Vec::new(),
         };
@@ -131,7 +134,7 @@ impl<'a> Reader<'a> {
             match known.iter().find(|known| **known == value.0) {
                 Some(known) => section.entries.push((known, key)),
                 None => {
-                    let message = keys::unknown(name, value.0);
+                    let message = self.keys.unknown(name, value.0);
                     self.push(key.key, &at.then(Step::Key(nth)), message);
                 }
             }

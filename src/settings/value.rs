@@ -13,13 +13,13 @@ use super::yaml::Node;
 use super::{AccessLogTarget, LogFormat};
 use crate::routing::parse_duration;
 
-pub(super) type Parsed<T> = Result<T, String>;
+pub(crate) type Parsed<T> = Result<T, String>;
 
 fn wrong<T>(node: &Node, want: &str) -> Parsed<T> {
     Err(format!("got {node}, want {want}"))
 }
 
-pub(super) fn flag(node: &Node) -> Parsed<bool> {
+pub(crate) fn flag(node: &Node) -> Parsed<bool> {
     match node {
         Node::Bool(flag) => Ok(*flag),
         _ => wrong(node, "true or false"),
@@ -27,7 +27,7 @@ pub(super) fn flag(node: &Node) -> Parsed<bool> {
 }
 
 /// A whole number in `range`; the type is the range's.
-pub(super) fn count<T>(range: RangeInclusive<T>) -> impl Fn(&Node) -> Parsed<T>
+pub(crate) fn count<T>(range: RangeInclusive<T>) -> impl Fn(&Node) -> Parsed<T>
 where
     T: TryFrom<i128> + PartialOrd + std::fmt::Display,
 {
@@ -44,7 +44,7 @@ where
 }
 
 /// Bytes: `65536`, `64KiB`, `1MiB`, `1GiB`.
-pub(super) fn bytes(range: RangeInclusive<u64>) -> impl Fn(&Node) -> Parsed<u64> {
+pub(crate) fn bytes(range: RangeInclusive<u64>) -> impl Fn(&Node) -> Parsed<u64> {
     move |node| {
         let value = match node {
             Node::Int(value) => u64::try_from(*value).ok(),
@@ -87,7 +87,7 @@ fn show_bytes(bytes: u64) -> String {
 
 /// `5s`, `500ms`, `1m30s`; a number alone could mean seconds or milliseconds
 /// and is refused.
-pub(super) fn duration(range: RangeInclusive<Duration>) -> impl Fn(&Node) -> Parsed<Duration> {
+pub(crate) fn duration(range: RangeInclusive<Duration>) -> impl Fn(&Node) -> Parsed<Duration> {
     move |node| {
         if let Node::Text(text) = node
             && let Some(duration) = parse_duration(text)
@@ -108,7 +108,7 @@ pub(super) fn duration(range: RangeInclusive<Duration>) -> impl Fn(&Node) -> Par
 }
 
 /// Any text with something in it.
-pub(super) fn text(want: &'static str) -> impl Fn(&Node) -> Parsed<String> {
+pub(crate) fn text(want: &'static str) -> impl Fn(&Node) -> Parsed<String> {
     move |node| match node {
         // NUL ends a path or a name early for the system.
         Node::Text(text) if !text.is_empty() && !text.contains('\0') => Ok(text.clone()),
@@ -116,12 +116,12 @@ pub(super) fn text(want: &'static str) -> impl Fn(&Node) -> Parsed<String> {
     }
 }
 
-pub(super) fn path(node: &Node) -> Parsed<String> {
+pub(crate) fn path(node: &Node) -> Parsed<String> {
     text("a path")(node)
 }
 
 /// One of a few words.
-pub(super) fn choice<T: Clone>(
+pub(crate) fn choice<T: Clone>(
     choices: &'static [(&'static str, T)],
 ) -> impl Fn(&Node) -> Parsed<T> {
     move |node| {
@@ -135,12 +135,12 @@ pub(super) fn choice<T: Clone>(
     }
 }
 
-pub(super) fn log_format(node: &Node) -> Parsed<LogFormat> {
+pub(crate) fn log_format(node: &Node) -> Parsed<LogFormat> {
     choice(&[("text", LogFormat::Text), ("json", LogFormat::Json)])(node)
 }
 
 /// `127.0.0.1:8080`, `[::1]:8080`.
-pub(super) fn socket_address(node: &Node) -> Parsed<SocketAddr> {
+pub(crate) fn socket_address(node: &Node) -> Parsed<SocketAddr> {
     let Node::Text(text) = node else {
         return wrong(node, SOCKET_ADDRESS);
     };
@@ -149,7 +149,7 @@ pub(super) fn socket_address(node: &Node) -> Parsed<SocketAddr> {
 
 const SOCKET_ADDRESS: &str = "an IP address and a port, such as 0.0.0.0:8080 or \"[::]:8080\"";
 
-pub(super) fn ip_address(node: &Node) -> Parsed<IpAddr> {
+pub(crate) fn ip_address(node: &Node) -> Parsed<IpAddr> {
     match node {
         Node::Text(text) => text.parse().ok(),
         _ => None,
@@ -158,7 +158,7 @@ pub(super) fn ip_address(node: &Node) -> Parsed<IpAddr> {
 }
 
 /// `10.0.0.0/8`, or an address alone.
-pub(super) fn network(node: &Node) -> Parsed<IpNet> {
+pub(crate) fn network(node: &Node) -> Parsed<IpNet> {
     let parsed = match node {
         Node::Text(text) => text
             .parse::<IpNet>()
@@ -183,7 +183,7 @@ pub(super) fn network(node: &Node) -> Parsed<IpNet> {
 
 /// A DNS name in lowercase, spelt like the host of an endpoint. Underscores
 /// pass: container networks use them. A final dot makes it another name.
-pub(super) fn host_name(name: &str) -> Parsed<String> {
+pub(crate) fn host_name(name: &str) -> Parsed<String> {
     let label_is_good = |label: &str| {
         (1..=63).contains(&label.len())
             && !label.starts_with('-')
@@ -222,7 +222,7 @@ const NOT_ROUTING_KEYS: [&str; 11] = [
     "upgrade",
 ];
 
-pub(super) fn routing_key_header(node: &Node) -> Parsed<HeaderName> {
+pub(crate) fn routing_key_header(node: &Node) -> Parsed<HeaderName> {
     let name = match node {
         Node::Text(text) => HeaderName::from_bytes(text.as_bytes()).ok(),
         _ => None,
@@ -242,7 +242,7 @@ pub(super) fn routing_key_header(node: &Node) -> Parsed<HeaderName> {
 
 /// `stdout`, `off`, or a path. A bare word is none of them: it is a slip of the
 /// finger more often than a file.
-pub(super) fn access_log(node: &Node) -> Parsed<AccessLogTarget> {
+pub(crate) fn access_log(node: &Node) -> Parsed<AccessLogTarget> {
     match node {
         Node::Text(text) if text == "stdout" => Ok(AccessLogTarget::Stdout),
         Node::Text(text) if text == "off" => Ok(AccessLogTarget::Off),

@@ -15,7 +15,7 @@ use serde::de::{
 
 /// One YAML value.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Node {
+pub(crate) enum Node {
     Null,
     Bool(bool),
     Int(i128),
@@ -30,7 +30,7 @@ pub(super) enum Node {
 
 /// A step from a value down to one that it holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Step {
+pub(crate) enum Step {
     /// The value of a map's n-th entry.
     Entry(usize),
     /// The key of a map's n-th entry.
@@ -40,13 +40,13 @@ pub(super) enum Step {
 }
 
 /// A syntax error: where, when known, and what.
-pub(super) struct SyntaxError {
+pub(crate) struct SyntaxError {
     pub position: Option<(usize, usize)>,
     pub message: String,
 }
 
 /// Reads one document. An empty text is `Null`.
-pub(super) fn parse(text: &str) -> Result<Node, SyntaxError> {
+pub(crate) fn parse(text: &str) -> Result<Node, SyntaxError> {
     Node::deserialize(serde_yaml::Deserializer::from_str(text)).map_err(|error| {
         let position = error.location().map(|at| (at.line(), at.column()));
         // The place is said apart from the message; where the surrounding value
@@ -64,7 +64,7 @@ pub(super) fn parse(text: &str) -> Result<Node, SyntaxError> {
 }
 
 /// Line and column, from 1, of the value (or key) that `steps` lead to.
-pub(super) fn locate(text: &str, steps: &[Step]) -> Option<(usize, usize)> {
+pub(crate) fn locate(text: &str, steps: &[Step]) -> Option<(usize, usize)> {
     let error = Probe(steps)
         .deserialize(serde_yaml::Deserializer::from_str(text))
         .err()?;
