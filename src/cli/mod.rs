@@ -4,6 +4,7 @@
 
 pub mod cell;
 pub mod check;
+mod control;
 pub mod demo;
 mod edge;
 pub mod explain;
@@ -36,6 +37,7 @@ struct Cli {
 #[derive(Subcommand, Debug)]
 enum Command {
     Edge(edge::Args),
+    Control(control::Args),
     Check(check::Args),
     Explain(explain::Args),
     Health(health::Args),
@@ -52,6 +54,7 @@ enum Command {
 pub fn run() -> ExitCode {
     match Cli::parse().command {
         Command::Edge(args) => edge::run(args),
+        Command::Control(args) => control::run(args),
         Command::Check(args) => check::run(args),
         Command::Explain(args) => explain::run(args),
         Command::Health(args) => health::run(args),

@@ -1,7 +1,9 @@
 //! Who may do what: bearer tokens (RFC 6750) and their roles.
 
 use std::fmt;
+use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use http::HeaderValue;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -42,7 +44,7 @@ impl fmt::Display for Role {
 }
 
 /// A token by its name. The secret itself is not kept.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Token {
     name: String,
     sha256: [u8; 32],
@@ -58,11 +60,31 @@ impl Token {
             roles,
         }
     }
+
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Whether the two cannot be told apart, by their names or by their secrets.
+    pub fn clashes_with(&self, other: &Token) -> bool {
+        self.name == other.name || self.sha256 == other.sha256
+    }
 }
 
-/// The tokens; without any, everyone may do everything.
-#[derive(Clone, Default)]
-pub struct Access(Vec<Token>);
+impl fmt::Debug for Token {
+    // Not the hash: it may be that of a guessable secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Token")
+            .field("name", &self.name)
+            .field("roles", &self.roles)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The tokens; without any, everyone may do everything. They can be replaced while
+/// others ask.
+#[derive(Default)]
+pub struct Access(ArcSwap<Vec<Token>>);
 
 /// Who asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -97,12 +119,17 @@ impl std::error::Error for Denied {}
 
 impl Access {
     pub fn new(tokens: Vec<Token>) -> Self {
-        Self(tokens)
+        Self(ArcSwap::from_pointee(tokens))
+    }
+
+    /// From now on, these tokens are the ones. Whoever is connected stays so.
+    pub fn replace(&self, tokens: Vec<Token>) {
+        self.0.store(Arc::new(tokens));
     }
 
     /// Whether everyone may do everything.
     pub fn is_open(&self) -> bool {
-        self.0.is_empty()
+        self.0.load().is_empty()
     }
 
     /// Who sent this `Authorization` header, if they may do what `wanted` allows.
@@ -114,7 +141,8 @@ impl Access {
         authorization: Option<&HeaderValue>,
         wanted: Role,
     ) -> Result<Caller, Denied> {
-        if self.is_open() {
+        let tokens = self.0.load();
+        if tokens.is_empty() {
             return Ok(Caller {
                 name: "anonymous".to_owned(),
             });
@@ -122,7 +150,7 @@ impl Access {
         let secret = authorization.and_then(bearer).ok_or(Denied::Unknown)?;
         // Of hashes, so that the time a comparison takes tells nothing of a secret.
         let sha256: [u8; 32] = Sha256::digest(secret).into();
-        let token = self.0.iter().find(|token| token.sha256 == sha256);
+        let token = tokens.iter().find(|token| token.sha256 == sha256);
         let token = token.ok_or(Denied::Unknown)?;
         match token.roles.iter().any(|role| role.allows(wanted)) {
             true => Ok(Caller {
@@ -193,6 +221,21 @@ mod tests {
         ] {
             assert_eq!(check(&access(), header, wanted), result, "{header:?}");
         }
+    }
+
+    #[test]
+    fn tokens_are_replaced() {
+        let access = access();
+        let new = vec![Token::new("ops", "new-secret", vec![Role::Write])];
+        access.replace(new);
+        assert_eq!(
+            check(&access, "Bearer w-secret", Role::Write),
+            Err(Denied::Unknown)
+        );
+        assert_eq!(
+            check(&access, "Bearer new-secret", Role::Write),
+            Ok("ops".to_owned())
+        );
     }
 
     #[test]

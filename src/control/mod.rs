@@ -6,19 +6,26 @@
 //! - [`core`] is the newest generation in memory, the one way to change it, and
 //!   what is known of the edges.
 //! - [`access`] says who may do what.
+//! - [`server`] listens and puts the routes of all parts together; [`tls`] and
+//!   [`metrics`] are what it does so with, [`settings`] what it is told.
 //!
 //! Imports `routing`, `protocol` and `telemetry`, and nothing of the data plane;
 //! only `cli` imports this.
 
 pub mod access;
 pub mod core;
+pub mod metrics;
+pub mod server;
+pub mod settings;
 pub mod store;
+pub mod tls;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use self::access::Access;
 use self::core::Truth;
+use self::metrics::ControlMetrics;
 
 /// What every part of a running control plane shares.
 #[derive(Clone)]
@@ -28,6 +35,19 @@ pub struct Control {
     pub id: Arc<str>,
     pub truth: Arc<Truth>,
     pub access: Arc<Access>,
+    pub metrics: Arc<ControlMetrics>,
+}
+
+impl Control {
+    /// With metrics of its own.
+    pub fn new(id: &str, truth: Arc<Truth>, access: Access) -> Self {
+        Self {
+            id: id.into(),
+            metrics: Arc::new(ControlMetrics::new(Arc::clone(&truth))),
+            truth,
+            access: Arc::new(access),
+        }
+    }
 }
 
 /// Who is at the other end of a connection.

@@ -11,6 +11,7 @@ mod breaker;
 mod breaker_probes;
 mod commands;
 mod connections;
+mod control_process;
 mod cost;
 mod dns;
 mod drain;

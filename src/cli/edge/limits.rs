@@ -1,4 +1,4 @@
-//! What the system lets the process hold.
+//! What the system lets a process hold.
 
 use log::warn;
 
@@ -6,9 +6,9 @@ use log::warn;
 const RESERVE: u64 = 256;
 
 /// Raises the soft limit of open files to the hard one, as nginx and HAProxy
-/// do, and warns when that is still too low for `connections` clients with one
-/// connection to a cell each.
-pub(super) fn raise_open_files(connections: usize) {
+/// do, and warns when that is still too low for what the setting `name` allows:
+/// `wanted` connections.
+pub(in crate::cli) fn raise_open_files(name: &str, wanted: usize) {
     let mut limit = libc::rlimit {
         rlim_cur: 0,
         rlim_max: 0,
@@ -27,11 +27,11 @@ pub(super) fn raise_open_files(connections: usize) {
             limit = raised;
         }
     }
-    let wanted = 2 * connections as u64 + RESERVE;
+    let wanted = wanted as u64 + RESERVE;
     if limit.rlim_cur < wanted {
         warn!(
             open_files = limit.rlim_cur, wanted;
-            "the limit of open files is too low for limits.client_connections = {connections}"
+            "the limit of open files is too low for {name}"
         );
     }
 }

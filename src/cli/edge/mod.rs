@@ -1,7 +1,7 @@
 //! `cellgate edge`: the data plane, wired together.
 
 mod background;
-mod limits;
+pub(super) mod limits;
 mod sockets;
 mod wiring;
 

@@ -46,7 +46,9 @@ impl Edge {
         upgrade: bool,
         daemon: bool,
     ) -> Result<Edge, Vec<String>> {
-        limits::raise_open_files(settings.limits.client_connections);
+        // Each client has a connection to a cell.
+        let connections = settings.limits.client_connections.saturating_mul(2);
+        limits::raise_open_files("limits.client_connections", connections);
         let metrics = Arc::new(Metrics::new());
         let live = Live::new(
             LiveOptions {

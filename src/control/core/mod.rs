@@ -9,6 +9,7 @@
 mod edit;
 mod expected;
 mod ring;
+mod tally;
 mod truth;
 
 #[cfg(test)]
@@ -17,4 +18,5 @@ pub(crate) mod tests;
 pub use edit::Edit;
 pub use expected::{Etag, EtagError, Expected};
 pub use ring::Step;
+pub use tally::{Fate, Tally};
 pub use truth::{CommitError, Committed, Since, Truth};

@@ -9,6 +9,7 @@ use tokio::sync::{Mutex as AsyncMutex, watch};
 use super::edit::{Edit, Outcome};
 use super::expected::Expected;
 use super::ring::{Ring, Step};
+use super::tally::{Fate, Tally};
 use crate::control::store::{
     AppendError, Author, Commit, Generation, News, Record, Store, StoreError,
 };
@@ -30,6 +31,7 @@ pub struct Truth {
     ring: Mutex<Ring>,
     /// The highest generation that any edge is known to have had.
     heard: Mutex<u64>,
+    tally: Tally,
 }
 
 /// What became of an edit.
@@ -115,11 +117,17 @@ impl Truth {
             writer: AsyncMutex::default(),
             ring: Mutex::default(),
             heard: Mutex::default(),
+            tally: Tally::default(),
         }))
     }
 
     pub fn store(&self) -> &Arc<dyn Store> {
         &self.store
+    }
+
+    /// What became of the changes that were asked for here.
+    pub fn tally(&self) -> &Tally {
+        &self.tally
     }
 
     /// The newest generation; none before the first.
@@ -177,8 +185,13 @@ impl Truth {
     ) -> Result<Committed, CommitError> {
         // Once begun, it is carried through, whatever becomes of whoever asked.
         let (truth, expected) = (Arc::clone(self), expected.clone());
-        let task = tokio::spawn(async move { truth.commit_now(edit, &expected, author).await });
+        let task = tokio::spawn(async move {
+            let committed = truth.commit_now(edit, &expected, author).await;
+            truth.tally.count(Fate::of(&committed));
+            committed
+        });
         task.await.unwrap_or_else(|error| {
+            self.tally.count(Fate::Unknown);
             Err(CommitError::Unknown(StoreError(format!(
                 "the change was given up: {error}"
             ))))
@@ -270,6 +283,7 @@ impl Truth {
                     }
                 }
                 Err(error) => {
+                    self.tally.count_unreadable();
                     if !std::mem::replace(&mut failing, true) {
                         log::error!(target: "cellgate::control", "store: {error}");
                     }

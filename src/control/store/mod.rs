@@ -5,6 +5,8 @@
 //! only on top of the one that it was made of. It validates nothing: what comes
 //! here has been.
 
+pub mod file;
+
 use std::fmt;
 use std::sync::Arc;
 use std::time::SystemTime;

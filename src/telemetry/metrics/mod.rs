@@ -5,7 +5,7 @@
 
 mod events;
 mod placement;
-mod process;
+pub(crate) mod process;
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};

@@ -46,12 +46,12 @@ const NAMES: [(&str, &str, MetricType); 7] = [
     ),
 ];
 
-pub(super) struct Process {
+pub(crate) struct Process {
     descriptions: Vec<Desc>,
 }
 
 impl Process {
-    pub(super) fn new() -> Result<Self, prometheus::Error> {
+    pub(crate) fn new() -> Result<Self, prometheus::Error> {
         let descriptions = NAMES
             .iter()
             .map(|(name, help, _)| {

@@ -370,7 +370,8 @@ impl Drop for Edge {
     }
 }
 
-fn address(line: &str) -> SocketAddr {
+/// The address at the end of a line of a log.
+pub fn address(line: &str) -> SocketAddr {
     let word = line.rsplit(' ').next().unwrap_or_default();
     word.parse()
         .unwrap_or_else(|_| panic!("no address at the end of {line:?}"))

@@ -6,6 +6,7 @@
 
 mod cell;
 mod client;
+mod control;
 mod demo_cell;
 mod edge;
 mod load;
@@ -18,6 +19,7 @@ mod wire;
 
 pub use cell::{Cell, Conn};
 pub use client::Client;
+pub use control::{ControlBuilder, ControlProcess};
 pub use demo_cell::DemoCell;
 pub use edge::{Edge, EdgeBuilder};
 pub use load::{Failure, Load, Pace, Plan};

@@ -1,0 +1,307 @@
+//! `cellgate control`: the control plane, wired together.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+use super::edge::limits::raise_open_files;
+use super::print;
+use crate::control::Control;
+use crate::control::access::Access;
+use crate::control::core::Truth;
+use crate::control::server::{GRACE, Server, routes};
+use crate::control::settings::{Settings, StoreSettings};
+use crate::control::store::Store;
+use crate::control::store::file::{FileOptions, FileStore};
+use crate::control::tls::Acceptor;
+use crate::lifecycle::ignore_until_handled;
+use crate::net::bind;
+use crate::routing;
+use crate::telemetry::logging;
+
+/// Run the control plane: keep the routing table, and push every change of it to all edges
+///
+/// Reads its settings from conf/control.yaml (or the file given with -c), keeps every generation
+/// of the routing table, takes changes through the API and from the routing file, and serves until
+/// it is told to stop.
+///
+/// Signals: SIGHUP reads tokens and certificates again, SIGTERM tells the edges and ends, a second
+/// one and SIGINT end at once.
+#[derive(clap::Args, Debug)]
+pub struct Args {
+    /// Settings file; without it conf/control.yaml if there is one, else the defaults
+    #[arg(short, long, value_name = "FILE")]
+    conf: Option<PathBuf>,
+
+    /// Check the settings and the routing file, list every problem, and exit 0 or 1
+    #[arg(short, long)]
+    test: bool,
+
+    /// Listen beyond loopback without tokens: whoever can connect may do everything
+    #[arg(long)]
+    insecure: bool,
+}
+
+/// How long the last lines of the log may take to be written.
+const LOG_FLUSH: Duration = Duration::from_secs(1);
+
+/// Connections that are not edges': operators, scrapers, load balancers, and edges
+/// that are just connecting.
+const OTHERS: usize = 1024;
+
+/// Serves until a signal ends it. Exits 1 when it cannot start, with one line a
+/// reason on standard error.
+pub fn run(args: Args) -> ExitCode {
+    ignore_until_handled();
+    let settings = match load(&args) {
+        Ok(settings) => settings,
+        Err(problems) => return refuse(problems),
+    };
+    if args.test {
+        return match check_routing(&settings) {
+            Ok(line) => {
+                print::line(line);
+                ExitCode::SUCCESS
+            }
+            Err(problems) => refuse(problems),
+        };
+    }
+    logging::init(settings.log_format);
+    raise_open_files("max_edges", settings.max_edges.saturating_add(OTHERS));
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => return refuse([error.to_string()]),
+    };
+    let served = runtime.block_on(serve(&args, settings));
+    // What still waits for somebody waits in vain.
+    runtime.shutdown_background();
+    logging::flush(LOG_FLUSH);
+    match served {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(problem) => refuse([problem]),
+    }
+}
+
+fn load(args: &Args) -> Result<Settings, Vec<String>> {
+    let environment = |name: &str| std::env::var(name).ok();
+    Settings::load(args.conf.as_deref(), &environment, args.insecure)
+        .map_err(|problems| problems.iter().map(ToString::to_string).collect())
+}
+
+fn refuse(problems: impl IntoIterator<Item = String>) -> ExitCode {
+    for problem in problems {
+        print::error(format_args!("error: {problem}"));
+    }
+    ExitCode::FAILURE
+}
+
+/// What `-t` says when the settings are good.
+fn check_routing(settings: &Settings) -> Result<String, Vec<String>> {
+    let StoreSettings::File(file) = &settings.store else {
+        return Ok("settings are valid".to_owned());
+    };
+    let path = file.path.display();
+    let document = match std::fs::read(&file.path) {
+        Ok(document) => document,
+        // It is written when there is something to be written to it.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            return Ok(format!(
+                "settings are valid; there is no routing file {path} yet"
+            ));
+        }
+        Err(error) => return Err(vec![format!("cannot read {path}: {error}")]),
+    };
+    match routing::compile(&document) {
+        Ok(_) => Ok(format!("settings and routing file {path} are valid")),
+        Err(problems) => Err(problems
+            .iter()
+            .map(|problem| format!("{path}: {problem}"))
+            .collect()),
+    }
+}
+
+/// Serves until a signal ends it.
+async fn serve(args: &Args, settings: Settings) -> Result<(), String> {
+    let mut signals = Signals::new().map_err(|error| format!("signals: {error}"))?;
+    let listener = bind(settings.listen)
+        .map_err(|error| format!("listen: cannot listen on {}: {error}", settings.listen))?;
+    let address = listener.local_addr().map_err(|error| error.to_string())?;
+    let tls = settings.tls.as_ref().map(Acceptor::new).transpose()?;
+    let tls = tls.map(Arc::new);
+    let store = open_store(&settings).await?;
+    let truth = Truth::open(store)
+        .await
+        .map_err(|error| error.to_string())?;
+    let access = Access::new(settings.tokens.clone());
+    let control = Control::new(&settings.id, truth, access);
+    logging::write_in_background(control.metrics.log_dropped.clone());
+    warn_of_listeners(&settings);
+
+    let (end, ending) = watch::channel(false);
+    let following = tokio::spawn({
+        let truth = Arc::clone(&control.truth);
+        async move { truth.follow().await }
+    });
+    let server = Server {
+        listener,
+        tls: tls.clone(),
+        connections: settings.max_edges.saturating_add(OTHERS),
+        metrics: Arc::clone(&control.metrics),
+    };
+    let router = routes(control.clone(), ending.clone());
+    let mut serving = tokio::spawn(server.serve(router, ending));
+    log::info!("{}", control.truth.store().name());
+    log::info!("control listening on {address}");
+    log::info!("ready");
+
+    loop {
+        tokio::select! {
+            served = &mut serving => {
+                return Err(match served {
+                    Ok(Err(error)) => format!("the listener failed: {error}"),
+                    _ => "the listener failed".to_owned(),
+                });
+            }
+            told = signals.next() => match told {
+                Told::Reload => reload(args, &settings, &control, tls.as_deref()),
+                Told::End => break,
+            },
+        }
+    }
+    log::info!("ending");
+    end.send_replace(true);
+    let drained = async {
+        let _ = (&mut serving).await;
+        // Every WebSocket has a receiver for as long as it lives.
+        if timeout(GRACE, end.closed()).await.is_err() {
+            log::warn!("cutting the edges that have not left");
+        }
+    };
+    tokio::select! {
+        () = drained => {}
+        () = signals.end() => log::warn!("told to stop again, leaving at once"),
+    }
+    following.abort();
+    log::info!("ended");
+    Ok(())
+}
+
+async fn open_store(settings: &Settings) -> Result<Arc<dyn Store>, String> {
+    match &settings.store {
+        StoreSettings::File(file) => {
+            let options = FileOptions {
+                data_dir: file.directory(),
+                history: settings.history,
+                history_bytes: settings.history_bytes,
+            };
+            let opened = tokio::task::spawn_blocking(|| FileStore::open(options)).await;
+            match opened {
+                Ok(Ok(store)) => Ok(Arc::new(store)),
+                Ok(Err(error)) => Err(error.to_string()),
+                Err(error) => Err(format!("opening the store broke off: {error}")),
+            }
+        }
+        StoreSettings::Etcd(_) => {
+            Err("store.etcd: this version has the file store only".to_owned())
+        }
+    }
+}
+
+/// What an operator should know before somebody else finds out.
+fn warn_of_listeners(settings: &Settings) {
+    if settings.listen.ip().is_loopback() {
+        return;
+    }
+    let guarded = settings
+        .tls
+        .as_ref()
+        .is_some_and(|tls| tls.client_ca.is_some());
+    if settings.tokens.is_empty() && !guarded {
+        log::warn!("--insecure: whoever can connect may do everything");
+    } else if settings.tls.is_none() {
+        log::warn!("without tls, tokens can be read on the way here");
+    }
+}
+
+/// Takes over what can change without a restart: tokens and certificates. All or
+/// nothing.
+fn reload(args: &Args, before: &Settings, control: &Control, tls: Option<&Acceptor>) {
+    let settings = match load(args) {
+        Ok(settings) => settings,
+        Err(problems) => {
+            for problem in problems {
+                log::error!("reload: {problem}");
+            }
+            log::error!("reload: nothing has changed");
+            return;
+        }
+    };
+    if let (Some(acceptor), Some(tls)) = (tls, &settings.tls)
+        && let Err(problem) = acceptor.reload(tls)
+    {
+        log::error!("reload: {problem}; nothing has changed");
+        return;
+    }
+    if tls.is_some() != settings.tls.is_some() {
+        log::warn!("reload: tls is turned on or off by a restart only");
+    }
+    let others = |settings: &Settings| Settings {
+        tokens: Vec::new(),
+        tls: None,
+        ..settings.clone()
+    };
+    if others(before) != others(&settings) {
+        log::warn!("reload: other settings than tokens and tls are read at start only");
+    }
+    if settings.tokens.is_empty() != control.access.is_open() {
+        log::warn!("reload: tokens are turned on or off by a restart only");
+    } else {
+        control.access.replace(settings.tokens);
+    }
+    log::info!("reload: tokens and certificates are those of the files");
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    async fn next(&mut self) -> Told {
+        tokio::select! {
+            Some(()) = self.hangup.recv() => Told::Reload,
+            () = end(&mut self.terminate, &mut self.interrupt) => Told::End,
+        }
+    }
+
+    async fn end(&mut self) {
+        end(&mut self.terminate, &mut self.interrupt).await;
+    }
+}
+
+async fn end(terminate: &mut Signal, interrupt: &mut Signal) {
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+}
+
+/// What the process was told.
+enum Told {
+    Reload,
+    End,
+}

@@ -1,0 +1,240 @@
+//! The listening socket, and what is answered there.
+//!
+//! HTTP/1.1 with WebSockets, over TLS or not. Connections are bounded, and none of
+//! them waits for a client for long. Told to end, it accepts nothing more, lets
+//! what was begun be finished, and tells the WebSockets, which hold a receiver of
+//! `ending` for as long as they live.
+
+use std::convert::Infallible;
+use std::net::TcpListener as StdListener;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{MatchedPath, Request, State};
+use axum::middleware::{self, Next};
+use axum::response::Response;
+use axum::routing::get;
+use http::header::CONTENT_TYPE;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+use super::metrics::ControlMetrics;
+use super::tls::Acceptor;
+use super::{Control, Peer};
+use crate::telemetry::metrics::CONTENT_TYPE as PROMETHEUS;
+
+/// How long a client may take for a request's header, and for its next request.
+const HEADER: Duration = Duration::from_secs(30);
+
+/// How long a TLS handshake may take.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+
+/// How long requests and WebSockets may take to end when the process is to.
+pub const GRACE: Duration = Duration::from_secs(10);
+
+/// Before the next try when the system has no descriptor left.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// All routes. The one place where the routers of all parts come together; `ending`
+/// turns true when the process is to end.
+pub fn routes(control: Control, ending: watch::Receiver<bool>) -> Router {
+    let _ = ending;
+    let metrics = Arc::clone(&control.metrics);
+    Router::new()
+        .route("/health", get(health))
+        .route("/metrics", get(show_metrics))
+        .with_state(control)
+        .layer(middleware::from_fn_with_state(metrics, count))
+}
+
+/// That the process is alive, to whoever asks: a load balancer has no token.
+async fn health() -> impl axum::response::IntoResponse {
+    (
+        [(CONTENT_TYPE, "application/json")],
+        r#"{"status":"healthy"}"#,
+    )
+}
+
+async fn show_metrics(State(control): State<Control>) -> impl axum::response::IntoResponse {
+    ([(CONTENT_TYPE, PROMETHEUS)], control.metrics.encode())
+}
+
+/// Counts every answer by what was asked for.
+async fn count(
+    State(metrics): State<Arc<ControlMetrics>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    // The pattern: there are as many paths as there are keys.
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let method = match *request.method() {
+        http::Method::GET => "GET",
+        http::Method::PUT => "PUT",
+        http::Method::POST => "POST",
+        http::Method::DELETE => "DELETE",
+        http::Method::HEAD => "HEAD",
+        _ => "other",
+    };
+    let response = next.run(request).await;
+    let route = route.as_ref().map_or("none", MatchedPath::as_str);
+    metrics.answered(route, method, response.status().as_u16());
+    response
+}
+
+/// A socket that is served.
+pub struct Server {
+    pub listener: StdListener,
+    /// None: plain HTTP.
+    pub tls: Option<Arc<Acceptor>>,
+    /// Connections at a time.
+    pub connections: usize,
+    pub metrics: Arc<ControlMetrics>,
+}
+
+/// What every connection needs.
+#[derive(Clone)]
+struct Service {
+    router: Router,
+    tls: Option<Arc<Acceptor>>,
+    metrics: Arc<ControlMetrics>,
+    ending: watch::Receiver<bool>,
+}
+
+impl Server {
+    /// Serves `router` until `ending` says so, and then until what was begun is
+    /// over, at most ten seconds.
+    ///
+    /// # Errors
+    /// The socket cannot be used.
+    pub async fn serve(
+        self,
+        router: Router,
+        mut ending: watch::Receiver<bool>,
+    ) -> std::io::Result<()> {
+        let listener = TcpListener::from_std(self.listener)?;
+        let places = Arc::new(Semaphore::new(self.connections));
+        let service = Service {
+            router,
+            tls: self.tls,
+            metrics: self.metrics,
+            ending: ending.clone(),
+        };
+        let mut connections = JoinSet::new();
+        loop {
+            let accepted = tokio::select! {
+                () = told(&mut ending) => break,
+                Some(_) = connections.join_next(), if !connections.is_empty() => continue,
+                accepted = listener.accept() => accepted,
+            };
+            let (stream, address) = match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    log::warn!(target: "cellgate::control", "accept: {error}");
+                    sleep(PAUSE).await;
+                    continue;
+                }
+            };
+            let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
+                service.metrics.connections_refused.inc();
+                continue;
+            };
+            let service = service.clone();
+            connections.spawn(async move {
+                service.metrics.connections.inc();
+                service.clone().connection(stream, address).await;
+                service.metrics.connections.dec();
+                drop(place);
+            });
+        }
+        drop(listener);
+        drop(service);
+        let ended = async { while connections.join_next().await.is_some() {} };
+        if timeout(GRACE, ended).await.is_err() {
+            log::warn!(
+                target: "cellgate::control",
+                connections = connections.len();
+                "cutting the requests that are not over"
+            );
+        }
+        Ok(())
+    }
+}
+
+/// Returns when the process is to end.
+async fn told(ending: &mut watch::Receiver<bool>) {
+    let _ = ending.wait_for(|ending| *ending).await;
+}
+
+impl Service {
+    async fn connection(self, stream: TcpStream, address: std::net::SocketAddr) {
+        // Small messages are to arrive at once.
+        let _ = stream.set_nodelay(true);
+        let Some(tls) = self.tls.clone() else {
+            let certificate = None;
+            let peer = Peer {
+                address,
+                certificate,
+            };
+            return self.http(stream, peer).await;
+        };
+        match timeout(HANDSHAKE, tls.accept(stream)).await {
+            Ok(Ok((stream, certificate))) => {
+                let peer = Peer {
+                    address,
+                    certificate,
+                };
+                self.http(stream, peer).await;
+            }
+            failed => {
+                self.metrics.handshakes_failed.inc();
+                let why = match failed {
+                    Ok(Err(error)) => error.to_string(),
+                    _ => format!("not within {HANDSHAKE:?}"),
+                };
+                log::debug!(
+                    target: "cellgate::control",
+                    peer:% = address;
+                    "tls handshake failed: {why}"
+                );
+            }
+        }
+    }
+
+    async fn http<S>(mut self, stream: S, peer: Peer)
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let router = TowerToHyperService::new(self.router);
+        let service = service_fn(move |mut request: hyper::Request<Incoming>| {
+            request.extensions_mut().insert(peer.clone());
+            let answer = hyper::service::Service::call(&router, request);
+            async move { Ok::<_, Infallible>(answer.await.unwrap_or_else(|never| match never {})) }
+        });
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEADER)
+            .serve_connection(TokioIo::new(stream), service)
+            .with_upgrades();
+        tokio::pin!(connection);
+        let ended = tokio::select! {
+            ended = connection.as_mut() => ended,
+            () = told(&mut self.ending) => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        };
+        if let Err(error) = ended {
+            // Clients do as they like.
+            log::debug!(target: "cellgate::control", "connection ended: {error}");
+        }
+    }
+}

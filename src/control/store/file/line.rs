@@ -1,0 +1,204 @@
+//! Which generations there are, where each is, and the one way to add one.
+
+use super::FileOptions;
+use super::directory::Directory;
+use super::frame::{HEADER, Header, Kind, delta_frame};
+use super::recover::recover;
+use super::segment::{AddError, Entry, Segment, Tail};
+use crate::control::store::{AppendError, Commit, Generation, News, Record, StoreError};
+use crate::routing::Delta;
+
+/// Changes may have this many bytes before they can outweigh a table, so that a
+/// small one is not written again and again.
+const LEAST: u64 = 1 << 20;
+
+/// More steps than this are as well read as a whole.
+const MOST_STEPS: usize = 10_000;
+
+/// All generations of a directory.
+#[derive(Debug)]
+pub(super) struct Line {
+    directory: Directory,
+    options: FileOptions,
+    /// In the order of their numbers. Only the last one is written to.
+    segments: Vec<Segment>,
+    newest: Option<Generation>,
+    /// The end of the last segment; none where the next generation has to begin a
+    /// new one.
+    tail: Option<Tail>,
+}
+
+impl Line {
+    /// # Errors
+    /// In words for an operator.
+    pub fn open(options: FileOptions) -> Result<Self, String> {
+        let directory = Directory::open(&options.data_dir)?;
+        let recovered = recover(&directory)?;
+        let mut line = Self {
+            directory,
+            options,
+            segments: recovered.segments,
+            newest: recovered.newest,
+            tail: recovered.tail,
+        };
+        line.trim();
+        Ok(line)
+    }
+
+    pub fn newest(&self) -> Option<&Generation> {
+        self.newest.as_ref()
+    }
+
+    pub fn append(&mut self, commit: &Commit) -> Result<(), AppendError> {
+        let newest = self.newest.as_ref();
+        if commit.record.parent != newest.map_or(0, |newest| newest.record.generation) {
+            return Err(AppendError::Conflict);
+        }
+        let generation = Generation {
+            record: commit.record.clone(),
+            table: std::sync::Arc::clone(&commit.table),
+        };
+        match &commit.delta {
+            Some(delta) if self.tail.is_some() => self.add(&generation.record, delta, commit)?,
+            _ => self.begin(&generation)?,
+        }
+        self.newest = Some(generation);
+        self.trim();
+        Ok(())
+    }
+
+    /// Adds to the last segment, unless that has grown enough.
+    fn add(&mut self, record: &Record, delta: &Delta, commit: &Commit) -> Result<(), AppendError> {
+        let frame = delta_frame(record, delta);
+        let (Some(segment), Some(tail)) = (self.segments.last_mut(), &mut self.tail) else {
+            return Err(AppendError::Failed(failed(record, "there is no segment")));
+        };
+        let table = segment.table_bytes();
+        let changes = segment.end - table + frame.len() as u64;
+        if changes > table.max(LEAST) {
+            return self.begin(&Generation {
+                record: record.clone(),
+                table: std::sync::Arc::clone(&commit.table),
+            });
+        }
+        let header = frame.first_chunk::<HEADER>().and_then(Header::read);
+        let header = header.ok_or_else(|| AppendError::Failed(failed(record, "no header")))?;
+        match tail.add(&frame) {
+            Ok(at) => {
+                segment.end = at + frame.len() as u64;
+                segment.entries.push(Entry {
+                    record: record.clone(),
+                    header,
+                    at,
+                });
+                Ok(())
+            }
+            Err(AddError::Failed(error)) => Err(AppendError::Failed(failed(record, error))),
+            Err(AddError::Unknown(error)) => Err(AppendError::Unknown(failed(record, error))),
+        }
+    }
+
+    /// Begins a new segment.
+    fn begin(&mut self, generation: &Generation) -> Result<(), AppendError> {
+        match Tail::begin(&self.directory, generation) {
+            Ok((segment, tail)) => {
+                self.segments.push(segment);
+                self.tail = Some(tail);
+                Ok(())
+            }
+            Err(error) => Err(AppendError::Failed(failed(&generation.record, error))),
+        }
+    }
+
+    /// Removes the oldest segments while what is left is history enough, or while
+    /// they take too much space. The last one stays.
+    fn trim(&mut self) {
+        loop {
+            let (Some(oldest), true) = (self.segments.first(), self.segments.len() > 1) else {
+                return;
+            };
+            let later = self.segments.iter().skip(1);
+            let generations: usize = later.map(|segment| segment.entries.len()).sum();
+            let bytes: u64 = self.segments.iter().map(|segment| segment.end).sum();
+            let enough = generations as u64 >= self.options.history;
+            if !enough && bytes <= self.options.history_bytes {
+                return;
+            }
+            if let Err(error) = self.directory.remove(oldest.first) {
+                log::warn!(
+                    target: "cellgate::control",
+                    "{}: an old segment stays for now: {error}",
+                    self.directory.segment(oldest.first).display()
+                );
+                return;
+            }
+            self.segments.remove(0);
+        }
+    }
+
+    pub fn since(&self, after: u64) -> Result<News, StoreError> {
+        let newest = match &self.newest {
+            Some(newest) if newest.record.generation > after => newest,
+            _ => return Ok(News::Nothing),
+        };
+        let whole = || Ok(News::Whole(newest.clone()));
+        let mut steps = Vec::new();
+        let mut from = after;
+        for segment in &self.segments {
+            let entries = segment.entries.iter().enumerate();
+            for (index, entry) in entries.filter(|(_, entry)| entry.record.generation > after) {
+                let follows = entry.record.parent == from && entry.header.kind == Kind::Delta;
+                if !follows || steps.len() >= MOST_STEPS {
+                    return whole();
+                }
+                let delta = segment.delta(&self.directory, index).map_err(|why| {
+                    StoreError(format!("generation {}: {why}", entry.record.generation))
+                })?;
+                from = entry.record.generation;
+                steps.push((entry.record.clone(), delta.into()));
+            }
+        }
+        Ok(News::Steps(steps))
+    }
+
+    pub fn records(&self, before: Option<u64>, limit: usize) -> Vec<Record> {
+        let entries = self
+            .segments
+            .iter()
+            .rev()
+            .flat_map(|segment| segment.entries.iter().rev());
+        entries
+            .map(|entry| &entry.record)
+            .filter(|record| before.is_none_or(|before| record.generation < before))
+            .take(limit)
+            .cloned()
+            .collect()
+    }
+
+    pub fn generation(&self, generation: u64) -> Result<Option<Generation>, StoreError> {
+        if let Some(newest) = self.newest.as_ref()
+            && newest.record.generation == generation
+        {
+            return Ok(Some(newest.clone()));
+        }
+        for segment in &self.segments {
+            let found = segment
+                .entries
+                .binary_search_by_key(&generation, |entry| entry.record.generation);
+            if let Ok(index) = found {
+                let read = segment.generation(&self.directory, index);
+                return read.map(Some).map_err(|broken| {
+                    StoreError(format!(
+                        "generation {generation} cannot be read: generation {} in {}",
+                        broken.generation, broken.why
+                    ))
+                });
+            }
+        }
+        Ok(None)
+    }
+}
+
+fn failed(record: &Record, why: impl std::fmt::Display) -> StoreError {
+    StoreError(format!("generation {}: {why}", record.generation))
+}
