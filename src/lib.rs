@@ -7,6 +7,7 @@ pub mod admin;
 pub mod cell;
 pub mod cli;
 pub mod control;
+mod files;
 pub mod lifecycle;
 pub mod live;
 pub mod net;

@@ -6,7 +6,7 @@ use std::path::Path;
 
 /// What may not appear in the sources of any of these folders. Spelled in halves,
 /// so that a search for one of these does not find this list.
-const FORBIDDEN: [(&str, &str); 17] = [
+const FORBIDDEN: [(&str, &str); 18] = [
     ("tok", "io"),
     ("pin", "gora"),
     ("hy", "per::"),
@@ -17,6 +17,7 @@ const FORBIDDEN: [(&str, &str); 17] = [
     ("crate::", "cell"),
     ("crate::", "cli"),
     ("crate::", "control"),
+    ("crate::", "files"),
     ("crate::", "lifecycle"),
     ("crate::", "live"),
     ("crate::", "net"),

@@ -5,7 +5,7 @@
 //!
 //! 1. the file's stamp is the one that was dealt with last: nothing new;
 //! 2. the file is read, and its SHA-256 is the one that was dealt with last;
-//! 3. the file is read again until it holds still, see [`settle`](super::settle);
+//! 3. the file is read again until it holds still, see [`settle`](crate::files::settle);
 //! 4. [`Live::apply`] gets the content and judges it.
 
 use std::path::{Path, PathBuf};
@@ -20,9 +20,9 @@ use tokio::sync::Notify;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep};
 
-use super::notice::Notice;
-use super::read::{ReadError, Snapshot, Stamp};
-use super::settle::{self, Target};
+use crate::files::notice::Notice;
+use crate::files::read::{ReadError, Snapshot, Stamp};
+use crate::files::settle::{self, Target};
 use crate::live::{Applied, Live, Sha256, Source};
 use crate::routing::Problem;
 

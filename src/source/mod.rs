@@ -5,9 +5,6 @@
 //! of them. Only `cli` imports this folder; it imports `live`.
 
 mod file;
-mod notice;
-mod read;
-mod settle;
 
 #[cfg(test)]
 mod tests;

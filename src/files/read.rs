@@ -11,7 +11,7 @@ use crate::routing::Problem;
 /// What tells one state of a file from another without reading it. Not all
 /// changes show: two within the file system's clock tick may look the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Stamp {
+pub(crate) struct Stamp {
     device: u64,
     inode: u64,
     size: u64,
@@ -21,15 +21,15 @@ pub(super) struct Stamp {
 }
 
 /// A whole file.
-pub(super) struct Snapshot {
-    pub(super) stamp: Stamp,
-    pub(super) sha256: Sha256,
-    pub(super) content: Vec<u8>,
+pub(crate) struct Snapshot {
+    pub(crate) stamp: Stamp,
+    pub(crate) sha256: Sha256,
+    pub(crate) content: Vec<u8>,
 }
 
 /// Why there is no [`Snapshot`].
 #[derive(Debug)]
-pub(super) enum ReadError {
+pub(crate) enum ReadError {
     /// It changed while it was being read.
     Moving,
     /// In words for the operator.
@@ -38,7 +38,7 @@ pub(super) enum ReadError {
 
 impl ReadError {
     /// The problem of `path`, for an operator.
-    pub(super) fn problem(&self, path: &Path) -> Problem {
+    pub(crate) fn problem(&self, path: &Path) -> Problem {
         let path = path.display();
         Problem::without_place(match self {
             Self::Moving => format!("{path} is being written all the time"),
@@ -55,17 +55,17 @@ impl From<io::Error> for ReadError {
 
 impl Stamp {
     /// The stamp of what is at `path` now, at the end of all symbolic links.
-    pub(super) fn of(path: &Path) -> io::Result<Self> {
+    pub(crate) fn of(path: &Path) -> io::Result<Self> {
         fs::metadata(path).map(|metadata| Self::from(&metadata))
     }
 
     /// Which file it is and how large, whenever it was touched.
-    pub(super) fn identity(&self) -> (u64, u64, u64) {
+    pub(crate) fn identity(&self) -> (u64, u64, u64) {
         (self.device, self.inode, self.size)
     }
 
     /// In bytes.
-    pub(super) fn size(&self) -> u64 {
+    pub(crate) fn size(&self) -> u64 {
         self.size
     }
 }
@@ -88,7 +88,7 @@ impl From<&Metadata> for Stamp {
 ///
 /// There is no regular file, it is larger than that, it cannot be read, or it
 /// changed meanwhile.
-pub(super) fn read(path: &Path, max_bytes: u64) -> Result<Snapshot, ReadError> {
+pub(crate) fn read(path: &Path, max_bytes: u64) -> Result<Snapshot, ReadError> {
     // Before it is opened: opening a device can do things.
     refuse_special(&fs::metadata(path)?)?;
     let mut file = OpenOptions::new()
@@ -145,7 +145,8 @@ fn refuse_large(size: u64, max_bytes: u64) -> Result<(), ReadError> {
         return Ok(());
     }
     Err(ReadError::Unreadable(format!(
-        "it has more than {max_bytes} bytes, the most that limits.routing_file_bytes allows"
+        "it has more than {max_bytes} bytes, the most that is taken (limits.routing_file_bytes of an \
+         edge, document_bytes of a control plane)"
     )))
 }
 

@@ -25,7 +25,7 @@ use tokio::sync::Notify;
 const MAX_LINKS: usize = 40;
 
 /// Wakes when the file at a path may have changed.
-pub(super) struct Notice {
+pub(crate) struct Notice {
     shared: Arc<Shared>,
     /// None when the platform offers nothing or refuses.
     watcher: Option<RecommendedWatcher>,
@@ -48,7 +48,7 @@ struct Shared {
 }
 
 impl Notice {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let shared = Arc::<Shared>::default();
         let handler = {
             let shared = Arc::clone(&shared);
@@ -78,7 +78,7 @@ impl Notice {
     }
 
     /// One that never wakes.
-    pub(super) fn off() -> Self {
+    pub(crate) fn off() -> Self {
         Self {
             shared: Arc::default(),
             watcher: None,
@@ -90,7 +90,7 @@ impl Notice {
     /// Watches what now leads to `path`. Look at the file after this and not
     /// before: what changes later wakes. Says whether something is watched now
     /// that was not before.
-    pub(super) fn arm(&mut self, path: &Path) -> bool {
+    pub(crate) fn arm(&mut self, path: &Path) -> bool {
         let Some(watcher) = &mut self.watcher else {
             return false;
         };
@@ -134,12 +134,12 @@ impl Notice {
 
     /// Whether somebody who has written to the file has not closed it yet, as
     /// far as one can tell.
-    pub(super) fn writing(&self) -> bool {
+    pub(crate) fn writing(&self) -> bool {
         self.shared.writing.load(Ordering::Relaxed)
     }
 
     /// Returns when the file may have changed since [`Notice::arm`].
-    pub(super) async fn changed(&self) {
+    pub(crate) async fn changed(&self) {
         self.shared.wake.notified().await;
     }
 }

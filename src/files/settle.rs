@@ -28,7 +28,7 @@ const SETTLE_LIMIT: Duration = Duration::from_secs(10);
 const UNFINISHED: Duration = Duration::from_secs(2);
 
 /// The file that is looked at.
-pub(super) struct Target {
+pub(crate) struct Target {
     pub path: PathBuf,
     /// One that is larger is refused.
     pub max_bytes: u64,
@@ -106,7 +106,7 @@ impl Target {
 /// # Errors
 ///
 /// It cannot be read, or is being written all the time.
-pub(super) fn read_now(path: &Path, max_bytes: u64) -> Result<Vec<u8>, ReadError> {
+pub(crate) fn read_now(path: &Path, max_bytes: u64) -> Result<Vec<u8>, ReadError> {
     let start = std::time::Instant::now();
     loop {
         match read(path, max_bytes) {
