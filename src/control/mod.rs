@@ -5,6 +5,7 @@
 //!   what implements it.
 //! - [`core`] is the newest generation in memory, the one way to change it, and
 //!   what is known of the edges.
+//! - [`connect`] is where edges connect and are pushed what they lack.
 //! - [`access`] says who may do what.
 //! - [`server`] listens and puts the routes of all parts together; [`tls`] and
 //!   [`metrics`] are what it does so with, [`settings`] what it is told.
@@ -13,6 +14,7 @@
 //! only `cli` imports this.
 
 pub mod access;
+pub mod connect;
 pub mod core;
 pub mod metrics;
 pub mod server;
@@ -24,7 +26,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use self::access::Access;
-use self::core::Truth;
+use self::core::{Edges, Truth};
 use self::metrics::ControlMetrics;
 
 /// What every part of a running control plane shares.
@@ -34,16 +36,18 @@ pub struct Control {
     /// printable ASCII without spaces.
     pub id: Arc<str>,
     pub truth: Arc<Truth>,
+    pub edges: Arc<Edges>,
     pub access: Arc<Access>,
     pub metrics: Arc<ControlMetrics>,
 }
 
 impl Control {
-    /// With metrics of its own.
+    /// With metrics of its own, and without edges.
     pub fn new(id: &str, truth: Arc<Truth>, access: Access) -> Self {
         Self {
             id: id.into(),
             metrics: Arc::new(ControlMetrics::new(Arc::clone(&truth))),
+            edges: Edges::new(Arc::clone(&truth)),
             truth,
             access: Arc::new(access),
         }

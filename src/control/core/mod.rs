@@ -6,6 +6,7 @@
 //! adds it to the store. Whoever pushes to edges watches [`Truth::watch`] and asks
 //! [`Truth::since`] what an edge lacks.
 
+mod edges;
 mod edit;
 mod expected;
 mod ring;
@@ -15,6 +16,7 @@ mod truth;
 #[cfg(test)]
 pub(crate) mod tests;
 
+pub use edges::{Arrival, Counts, Dialect, EdgeView, Edges, NackView, Sent, Session, StatusView};
 pub use edit::Edit;
 pub use expected::{Etag, EtagError, Expected};
 pub use ring::Step;

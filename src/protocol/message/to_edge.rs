@@ -8,7 +8,8 @@ use crate::protocol::json::pairs;
 use crate::protocol::limits::{DELTA_KEYS, NAME_BYTES, PING_SECONDS, TO_EDGE_BYTES};
 use crate::protocol::order::Mark;
 use crate::protocol::refusal::Refusal;
-use crate::routing::{Delta, Digest};
+use crate::protocol::snapshot::ZSTD;
+use crate::routing::{Delta, Digest, RoutingTable};
 
 /// A message from a control plane to an edge.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -193,6 +194,18 @@ impl DeltaMessage {
 }
 
 impl SnapshotBegin {
+    /// Of `table`, which is generation `generation`.
+    pub fn new(table: &RoutingTable, id: u64, generation: u64) -> Self {
+        Self {
+            id,
+            generation,
+            digest: table.digest(),
+            head_bytes: table.head_json().len() as u64,
+            keys: table.key_count() as u64,
+            encoding: ZSTD.to_owned(),
+        }
+    }
+
     /// What there is after it.
     pub fn mark(&self) -> Mark {
         Mark {

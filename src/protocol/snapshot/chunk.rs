@@ -39,7 +39,8 @@ impl ChunkHeader {
         Some((header, payload))
     }
 
-    fn bytes(self) -> [u8; CHUNK_HEADER_BYTES] {
+    /// What [`split`](Self::split) reads.
+    pub fn bytes(self) -> [u8; CHUNK_HEADER_BYTES] {
         let mut bytes = [0; CHUNK_HEADER_BYTES];
         bytes[..8].copy_from_slice(&self.id.to_be_bytes());
         bytes[8..12].copy_from_slice(&self.index.to_be_bytes());

@@ -15,4 +15,4 @@ pub use receive::{SnapshotError, SnapshotReceiver};
 pub use send::{SnapshotSender, Unsendable};
 
 /// The one way to compress chunks (RFC 8878).
-const ZSTD: &str = "zstd";
+pub(super) const ZSTD: &str = "zstd";

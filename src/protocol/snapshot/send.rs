@@ -6,7 +6,7 @@ use std::io;
 use std::iter::Peekable;
 
 use super::chunk::{ChunkHeader, Packer};
-use super::{ZSTD, varint};
+use super::varint;
 use crate::protocol::bounds::{KeyTooLong, sendable};
 use crate::protocol::limits::CHUNK_BYTES;
 use crate::protocol::message::{SnapshotBegin, SnapshotEnd};
@@ -76,14 +76,7 @@ impl<'a> SnapshotSender<'a> {
 
     /// What is said before the first chunk.
     pub fn begin(&self) -> SnapshotBegin {
-        SnapshotBegin {
-            id: self.id,
-            generation: self.generation,
-            digest: self.table.digest(),
-            head_bytes: self.table.head_json().len() as u64,
-            keys: self.table.key_count() as u64,
-            encoding: ZSTD.to_owned(),
-        }
+        SnapshotBegin::new(self.table, self.id, self.generation)
     }
 
     /// What is said after the last chunk.
@@ -92,6 +85,25 @@ impl<'a> SnapshotSender<'a> {
             id: self.id,
             chunks: self.index,
         }
+    }
+
+    /// Leaves out the next chunk, which costs far less than to make it: for who was
+    /// sent it before. False: there is none.
+    ///
+    /// # Errors
+    ///
+    /// As making it.
+    pub fn leave_out(&mut self) -> Result<bool, Unsendable> {
+        if !self.head.is_empty() {
+            self.head = self.head.split_at(self.head.len().min(CHUNK_BYTES)).1;
+        } else {
+            self.fill().map_err(Unsendable::Key)?;
+            if self.chunk.entries == 0 {
+                return Ok(false);
+            }
+        }
+        self.count()?;
+        Ok(true)
     }
 
     /// Takes as many keys as fit.
@@ -114,13 +126,18 @@ impl<'a> SnapshotSender<'a> {
             index: self.index,
             entries,
         };
+        self.count()?;
+        self.packer
+            .pack(header, payload)
+            .map_err(Unsendable::Failed)
+    }
+
+    fn count(&mut self) -> Result<(), Unsendable> {
         self.index = self
             .index
             .checked_add(1)
             .ok_or_else(|| Unsendable::Failed(io::ErrorKind::FileTooLarge.into()))?;
-        self.packer
-            .pack(header, payload)
-            .map_err(Unsendable::Failed)
+        Ok(())
     }
 }
 

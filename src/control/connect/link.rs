@@ -1,0 +1,361 @@
+//! One WebSocket: messages in and out, deadlines, and how it ends.
+//!
+//! Large messages go out in fragments of a few kilobytes (RFC 6455, section 5.4):
+//! the WebSocket copies what it writes and keeps the room for it, so that a link
+//! would go on costing what the largest message did.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::{Sink, SinkExt, Stream, StreamExt};
+use hyper::upgrade::Upgraded;
+use hyper_util::rt::TokioIo;
+use tokio::io::AsyncReadExt;
+use tokio::time::{Instant, timeout, timeout_at};
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
+use tokio_tungstenite::tungstenite::protocol::frame::{CloseFrame, Frame};
+use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
+use tokio_tungstenite::tungstenite::{self, Message, Utf8Bytes};
+
+use super::Hub;
+use super::metrics::ConnectMetrics;
+use crate::protocol::limits::{CHUNK_HEADER_BYTES, SILENT_PINGS, TO_CONTROL_BYTES};
+use crate::protocol::{Close, Refusal};
+
+/// Most bytes of a message in one frame.
+const FRAGMENT: usize = 4096;
+
+/// Room for what an edge sends; grows with its messages.
+const READ_BYTES: usize = 2048;
+
+/// Most bytes that are written and not taken: a fragment, and answers to pings.
+const WRITE_BYTES: usize = 32 * 1024;
+
+/// How long an orderly close may take.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+/// Most bytes that are read only to be able to close in order.
+const FAREWELL_BYTES: usize = 4 << 20;
+
+/// Why a connection is over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// This side ends it, with a close frame.
+    Refused(Refusal),
+    /// The edge ended it, with this close frame.
+    Left { code: u16, reason: String },
+    /// It broke.
+    Lost(String),
+    /// Nothing came for so long.
+    Silent(Duration),
+    /// The edge did not take what it was sent for so long.
+    Slow(Duration),
+}
+
+impl fmt::Display for End {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refused(refusal) => write!(f, "closed with {}: {refusal}", refusal.close.code()),
+            Self::Left { code, reason } if reason.is_empty() => {
+                write!(f, "the edge closed with {code}")
+            }
+            Self::Left { code, reason } => write!(f, "the edge closed with {code}: {reason:?}"),
+            Self::Lost(why) => write!(f, "the connection broke: {why}"),
+            Self::Silent(time) => write!(f, "nothing came for {} s", time.as_secs()),
+            Self::Slow(time) => {
+                write!(
+                    f,
+                    "the edge did not take a message within {} s",
+                    time.as_secs()
+                )
+            }
+        }
+    }
+}
+
+impl From<Refusal> for End {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+/// What happens on a link.
+#[derive(Debug)]
+pub(super) enum Event {
+    Text(Utf8Bytes),
+    /// All that was queued has been written.
+    Written,
+}
+
+/// A message on its way out.
+struct Outgoing {
+    kind: Data,
+    /// In front of the rest, which is shared.
+    header: Option<[u8; CHUNK_HEADER_BYTES]>,
+    rest: Bytes,
+    begun: bool,
+}
+
+impl Outgoing {
+    fn len(&self) -> usize {
+        self.rest.len() + self.header.map_or(0, |header| header.len())
+    }
+
+    /// The next frame of it, and whether that is the last.
+    fn next(&mut self) -> (Frame, bool) {
+        let kind = match std::mem::replace(&mut self.begun, true) {
+            true => Data::Continue,
+            false => self.kind,
+        };
+        let part = match self.header.take() {
+            Some(header) => {
+                let part = self
+                    .rest
+                    .split_to(self.rest.len().min(FRAGMENT - header.len()));
+                [&header, &*part].concat().into()
+            }
+            None => self.rest.split_to(self.rest.len().min(FRAGMENT)),
+        };
+        let last = self.rest.is_empty();
+        (Frame::message(part, OpCode::Data(kind), last), last)
+    }
+}
+
+pub(super) struct Link {
+    socket: WebSocketStream<TokioIo<Upgraded>>,
+    queue: VecDeque<Outgoing>,
+    /// Something may have been written that is not out.
+    unflushed: bool,
+    ping: Duration,
+    /// When to ping next.
+    ping_at: Instant,
+    ping_due: bool,
+    /// When something came last.
+    heard: Instant,
+    /// Until when what is being written has to be taken, and how long that is.
+    write_by: Option<(Instant, Duration)>,
+    /// Bytes that were written, as frames.
+    written: u64,
+    /// How long a message may take, besides the time for its size.
+    write: Duration,
+    /// Bytes a second that an edge has to take at least.
+    least_rate: usize,
+    metrics: ConnectMetrics,
+}
+
+impl Link {
+    /// `least_rate` is the bytes a second that an edge has to take at least.
+    pub async fn new(upgraded: Upgraded, hub: &Hub, least_rate: usize) -> Self {
+        let ping = hub.limits.ping;
+        let config = WebSocketConfig::default()
+            .read_buffer_size(READ_BYTES)
+            .write_buffer_size(0)
+            .max_write_buffer_size(WRITE_BYTES)
+            .max_message_size(Some(TO_CONTROL_BYTES))
+            .max_frame_size(Some(TO_CONTROL_BYTES));
+        let io = TokioIo::new(upgraded);
+        let now = Instant::now();
+        Self {
+            socket: WebSocketStream::from_raw_socket(io, Role::Server, Some(config)).await,
+            queue: VecDeque::new(),
+            unflushed: false,
+            ping,
+            ping_at: now + ping,
+            ping_due: false,
+            heard: now,
+            write_by: None,
+            written: 0,
+            write: hub.times.write,
+            least_rate,
+            metrics: hub.metrics.clone(),
+        }
+    }
+
+    /// Sends a text message after what is queued.
+    pub fn text(&mut self, text: impl Into<Bytes>) {
+        self.push(Data::Text, None, text.into());
+    }
+
+    /// Sends a binary message after what is queued: a header, and what is shared.
+    pub fn binary(&mut self, header: [u8; CHUNK_HEADER_BYTES], rest: Bytes) {
+        self.push(Data::Binary, Some(header), rest);
+    }
+
+    fn push(&mut self, kind: Data, header: Option<[u8; CHUNK_HEADER_BYTES]>, rest: Bytes) {
+        self.queue.push_back(Outgoing {
+            kind,
+            header,
+            rest,
+            begun: false,
+        });
+    }
+
+    /// Whether all that was queued is out.
+    pub fn is_idle(&self) -> bool {
+        self.queue.is_empty() && !self.unflushed
+    }
+
+    /// Bytes written since this was asked last, as frames.
+    pub fn take_written(&mut self) -> u64 {
+        std::mem::take(&mut self.written)
+    }
+
+    /// Writes, reads, pings, and says what happened. Dropping the future loses
+    /// nothing.
+    ///
+    /// # Errors
+    /// The connection is over.
+    pub async fn event(&mut self) -> Result<Event, End> {
+        loop {
+            let silent = self.heard + self.ping * SILENT_PINGS;
+            let slow = self.write_by.map(|(by, _)| by);
+            let due = silent.min(self.ping_at).min(slow.unwrap_or(silent));
+            let polled = timeout_at(due, std::future::poll_fn(|cx| self.poll(cx))).await;
+            if let Ok(event) = polled {
+                match event? {
+                    Some(event) => return Ok(event),
+                    None => continue,
+                }
+            }
+            let now = Instant::now();
+            if let Some((by, allowed)) = self.write_by
+                && by <= now
+            {
+                return Err(End::Slow(allowed));
+            }
+            if silent <= now {
+                return Err(End::Silent(self.ping * SILENT_PINGS));
+            }
+            if self.ping_at <= now {
+                self.ping_at = now + self.ping;
+                self.ping_due = true;
+            }
+        }
+    }
+
+    /// None: something happened that is nobody's business.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Event>, End>> {
+        match Pin::new(&mut self.socket).poll_next(cx) {
+            Poll::Ready(Some(Ok(message))) => {
+                self.heard = Instant::now();
+                return Poll::Ready(self.received(message));
+            }
+            Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(end(error))),
+            Poll::Ready(None) => return Poll::Ready(Err(End::Lost("end of stream".to_owned()))),
+            Poll::Pending => {}
+        }
+        if self.is_idle() && !self.ping_due {
+            return Poll::Pending;
+        }
+        ready!(self.poll_write(cx)).map_err(end)?;
+        Poll::Ready(Ok(Some(Event::Written)))
+    }
+
+    fn received(&mut self, message: Message) -> Result<Option<Event>, End> {
+        match message {
+            Message::Text(text) => Ok(Some(Event::Text(text))),
+            Message::Binary(_) => Err(End::Refused(Refusal::new(
+                Close::Protocol,
+                "a binary frame (edges send text)",
+            ))),
+            Message::Close(frame) => Err(match frame {
+                Some(CloseFrame { code, reason }) => End::Left {
+                    code: code.into(),
+                    reason: reason.as_str().to_owned(),
+                },
+                // RFC 6455, section 7.1.5.
+                None => End::Left {
+                    code: 1005,
+                    reason: String::new(),
+                },
+            }),
+            Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => Ok(None),
+        }
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), tungstenite::Error>> {
+        loop {
+            let begins = self.queue.front().filter(|front| !front.begun);
+            if begins.is_some() || self.write_by.is_none() {
+                let bytes = begins.map_or(0, Outgoing::len);
+                let allowed = self.write + Duration::from_secs((bytes / self.least_rate) as u64);
+                self.write_by = Some((Instant::now() + allowed, allowed));
+            }
+            ready!(Pin::new(&mut self.socket).poll_ready(cx))?;
+            let frame = if std::mem::take(&mut self.ping_due) {
+                Frame::ping(Bytes::new())
+            } else if let Some(front) = self.queue.front_mut() {
+                let (frame, last) = front.next();
+                if last {
+                    self.queue.pop_front();
+                }
+                frame
+            } else {
+                break;
+            };
+            let bytes = frame.len() as u64;
+            self.written += bytes;
+            self.metrics.sent_bytes.inc_by(bytes);
+            self.unflushed = true;
+            Pin::new(&mut self.socket).start_send(Message::Frame(frame))?;
+        }
+        ready!(Pin::new(&mut self.socket).poll_flush(cx))?;
+        self.unflushed = false;
+        self.write_by = None;
+        Poll::Ready(Ok(()))
+    }
+
+    /// Ends it as `end` says: with a close frame, if it is this side that ends it.
+    /// Takes two seconds at most.
+    pub async fn finish(mut self, end: &End) {
+        let frame = match end {
+            End::Refused(refusal) => CloseFrame {
+                code: refusal.close.code().into(),
+                reason: refusal.reason().into(),
+            },
+            // The answer to its close is queued.
+            End::Left { .. } => {
+                let _ = timeout(FAREWELL, self.socket.next()).await;
+                return;
+            }
+            End::Lost(_) | End::Silent(_) | End::Slow(_) => return,
+        };
+        let _ = timeout(FAREWELL, self.farewell(frame)).await;
+    }
+
+    /// Waits until the edge has closed as well: a socket that is closed with
+    /// something unread takes back what was sent last.
+    async fn farewell(&mut self, frame: CloseFrame) {
+        if self.socket.send(Message::Close(Some(frame))).await.is_err() {
+            return;
+        }
+        while let Some(Ok(_)) = self.socket.next().await {}
+        let mut scrap = [0; 1024];
+        let mut bytes = 0;
+        while bytes < FAREWELL_BYTES {
+            match self.socket.get_mut().read(&mut scrap).await {
+                Ok(1..) => bytes += scrap.len(),
+                Ok(0) | Err(_) => return,
+            }
+        }
+    }
+}
+
+/// What an error of the WebSocket means.
+fn end(error: tungstenite::Error) -> End {
+    let close = match &error {
+        tungstenite::Error::Capacity(_) => Close::TooLarge,
+        tungstenite::Error::Utf8(_) => Close::Malformed,
+        tungstenite::Error::Protocol(
+            tungstenite::error::ProtocolError::ResetWithoutClosingHandshake,
+        ) => return End::Lost("closed without a close frame".to_owned()),
+        tungstenite::Error::Protocol(_) => Close::Protocol,
+        _ => return End::Lost(error.to_string()),
+    };
+    End::Refused(Refusal::new(close, error))
+}

@@ -1,0 +1,306 @@
+//! Which edges there are, and what is known of each.
+//!
+//! An edge is here from its hello to the end of its connection, and an hour longer
+//! as one that is gone. All that edges say of themselves is kept within bounds,
+//! whatever they say.
+
+mod known;
+mod view;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use tokio::sync::{Notify, watch};
+
+use self::known::Known;
+use super::Truth;
+use crate::protocol::{Mark, Status};
+use crate::routing::{Digest, Problem};
+
+pub use self::known::Sent;
+pub use self::view::{EdgeView, NackView, StatusView};
+
+/// How long an edge that left is shown.
+const GONE_FOR: Duration = Duration::from_secs(3600);
+
+/// Most edges that left and are shown.
+const MOST_GONE: usize = 10_000;
+
+/// Which messages an edge speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dialect {
+    V1,
+    M3,
+}
+
+impl Dialect {
+    /// `cellgate.v1` or `m3`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::V1 => crate::protocol::SUBPROTOCOL,
+            Self::M3 => "m3",
+        }
+    }
+}
+
+/// What an edge says of itself when it comes.
+#[derive(Clone, Debug)]
+pub struct Arrival {
+    pub edge_id: String,
+    pub instance: String,
+    /// The address that it came from.
+    pub peer: String,
+    pub dialect: Dialect,
+    pub version: String,
+    pub labels: BTreeMap<String, String>,
+    /// What it serves; 0 when that is no control plane's.
+    pub generation: u64,
+    pub digest: Option<Digest>,
+}
+
+/// The edges that are connected, and those that were.
+pub struct Edges {
+    truth: Arc<Truth>,
+    inner: Mutex<Inner>,
+    connected: watch::Sender<usize>,
+}
+
+#[derive(Default)]
+struct Inner {
+    /// Of the next session.
+    number: u64,
+    /// By name and number of the session: an edge that is replaced by another
+    /// process of the same name is here twice for a while.
+    here: BTreeMap<(Arc<str>, u64), Arc<Slot>>,
+    gone: BTreeMap<Arc<str>, Gone>,
+    /// Those that left, in their order; some are back, or left once more.
+    order: VecDeque<(Arc<str>, u64)>,
+}
+
+struct Slot {
+    known: Mutex<Known>,
+    instance: Arc<str>,
+    /// The same process has connected anew.
+    replaced: Notify,
+}
+
+struct Gone {
+    /// Of the session.
+    number: u64,
+    at: Instant,
+    known: Known,
+}
+
+/// How many edges are connected, and how many of them have the newest generation.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    pub connected: usize,
+    pub in_sync: usize,
+}
+
+impl Edges {
+    /// Without any. What they should have is the newest of `truth`.
+    pub fn new(truth: Arc<Truth>) -> Arc<Self> {
+        Arc::new(Self {
+            truth,
+            inner: Mutex::default(),
+            connected: watch::Sender::new(0),
+        })
+    }
+
+    /// An edge has come; it is connected until the session is dropped.
+    pub fn join(self: &Arc<Self>, arrival: Arrival) -> Session {
+        let edge_id: Arc<str> = arrival.edge_id.as_str().into();
+        let slot = Arc::new(Slot {
+            instance: arrival.instance.as_str().into(),
+            known: Mutex::new(Known::new(arrival, self.newest())),
+            replaced: Notify::new(),
+        });
+        let mut inner = lock(&self.inner);
+        inner.number += 1;
+        let number = inner.number;
+        for (_, other) in inner.here.range(of(&edge_id)) {
+            if other.instance == slot.instance {
+                other.replaced.notify_one();
+            }
+        }
+        inner.gone.remove(&edge_id);
+        inner
+            .here
+            .insert((Arc::clone(&edge_id), number), Arc::clone(&slot));
+        self.connected.send_replace(inner.here.len());
+        drop(inner);
+        Session {
+            edges: Arc::clone(self),
+            edge_id,
+            number,
+            slot,
+            why: "the connection broke".to_owned(),
+        }
+    }
+
+    /// All of them, by name; those that left as well.
+    pub fn list(&self) -> Vec<EdgeView> {
+        let newest = self.newest();
+        let mut inner = lock(&self.inner);
+        inner.forget(Instant::now());
+        let here: Vec<_> = inner.here.values().map(Arc::clone).collect();
+        let mut views: Vec<EdgeView> = inner
+            .gone
+            .values()
+            .map(|gone| gone.known.view(newest))
+            .collect();
+        drop(inner);
+        views.extend(here.iter().map(|slot| lock(&slot.known).view(newest)));
+        views.sort_by(|one, other| one.edge_id.cmp(&other.edge_id));
+        views
+    }
+
+    /// The edge of this name that came last, if there is one.
+    pub fn get(&self, edge_id: &str) -> Option<EdgeView> {
+        let newest = self.newest();
+        let mut inner = lock(&self.inner);
+        inner.forget(Instant::now());
+        let last = inner.here.range(of(&edge_id.into())).next_back();
+        match last {
+            Some((_, slot)) => Some(lock(&slot.known).view(newest)),
+            None => Some(inner.gone.get(edge_id)?.known.view(newest)),
+        }
+    }
+
+    /// How many are connected.
+    pub fn connected(&self) -> usize {
+        *self.connected.borrow()
+    }
+
+    /// Looks at every edge.
+    pub fn counts(&self) -> Counts {
+        let newest = self.newest();
+        let here: Vec<_> = lock(&self.inner).here.values().map(Arc::clone).collect();
+        let in_sync = |slot: &&Arc<Slot>| lock(&slot.known).in_sync(newest);
+        Counts {
+            connected: here.len(),
+            in_sync: here.iter().filter(in_sync).count(),
+        }
+    }
+
+    /// Returns when no edge is connected.
+    pub async fn none_left(&self) {
+        // The sender is here, so it is not gone.
+        let _ = self.connected.subscribe().wait_for(|left| *left == 0).await;
+    }
+
+    fn newest(&self) -> Option<Mark> {
+        self.truth.newest().map(|newest| newest.record.mark())
+    }
+
+    fn leave(&self, session: &Session) {
+        let mut known = lock(&session.slot.known).clone();
+        known.leave(&session.why, self.newest());
+        let mut inner = lock(&self.inner);
+        let key = (Arc::clone(&session.edge_id), session.number);
+        inner.here.remove(&key);
+        self.connected.send_replace(inner.here.len());
+        if inner.here.range(of(&session.edge_id)).next().is_some() {
+            return;
+        }
+        let gone = Gone {
+            number: session.number,
+            at: Instant::now(),
+            known,
+        };
+        inner.gone.insert(Arc::clone(&session.edge_id), gone);
+        let entry = (Arc::clone(&session.edge_id), session.number);
+        inner.order.push_back(entry);
+        inner.forget(Instant::now());
+    }
+}
+
+impl Inner {
+    /// Forgets who left long ago, and who left first of too many.
+    fn forget(&mut self, now: Instant) {
+        while let Some((edge_id, number)) = self.order.front() {
+            let gone = self.gone.get(edge_id).filter(|gone| gone.number == *number);
+            let keep = gone.is_some_and(|gone| now.duration_since(gone.at) < GONE_FOR);
+            if keep && self.order.len() <= MOST_GONE {
+                break;
+            }
+            if gone.is_some() {
+                self.gone.remove(edge_id);
+            }
+            self.order.pop_front();
+        }
+    }
+}
+
+/// All sessions of an edge.
+fn of(edge_id: &Arc<str>) -> std::ops::RangeInclusive<(Arc<str>, u64)> {
+    (Arc::clone(edge_id), 0)..=(Arc::clone(edge_id), u64::MAX)
+}
+
+/// An edge while it is connected. Dropping it is how the edge leaves.
+pub struct Session {
+    edges: Arc<Edges>,
+    edge_id: Arc<str>,
+    number: u64,
+    slot: Arc<Slot>,
+    why: String,
+}
+
+impl Session {
+    pub fn edge_id(&self) -> &str {
+        &self.edge_id
+    }
+
+    /// Returns when the same process has connected anew, so that this connection
+    /// must be dead.
+    pub async fn replaced(&self) {
+        self.slot.replaced.notified().await;
+    }
+
+    /// The edge is sent something newer than it has.
+    pub fn behind(&self) {
+        self.known().behind();
+    }
+
+    /// The edge serves this.
+    pub fn acked(&self, generation: u64, digest: Option<Digest>) {
+        let newest = self.edges.newest();
+        self.known().acked(generation, digest, newest);
+    }
+
+    /// The edge refuses this.
+    pub fn nacked(&self, generation: u64, problems: Vec<Problem>) {
+        self.known().nacked(generation, problems, SystemTime::now());
+    }
+
+    /// What the edge says of itself.
+    pub fn status(&self, status: Status) {
+        self.known().status(status);
+    }
+
+    /// Counts what was sent.
+    pub fn sent(&self, count: impl FnOnce(&mut Sent)) {
+        count(&mut self.known().sent);
+    }
+
+    /// Why the connection ended, in words for an operator.
+    pub fn ended(&mut self, why: String) {
+        self.why = why;
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        lock(&self.slot.known)
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.edges.leave(self);
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
