@@ -206,16 +206,29 @@ impl Truth {
     ) -> Result<Committed, CommitError> {
         let _writer = self.writer.lock().await;
         let edit = Arc::new(edit);
+        // What changes nothing in the store is not told by it that others were
+        // faster: such a verdict takes a look first.
+        let mut looked = false;
         for _ in 0..ATTEMPTS {
             let current = self.newest();
             let mark = current.as_ref().map(|current| current.record.mark());
             if !expected.holds(mark) {
+                if !std::mem::replace(&mut looked, true) {
+                    self.catch_up().await.map_err(CommitError::Store)?;
+                    continue;
+                }
                 return Err(CommitError::Lost(current));
             }
             let outcome = outcome(Arc::clone(&edit), current.clone()).await?;
             if let Some(current) = current.clone()
                 && current.record.digest == outcome.table.digest()
             {
+                if !std::mem::replace(&mut looked, true) {
+                    self.catch_up().await.map_err(CommitError::Store)?;
+                    if self.newest().map(|newest| newest.record.mark()) != mark {
+                        continue;
+                    }
+                }
                 return Ok(Committed::Unchanged(current));
             }
             let commit = self.next(mark, outcome, author.clone());
