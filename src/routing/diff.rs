@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::table::{Placement, PlacementId, RoutingTable, text};
 
-/// How many changes of each kind are named.
+/// How many changes of each kind are named in a log line.
 const NAMED: usize = 3;
 
 /// What changed from one table to the next. Its [`Display`](fmt::Display) is
@@ -53,16 +53,16 @@ pub enum Difference {
 }
 
 impl Changes {
-    fn add(&mut self, name: &str, difference: impl FnOnce() -> Option<Difference>) {
+    fn add(&mut self, most: usize, name: &str, difference: impl FnOnce() -> Option<Difference>) {
         self.count += 1;
         // The tables iterate in no order; the smallest names are the same
         // ones each time.
         let place = self
             .examples
             .partition_point(|(known, _)| known.as_str() < name);
-        if place < NAMED {
+        if place < most {
             self.examples.insert(place, (name.to_owned(), difference()));
-            self.examples.truncate(NAMED);
+            self.examples.truncate(most);
         }
     }
 }
@@ -95,6 +95,11 @@ impl Diff {
 /// lookup for each key of the new one, and for each of the old one if some are
 /// gone from it.
 pub fn diff(old: &RoutingTable, new: &RoutingTable) -> Diff {
+    diff_naming(old, new, NAMED)
+}
+
+/// [`diff`] that names up to `named` changes of each kind.
+pub fn diff_naming(old: &RoutingTable, new: &RoutingTable, named: usize) -> Diff {
     let mut diff = Diff {
         version: moved(old.version(), new.version()),
         default: moved(default_name(old), default_name(new)),
@@ -102,7 +107,7 @@ pub fn diff(old: &RoutingTable, new: &RoutingTable) -> Diff {
     };
     let same_head = Arc::ptr_eq(&old.head, &new.head);
     if !same_head {
-        compare_placements(old, new, &mut diff);
+        compare_placements(old, new, named, &mut diff);
     }
 
     // Each old id as the new table numbers it, so that keys compare by number.
@@ -119,8 +124,8 @@ pub fn diff(old: &RoutingTable, new: &RoutingTable) -> Diff {
         };
         let is = home.placement;
         match old.placement_of(key) {
-            None => diff.keys_added.add(key, || None),
-            Some(was) if in_new(was) != Some(is) => diff.keys_moved.add(key, || {
+            None => diff.keys_added.add(named, key, || None),
+            Some(was) if in_new(was) != Some(is) => diff.keys_moved.add(named, key, || {
                 moved(&old.placement(was).name, &new.placement(is).name).map(Difference::Moved)
             }),
             Some(_) => {}
@@ -130,28 +135,28 @@ pub fn diff(old: &RoutingTable, new: &RoutingTable) -> Diff {
     if new.key_count() - diff.keys_added.count < old.key_count() {
         old.keys.unshared(&new.keys, |key, _| {
             if new.keys.get(key).is_none() {
-                diff.keys_removed.add(text(key), || None);
+                diff.keys_removed.add(named, text(key), || None);
             }
         });
     }
     diff
 }
 
-fn compare_placements(old: &RoutingTable, new: &RoutingTable, diff: &mut Diff) {
+fn compare_placements(old: &RoutingTable, new: &RoutingTable, named: usize, diff: &mut Diff) {
     for (name, id) in ids(new) {
         let Some(old_id) = old.head.find(name) else {
-            diff.placements_added.add(name, || None);
+            diff.placements_added.add(named, name, || None);
             continue;
         };
         let (was, is) = (old.placement(old_id), new.placement(id));
         let fallback_differs = fallback_name(old, was) != fallback_name(new, is);
         if fallback_differs || was.endpoints != is.endpoints || was.policy != is.policy {
             diff.placements_changed
-                .add(name, || Some(difference(was, is, fallback_differs)));
+                .add(named, name, || Some(difference(was, is, fallback_differs)));
         }
     }
     for (name, _) in ids(old).filter(|(name, _)| new.head.find(name).is_none()) {
-        diff.placements_removed.add(name, || None);
+        diff.placements_removed.add(named, name, || None);
     }
 }
 

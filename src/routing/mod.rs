@@ -55,7 +55,7 @@ mod tests;
 
 pub use builder::TableBuilder;
 pub use delta::Delta;
-pub use diff::{Changes, Diff, Difference, Moved, diff};
+pub use diff::{Changes, Diff, Difference, Moved, diff, diff_naming};
 pub use digest::{Digest, DigestError};
 pub use duration::parse_duration;
 pub use endpoint::{Endpoint, EndpointError, Scheme};
