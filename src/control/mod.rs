@@ -9,11 +9,13 @@
 //! - [`access`] says who may do what.
 //! - [`server`] listens and puts the routes of all parts together; [`tls`] and
 //!   [`metrics`] are what it does so with, [`settings`] what it is told.
+//! - [`api`] is REST.
 //!
 //! Imports `routing`, `protocol` and `telemetry`, and nothing of the data plane;
 //! only `cli` imports this.
 
 pub mod access;
+pub mod api;
 pub mod connect;
 pub mod core;
 pub mod metrics;

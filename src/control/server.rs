@@ -29,7 +29,7 @@ use tokio::time::{sleep, timeout};
 
 use super::metrics::ControlMetrics;
 use super::tls::Acceptor;
-use super::{Control, Peer};
+use super::{Control, Peer, api};
 use crate::telemetry::metrics::CONTENT_TYPE as PROMETHEUS;
 
 /// How long a client may take for a request's header, and for its next request.
@@ -52,7 +52,8 @@ pub fn routes(control: Control, ending: watch::Receiver<bool>) -> Router {
     Router::new()
         .route("/health", get(health))
         .route("/metrics", get(show_metrics))
-        .with_state(control)
+        .with_state(control.clone())
+        .merge(api::router(control))
         .layer(middleware::from_fn_with_state(metrics, count))
 }
 

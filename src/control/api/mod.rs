@@ -1,0 +1,81 @@
+//! REST under `/api/v1`, for people, scripts and `cellgate ctl`.
+//!
+//! Handlers say what was asked for in the words of [`Truth`](super::core::Truth)
+//! and put its answer into HTTP; they decide nothing. `openapi.json` describes
+//! every one of them, is served, and is held against them by the tests.
+//!
+//! - `routes` lists every path and method once.
+//! - `gate` lets in who may.
+//! - `call`, `query` and `body` read requests, whatever is in them.
+//! - `answer` and `refused` are what goes back, and `stream` a document that does.
+//! - `document`, `keys`, `generations`, `diff` and `status` are the handlers.
+
+mod answer;
+mod body;
+mod call;
+mod diff;
+mod document;
+mod gate;
+mod generations;
+mod keys;
+mod query;
+mod refused;
+mod routes;
+mod status;
+mod stream;
+
+#[cfg(test)]
+mod tests;
+
+pub use self::diff::{
+    ComparedKey, ComparedKeys, ComparedPlacement, ComparedPlacements, Comparison, FromTo, Listed,
+};
+
+use axum::Router;
+use axum::http::header::CONTENT_TYPE;
+use axum::middleware;
+use axum::response::IntoResponse;
+use axum::routing::any;
+
+use self::refused::Refused;
+use super::Control;
+use crate::protocol::SnapshotLimits;
+
+/// The description of this API, OpenAPI 3.1.
+const OPENAPI: &str = include_str!("openapi.json");
+
+/// What handlers share.
+#[derive(Clone)]
+struct Api {
+    control: Control,
+    /// Largest routing document that is taken.
+    document_bytes: usize,
+}
+
+/// Everything under `/api/v1`, and nothing else. Each request needs a
+/// [`Peer`](super::Peer) among its extensions to be recorded with an address.
+pub fn router(control: Control) -> Router {
+    // As much as an edge takes.
+    let document_bytes = usize::try_from(SnapshotLimits::default().bytes).unwrap_or(usize::MAX);
+    router_taking(control, document_bytes)
+}
+
+/// With routing documents of at most `document_bytes`.
+fn router_taking(control: Control, document_bytes: usize) -> Router {
+    let api = Api {
+        control,
+        document_bytes,
+    };
+    routes::all()
+        .into_router()
+        .method_not_allowed_fallback(Refused::method)
+        .route("/api/v1", any(Refused::path))
+        .route("/api/v1/", any(Refused::path))
+        .route("/api/v1/{*path}", any(Refused::path))
+        .layer(middleware::from_fn_with_state(api.clone(), gate::gate))
+        .with_state(api)
+}
+
+async fn openapi() -> impl IntoResponse {
+    ([(CONTENT_TYPE, answer::JSON)], OPENAPI)
+}
