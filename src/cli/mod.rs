@@ -5,6 +5,7 @@
 pub mod cell;
 pub mod check;
 mod control;
+pub mod ctl;
 pub mod demo;
 mod edge;
 pub mod explain;
@@ -39,6 +40,7 @@ enum Command {
     Edge(edge::Args),
     Control(control::Args),
     Check(check::Args),
+    Ctl(ctl::Args),
     Explain(explain::Args),
     Health(health::Args),
     Cell(cell::Args),
@@ -56,6 +58,7 @@ pub fn run() -> ExitCode {
         Command::Edge(args) => edge::run(args),
         Command::Control(args) => control::run(args),
         Command::Check(args) => check::run(args),
+        Command::Ctl(args) => ctl::run(args),
         Command::Explain(args) => explain::run(args),
         Command::Health(args) => health::run(args),
         Command::Cell(args) => cell::run(args),
