@@ -188,7 +188,7 @@ fn the_configuration_begins_as_the_first_specification_has_it() {
     let begin = "{\"version\":\"1.0.0\",\"last_reload_at\":\"2026-01-03T20:45:12Z\",\
                  \"source\":\"file\",\"generation\":1,\"sha256\":\"";
     assert!(body.starts_with(begin), "{body}");
-    let end = "\",\"keys\":4,\"placements\":4,\"last_error\":null,\"state\":null}\n";
+    let end = "\",\"keys\":4,\"placements\":4,\"last_error\":null,\"state\":null,\"control_plane\":null}\n";
     assert!(body.ends_with(end), "{body}");
 }
 

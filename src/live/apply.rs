@@ -15,6 +15,7 @@ use tokio::sync::watch;
 
 use super::cell::Cell;
 use super::clock;
+use super::connection::Connection;
 use super::endpoint::LiveEndpoint;
 use super::explain::LiveExplanation;
 use super::generation::{Generation, Head, Sha256, Source};
@@ -22,7 +23,7 @@ use super::memory::MemoryStatus;
 use super::placement::LivePlacement;
 use super::restore::Barred;
 use super::status::{ConfigStatus, LastError};
-use crate::routing::{self, Endpoint, Problem};
+use crate::routing::{self, Endpoint, Problem, RoutingTable};
 use crate::telemetry::metrics::{Metrics, Reload};
 
 /// How many of a document's problems one log line spells out.
@@ -40,6 +41,8 @@ pub struct Live {
     failure: Mutex<Option<Failure>>,
     /// What is shown of the memory; none without one.
     pub(super) memory: Mutex<Option<MemoryStatus>>,
+    /// How it stands with the control plane; none without one.
+    pub(super) connection: Mutex<Option<Connection>>,
     /// The number of the current generation; 0 before the first.
     number: watch::Sender<u64>,
     /// Rung when an endpoint's addresses change.
@@ -80,8 +83,10 @@ struct Failure {
 
 /// What a failure is told apart by from the one before it.
 #[derive(PartialEq)]
-enum Cause {
+pub(super) enum Cause {
     Document(Sha256),
+    /// What a control plane calls by this number.
+    Pushed(u64),
     Source,
 }
 
@@ -111,6 +116,7 @@ impl Live {
             writer: Mutex::default(),
             failure: Mutex::new(None),
             memory: Mutex::new(None),
+            connection: Mutex::new(None),
             number: watch::Sender::new(0),
             addresses: watch::Sender::new(()),
             hosts,
@@ -140,7 +146,10 @@ impl Live {
         let failure = lock(&self.failure);
         let last_error = failure.as_ref().map(|failure| failure.shown.clone());
         let memory = lock(&self.memory).clone();
-        ConfigStatus::new(self.current().as_deref(), last_error, memory)
+        let current = self.current();
+        let connection = lock(&self.connection).clone();
+        let connection = connection.map(|it| it.status(current.as_deref(), Instant::now()));
+        ConfigStatus::new(current.as_deref(), last_error, memory, connection)
     }
 
     /// Where `key` goes now; none before the first generation.
@@ -150,7 +159,8 @@ impl Live {
     }
 
     /// Makes `document` the routing table of all requests that start from now
-    /// on, or changes nothing. This is the only way that a table changes.
+    /// on, or changes nothing. Every change that comes as a document goes this
+    /// way; [`push`](Self::push) is for those that do not.
     ///
     /// Costs as much as compiling the document does: on a runtime, call it from
     /// `spawn_blocking`.
@@ -160,39 +170,70 @@ impl Live {
         let current = self.current();
         if current
             .as_ref()
-            .is_some_and(|current| current.sha256 == sha256)
+            .is_some_and(|current| current.sha256 == Some(sha256))
         {
             self.recovered(source);
             return Applied::Unchanged;
         }
         let head = Head {
             number: writer.newest + 1,
-            sha256,
+            sha256: Some(sha256),
             source,
+            control_generation: None,
             applied_at: now,
         };
-        let generation = routing::compile(document).and_then(|table| {
-            writer.admit(&table)?;
-            Generation::new(head, table, |placement, name| {
-                self.bind(&mut writer, placement, name)
-            })
-        });
-        let generation = match generation {
-            Ok(generation) => generation,
+        let compiled = routing::compile(document);
+        // Of a file, the operator may want to see that the new one is there.
+        // What is pushed was written by a program, which may well write the same
+        // in another order.
+        if let (Ok(table), Source::ControlPlane, Some(current)) = (&compiled, source, &current)
+            && table.digest() == current.table.digest()
+        {
+            self.recovered(source);
+            return Applied::Unchanged;
+        }
+        match compiled.and_then(|table| self.serve(&mut writer, head, table)) {
+            Ok(generation) => Applied::Changed(generation),
             Err(problems) => {
-                self.refused(Cause::Document(sha256), &problems, now);
-                self.metrics.reloaded(Reload::Refused);
-                self.sweep(&mut writer);
-                return Applied::Refused(problems);
+                self.deny(&mut writer, Cause::Document(sha256), &problems, now);
+                Applied::Refused(problems)
             }
-        };
+        }
+    }
 
+    /// Serves `table` from now on, unless it is content that is not to be served.
+    pub(super) fn serve(
+        &self,
+        writer: &mut Writer,
+        head: Head,
+        table: RoutingTable,
+    ) -> Result<Arc<Generation>, Vec<Problem>> {
+        writer.admit(&table)?;
+        let last = self.current();
+        let generation = Generation::new(head, table, last.as_deref(), |placement, name| {
+            self.bind(writer, placement, name)
+        })?;
         self.metrics.reloaded(Reload::Ok);
-        let message = match current {
+        let message = match last {
             Some(_) => "config reloaded",
             None => "config loaded",
         };
-        Applied::Changed(self.install(&mut writer, generation, message))
+        // So that the old one can be freed right away.
+        drop(last);
+        Ok(self.install(writer, generation, message))
+    }
+
+    /// Shows why nothing has changed.
+    pub(super) fn deny(
+        &self,
+        writer: &mut Writer,
+        cause: Cause,
+        problems: &[Problem],
+        now: SystemTime,
+    ) {
+        self.refused(cause, problems, now);
+        self.metrics.reloaded(Reload::Refused);
+        self.sweep(writer);
     }
 
     /// Moves the pointer. `message` is what the log calls this.
@@ -274,8 +315,13 @@ impl Live {
         )
     }
 
+    /// Whether something newer than what is served was refused.
+    pub(super) fn is_failing(&self) -> bool {
+        lock(&self.failure).is_some()
+    }
+
     /// The newest document is the one being served.
-    fn recovered(&self, source: Source) {
+    pub(super) fn recovered(&self, source: Source) {
         self.metrics.reloaded(Reload::Unchanged);
         if lock(&self.failure).take().is_some() {
             log::info!(
@@ -337,17 +383,32 @@ impl std::fmt::Display for Listed<'_> {
 fn log_applied(new: &Generation, old: Option<&Generation>, message: &str) {
     let changes = old.map(|old| routing::diff(&old.table, &new.table));
     let changes = changes.map_or_else(|| "all new".to_owned(), |diff| diff.to_string());
-    log::info!(
-        target: "cellgate::live",
-        version = new.table.version(),
-        generation = new.number,
-        sha256:% = new.sha256,
-        keys = new.table.key_count(),
-        placements = new.table.placements().len(),
-        source = new.source.as_str(),
-        changes = changes.as_str();
-        "{message}"
-    );
+    let (table, source) = (&new.table, new.source.as_str());
+    match (new.sha256, new.control_generation) {
+        (_, Some(control_generation)) => log::info!(
+            target: "cellgate::live",
+            version = table.version(),
+            generation = new.number,
+            control_generation,
+            digest:% = table.digest(),
+            keys = table.key_count(),
+            placements = table.placements().len(),
+            source,
+            changes = changes.as_str();
+            "{message}"
+        ),
+        (sha256, None) => log::info!(
+            target: "cellgate::live",
+            version = table.version(),
+            generation = new.number,
+            sha256 = sha256.map(|sha256| sha256.to_string()).unwrap_or_default().as_str(),
+            keys = table.key_count(),
+            placements = table.placements().len(),
+            source,
+            changes = changes.as_str();
+            "{message}"
+        ),
+    }
 }
 
 /// A panic while a lock was held leaves nothing half done that matters: the

@@ -10,6 +10,7 @@ impl Live {
     /// Brings the gauges of all placements up to date. Costs a few loads for
     /// each backend of the current generation.
     pub fn show_gauges(&self) {
+        self.gauge_connection();
         let Some(generation) = self.current() else {
             return;
         };

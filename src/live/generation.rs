@@ -1,6 +1,7 @@
 //! One applied routing table, and all that a request needs from it.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use http::HeaderValue;
@@ -15,13 +16,17 @@ use crate::routing::{self, PlacementId, Problem, RouteReason, RoutingTable};
 pub struct Generation {
     /// From 1; the next applied document gets the next number.
     pub number: u64,
-    /// Of the document, byte for byte.
-    pub sha256: Sha256,
+    /// Of the document, byte for byte; none when it came as something else.
+    pub sha256: Option<Sha256>,
     pub source: Source,
+    /// What the control plane calls it that it came from, 1 or more. None: it
+    /// came from elsewhere, or from one that numbers nothing.
+    pub control_generation: Option<u64>,
     pub applied_at: SystemTime,
     pub table: RoutingTable,
-    /// By [`PlacementId`].
-    placements: Vec<LivePlacement>,
+    /// By [`PlacementId`]. Shared with the generation before when that has the
+    /// same head.
+    placements: Arc<[LivePlacement]>,
 }
 
 /// Where a document came from.
@@ -79,7 +84,9 @@ impl Serialize for Sha256 {
 
 impl Generation {
     /// Binds each placement of a table to what the edge knows of it: `bind` is
-    /// given them in their order, with the header value of their name.
+    /// given them in their order, with the header value of their name. A table
+    /// that shares its head with that of `last` shares its placements as well, so
+    /// that a change of a few keys costs no more for having many placements.
     ///
     /// # Errors
     ///
@@ -87,8 +94,13 @@ impl Generation {
     pub(super) fn new(
         head: Head,
         table: RoutingTable,
+        last: Option<&Self>,
         mut bind: impl FnMut(&routing::Placement, HeaderValue) -> LivePlacement,
     ) -> Result<Self, Vec<Problem>> {
+        let same_head = |last: &&Self| Arc::ptr_eq(last.table.head_json(), table.head_json());
+        if let Some(last) = last.filter(same_head) {
+            return Ok(Self::with(head, table, Arc::clone(&last.placements)));
+        }
         let mut problems = Vec::new();
         let mut placements = Vec::with_capacity(table.placements().len());
         for placement in table.placements() {
@@ -103,20 +115,31 @@ impl Generation {
         if !problems.is_empty() {
             return Err(problems);
         }
+        Ok(Self::with(head, table, placements.into()))
+    }
+
+    fn with(head: Head, table: RoutingTable, placements: Arc<[LivePlacement]>) -> Self {
         let Head {
             number,
             sha256,
             source,
+            control_generation,
             applied_at,
         } = head;
-        Ok(Self {
+        Self {
             number,
             sha256,
             source,
+            control_generation,
             applied_at,
             table,
             placements,
-        })
+        }
+    }
+
+    /// Whether the two have the very same placements.
+    pub(super) fn shares_placements(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.placements, &other.placements)
     }
 
     /// The placement `id` of this generation's table.
@@ -143,7 +166,8 @@ impl Generation {
 /// What a generation is called, before it has a table.
 pub(super) struct Head {
     pub(super) number: u64,
-    pub(super) sha256: Sha256,
+    pub(super) sha256: Option<Sha256>,
     pub(super) source: Source,
+    pub(super) control_generation: Option<u64>,
     pub(super) applied_at: SystemTime,
 }

@@ -174,6 +174,12 @@ impl Targets {
     /// Takes on the backends of a new generation; those known already keep their
     /// time.
     fn adopt(&mut self, generation: Arc<Generation>, now: Instant) {
+        let known = self.generation.as_ref();
+        if known.is_some_and(|known| known.shares_placements(&generation)) {
+            // Only keys have changed.
+            self.generation = Some(generation);
+            return;
+        }
         self.checked.clear();
         for (index, placement) in generation.live_placements().iter().enumerate() {
             if let Some(check) = &placement.policy.health_check {

@@ -85,6 +85,8 @@ impl Resolver {
         let mut lookups: JoinSet<Outcome> = JoinSet::new();
         let mut running: HashMap<Id, (Arc<str>, Place)> = HashMap::new();
         let mut shown = Instant::now();
+        let mut adopted: Option<Arc<Generation>> = None;
+        let mut only_keys_changed = false;
         loop {
             while let Some((host, place)) = names.schedule.pop_due(Instant::now()) {
                 let lookup = look_up(Arc::clone(&self.lookup), Arc::clone(&host));
@@ -92,7 +94,8 @@ impl Resolver {
             }
             // Counting goes through all endpoints: not with every one of a thousand
             // lookups that come back together.
-            if lookups.is_empty() || shown.elapsed() >= SHOW_EVERY {
+            let unchanged = std::mem::take(&mut only_keys_changed);
+            if !unchanged && (lookups.is_empty() || shown.elapsed() >= SHOW_EVERY) {
                 shown = Instant::now();
                 for (state, count) in states(self.live.current().as_deref()) {
                     self.live.metrics.set_endpoints(state.as_str(), count);
@@ -106,6 +109,12 @@ impl Resolver {
                         return;
                     }
                     if let Some(generation) = self.live.current() {
+                        let before = adopted.replace(Arc::clone(&generation));
+                        let before = before.as_ref();
+                        if before.is_some_and(|before| before.shares_placements(&generation)) {
+                            only_keys_changed = true;
+                            continue;
+                        }
                         for gone in names.adopt(&generation, Instant::now()) {
                             self.live.metrics.forget_host(&gone);
                         }

@@ -33,9 +33,10 @@ impl Live {
             number: stored.number,
             sha256: stored.sha256,
             source: stored.source,
+            control_generation: stored.control_generation,
             applied_at: stored.applied_at,
         };
-        let generation = Generation::new(head, stored.table, |placement, name| {
+        let generation = Generation::new(head, stored.table, None, |placement, name| {
             self.bind(&mut writer, placement, name)
         });
         let generation = generation.map_err(|problems| {

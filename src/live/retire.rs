@@ -26,24 +26,32 @@ impl Live {
     }
 
     pub(super) fn sweep(&self, writer: &mut Writer) {
-        let before = writer.retired.len();
+        let current = self.current();
+        // A document that was refused may have left something as well.
+        let mut placements_went = writer.retired.is_empty();
         // Nobody can come by a new reference to a replaced generation but from
         // one of these, so a count of one does not grow again.
-        writer
-            .retired
-            .retain(|generation| Arc::strong_count(generation) > 1);
-        let alive = writer.retired.len() + usize::from(self.current().is_some());
+        writer.retired.retain(|generation| {
+            let held = Arc::strong_count(generation) > 1;
+            let shared = || {
+                let current = current.as_deref();
+                current.is_some_and(|current| current.shares_placements(generation))
+            };
+            placements_went |= !held && !shared();
+            held
+        });
+        let alive = writer.retired.len() + usize::from(current.is_some());
         self.metrics
             .generations_alive
             .set(i64::try_from(alive).unwrap_or(i64::MAX));
-        if writer.retired.len() == before && before > 0 {
+        // So that a change of a few keys costs no more for having many placements.
+        if !placements_went {
             return;
         }
         writer.cells.retain(|_, cell| Weak::strong_count(cell) > 0);
         writer
             .endpoints
             .retain(|_, endpoint| Weak::strong_count(endpoint) > 0);
-        let current = self.current();
         let mut names = std::collections::HashSet::new();
         for generation in writer.retired.iter().chain(current.iter()) {
             names.extend(

@@ -4,6 +4,7 @@ use std::time::SystemTime;
 
 use serde::{Serialize, Serializer};
 
+use super::connection::ConnectionStatus;
 use super::generation::{Generation, Sha256, Source};
 use super::memory::MemoryStatus;
 use crate::routing::Problem;
@@ -16,12 +17,13 @@ const MAX_PROBLEMS: usize = 100;
 /// the body of `GET /debug/config`; the order of the fields is part of that.
 #[derive(Clone, Debug, Serialize)]
 pub struct ConfigStatus {
-    /// Like all fields but the last two, none before the first generation.
+    /// Like all fields but the last three, none before the first generation.
     pub version: Option<String>,
     #[serde(serialize_with = "optional_time")]
     pub last_reload_at: Option<SystemTime>,
     pub source: Option<Source>,
     pub generation: Option<u64>,
+    /// Of the document; none when it came from a control plane in pieces.
     pub sha256: Option<Sha256>,
     pub keys: Option<usize>,
     pub placements: Option<usize>,
@@ -29,6 +31,8 @@ pub struct ConfigStatus {
     pub last_error: Option<LastError>,
     /// What a restart would find; none where nothing is kept.
     pub state: Option<MemoryStatus>,
+    /// How it stands with the control plane; none where there is to be none.
+    pub control_plane: Option<ConnectionStatus>,
 }
 
 /// A document that was refused, or a source that could not be read.
@@ -48,17 +52,19 @@ impl ConfigStatus {
         generation: Option<&Generation>,
         last_error: Option<LastError>,
         state: Option<MemoryStatus>,
+        control_plane: Option<ConnectionStatus>,
     ) -> Self {
         Self {
             version: generation.map(|generation| generation.table.version().to_owned()),
             last_reload_at: generation.map(|generation| generation.applied_at),
             source: generation.map(|generation| generation.source),
             generation: generation.map(|generation| generation.number),
-            sha256: generation.map(|generation| generation.sha256),
+            sha256: generation.and_then(|generation| generation.sha256),
             keys: generation.map(|generation| generation.table.key_count()),
             placements: generation.map(|generation| generation.table.placements().len()),
             last_error,
             state,
+            control_plane,
         }
     }
 }

@@ -48,7 +48,10 @@ impl ProxyHttp for EdgeProxy {
             && session.req_header().method == Method::GET
             && session.req_header().uri.path() == "/debug/config"
         {
-            let status = serde_json::to_string(&self.live.status()).unwrap_or_default();
+            // Where the control plane is, is no client's business.
+            let mut status = self.live.status();
+            status.control_plane = None;
+            let status = serde_json::to_string(&status).unwrap_or_default();
             let header = ResponseHeader::build(StatusCode::OK, Some(4))?;
             reply::json(session, ctx, header, status).await?;
             return Ok(true);

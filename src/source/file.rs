@@ -110,7 +110,7 @@ impl FileSource {
             },
             Memory {
                 stamp: None,
-                sha256: self.live.current().map(|current| current.sha256),
+                sha256: self.live.current().and_then(|current| current.sha256),
                 glances: 0,
                 unreadable: None,
             },

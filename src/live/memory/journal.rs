@@ -179,8 +179,9 @@ impl Journal {
                     crashed: None,
                     condemned_at: None,
                 });
-                let excess = self.generations.len().saturating_sub(REMEMBERED);
-                self.generations.drain(..excess);
+                while self.generations.len() > REMEMBERED {
+                    self.forget_one();
+                }
             }
         }
         self.trying(number, since);
@@ -242,6 +243,19 @@ impl Journal {
             }
         }
         superfluous
+    }
+
+    /// Forgets the oldest of which nothing is known but that it was there: a burst
+    /// of changes is not to drive out what is known to be good or bad.
+    fn forget_one(&mut self) {
+        let (_, before) = self.generations.split_last().unzip();
+        let entries = before.unwrap_or_default().iter();
+        let mut nothing_known = entries.map(|entry: &Entry| {
+            let good = entry.promoted_at.is_some();
+            !good && entry.crashed.is_none() && entry.condemned_at.is_none()
+        });
+        let oldest = nothing_known.position(|it| it).unwrap_or_default();
+        self.generations.remove(oldest);
     }
 
     fn find(&self, number: u64) -> Option<&Entry> {

@@ -18,8 +18,11 @@ use super::super::generation::{Generation, Sha256, Source};
 use crate::routing::{self, RoutingTable};
 use crate::telemetry::time::rfc3339_millis;
 
-/// The only format there is.
-const FORMAT: u32 = 1;
+/// What is written.
+const FORMAT: u32 = 2;
+
+/// What is read as well: format 1 knew of files only.
+const OLDEST: u32 = 1;
 
 /// What the first line says.
 #[derive(Serialize, Deserialize)]
@@ -28,8 +31,11 @@ struct Header {
     generation: u64,
     version: String,
     source: Source,
-    /// Of the document as it was applied.
-    sha256: String,
+    /// Of the document as it was applied; none when it came as something else.
+    sha256: Option<String>,
+    /// What the control plane calls it, if it came from one that does.
+    #[serde(default)]
+    control_generation: Option<u64>,
     /// Of the content: the table is compared with it when it is read back.
     digest: String,
     keys: usize,
@@ -46,8 +52,9 @@ struct Trailer {
 #[derive(Debug)]
 pub(in super::super) struct Stored {
     pub number: u64,
-    pub sha256: Sha256,
+    pub sha256: Option<Sha256>,
     pub source: Source,
+    pub control_generation: Option<u64>,
     pub applied_at: SystemTime,
     pub table: RoutingTable,
 }
@@ -64,7 +71,8 @@ pub(super) fn write(generation: &Generation, out: &mut dyn Write) -> io::Result<
         generation: generation.number,
         version: table.version().to_owned(),
         source: generation.source,
-        sha256: generation.sha256.to_string(),
+        sha256: generation.sha256.map(|sha256| sha256.to_string()),
+        control_generation: generation.control_generation,
         digest: table.digest().to_string(),
         keys: table.key_count(),
         applied_at: rfc3339_millis(generation.applied_at),
@@ -133,10 +141,15 @@ pub(super) fn read(bytes: &[u8]) -> Result<Stored, String> {
             header.digest.escape_debug()
         ));
     }
+    let sha256 = header.sha256.as_deref().map(parse_sha256);
+    if sha256 == Some(None) {
+        return Err("its header has a sha256 that is none".to_owned());
+    }
     Ok(Stored {
         number: header.generation,
-        sha256: parse_sha256(&header.sha256).ok_or("its header has a sha256 that is none")?,
+        sha256: sha256.flatten(),
         source: header.source,
+        control_generation: header.control_generation,
         applied_at: humantime::parse_rfc3339(&header.applied_at)
             .map_err(|_| "its header has a time that is none")?,
         table,
@@ -152,8 +165,10 @@ fn read_header(line: &[u8]) -> Result<Header, String> {
     let bad = |error| format!("its header cannot be read: {error}");
     let format: Format = serde_json::from_slice(line).map_err(bad)?;
     match format.cellgate_generation {
-        FORMAT => serde_json::from_slice(line).map_err(bad),
-        other => Err(format!("it has the format {other} (known: {FORMAT})")),
+        OLDEST..=FORMAT => serde_json::from_slice(line).map_err(bad),
+        other => Err(format!(
+            "it has the format {other} (known: {OLDEST} to {FORMAT})"
+        )),
     }
 }
 

@@ -53,7 +53,7 @@ fn a_document_is_applied_whole() {
         format!(
             "{{\"version\":\"1.0.0\",\"last_reload_at\":\"2026-01-03T20:45:12Z\",\
              \"source\":\"file\",\"generation\":1,\"sha256\":\"{sha256}\",\
-             \"keys\":2,\"placements\":2,\"last_error\":null,\"state\":null}}"
+             \"keys\":2,\"placements\":2,\"last_error\":null,\"state\":null,\"control_plane\":null}}"
         )
     );
     for (series, value) in [

@@ -4,6 +4,7 @@ mod admit;
 mod apply;
 mod probe;
 mod prober;
+mod push;
 mod readers;
 mod resolver;
 mod view;

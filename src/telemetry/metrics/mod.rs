@@ -3,17 +3,19 @@
 //! No series is ever by tenant: there may be millions of them, and their names
 //! are nobody else's business. `docs/metrics.md` lists every name.
 
+mod control;
 mod events;
 mod placement;
 pub(crate) mod process;
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use prometheus::{
     Encoder, Gauge, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
+pub use control::{ControlMetrics, Direction};
 pub use placement::PlacementMetrics;
 use placement::Placements;
 use process::Process;
@@ -68,6 +70,7 @@ pub struct Metrics {
     last_reload: Mutex<Option<Instant>>,
     dns_failures: IntCounterVec,
     endpoints: IntGaugeVec,
+    control: OnceLock<ControlMetrics>,
 }
 
 /// Requests that never got as far as a placement, by status. The statuses that
@@ -223,6 +226,7 @@ impl Metrics {
                 "host",
             )?,
             endpoints,
+            control: OnceLock::new(),
             placements,
             registry,
         })
@@ -298,6 +302,18 @@ impl Metrics {
             .set(i64::try_from(number).unwrap_or(i64::MAX));
         self.state_fallback.set(i64::from(fallback));
         self.state_error.set(i64::from(error));
+    }
+
+    /// Those of the connection to the control plane, which are shown from the
+    /// first call on.
+    ///
+    /// # Panics
+    ///
+    /// As [`new`](Self::new).
+    pub fn control(&self) -> &ControlMetrics {
+        self.control.get_or_init(|| {
+            ControlMetrics::new(&self.registry).expect("metric names are valid and differ")
+        })
     }
 
     /// Counts a failed lookup of `host`.

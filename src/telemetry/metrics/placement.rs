@@ -92,6 +92,17 @@ impl PlacementMetrics {
         self.counters.duration_micros.fetch_add(micros, Relaxed);
     }
 
+    /// Requests so far, and those of them that were answered with 500 or above.
+    pub fn requests(&self) -> (u64, u64) {
+        let (mut all, mut errors) = (0, 0);
+        for classes in &self.counters.requests {
+            let count = |counter: &AtomicU64| counter.load(Relaxed);
+            all += classes.iter().map(count).sum::<u64>();
+            errors += classes.last().map_or(0, count);
+        }
+        (all, errors)
+    }
+
     /// Counts a request that got a connection to the cell, a new one or one
     /// that was kept alive.
     pub fn upstream_connect_ok(&self, reused: bool) {

@@ -157,6 +157,7 @@ fn every_metric_is_documented() {
     placement.probed(false);
     metrics.dns_failed("a");
     metrics.set_endpoints("resolved", 1);
+    metrics.control();
     let text = metrics.encode();
     let page = include_str!("../../../docs/metrics.md");
     let mut shown: Vec<&str> = text

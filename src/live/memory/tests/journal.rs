@@ -38,6 +38,20 @@ fn serve(journal: &mut Journal, number: u64, now: SystemTime) {
 }
 
 #[test]
+fn a_burst_of_changes_does_not_drive_out_what_is_known() {
+    let mut events = vec![Serves(1, 0), Promoted(1, 30), Serves(2, 40), Starts(41)];
+    events.extend([Serves(2, 42), Starts(43)]);
+    events.extend((3..60).map(|number| Serves(number, 40 + number)));
+    let (journal, condemned) = play(&events);
+    assert_eq!(condemned, [2]);
+    assert!(journal.is_promoted(1));
+    assert!(journal.is_condemned(2));
+    assert_eq!(journal.highest(), 59);
+    let text = journal.to_json();
+    assert!(text.len() < 20_000, "{} bytes", text.len());
+}
+
+#[test]
 fn two_crashes_within_a_minute_condemn() {
     for (what, events, condemned) in [
         ("nothing was served", vec![Starts(1)], vec![]),

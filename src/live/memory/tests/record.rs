@@ -2,7 +2,8 @@ use proptest::prelude::*;
 
 use super::super::record;
 use super::{Fixture, at, version};
-use crate::live::Generation;
+use crate::live::{Generation, Push, Pushed, Source};
+use crate::routing::Delta;
 
 fn written(generation: &Generation) -> Vec<u8> {
     let mut bytes = Vec::new();
@@ -23,10 +24,11 @@ fn is_what_its_description_says() {
     };
     assert!(text.ends_with("}\n"));
     let header: serde_json::Value = serde_json::from_str(header).unwrap();
-    assert_eq!(header["cellgate_generation"], 1);
+    assert_eq!(header["cellgate_generation"], 2);
     assert_eq!(header["generation"], 1);
     assert_eq!(header["version"], "1");
     assert_eq!(header["source"], "file");
+    assert_eq!(header["control_generation"], serde_json::Value::Null);
     assert_eq!(header["keys"], 2);
     assert_eq!(header["applied_at"], "2026-01-03T20:45:12.000Z");
     let document: serde_json::Value = serde_json::from_str(document).unwrap();
@@ -84,9 +86,9 @@ fn a_whole_file_has_to_make_sense() {
     assert!(record::read(&sealed(lines)).is_ok());
     for (what, with, why) in [
         (
-            "\"cellgate_generation\":1",
             "\"cellgate_generation\":2",
-            "it has the format 2 (known: 1)",
+            "\"cellgate_generation\":3",
+            "it has the format 3 (known: 1 to 2)",
         ),
         (
             "\"acme\":\"one\"",
@@ -113,6 +115,34 @@ fn a_whole_file_has_to_make_sense() {
         let refused = record::read(&sealed(&lines.replace(what, with))).unwrap_err();
         assert!(refused.starts_with(why), "{refused}");
     }
+}
+
+#[test]
+fn a_generation_of_a_control_plane_keeps_its_number() {
+    let edge = Fixture::new();
+    let table = edge.changed(&version("1")).table.digest();
+    let push = Push::Delta(Delta::default());
+    let Pushed::Changed(generation) = edge.live.push(push, 77, table, at(9)) else {
+        panic!("it was not applied");
+    };
+    let stored = record::read(&written(&generation)).unwrap();
+    assert_eq!(stored.source, Source::ControlPlane);
+    assert_eq!((stored.number, stored.control_generation), (2, Some(77)));
+    assert_eq!(stored.sha256, None);
+}
+
+/// Files of format 1 are those of the version before.
+#[test]
+fn the_format_before_is_read() {
+    let text = String::from_utf8(sample()).unwrap();
+    let end = text.trim_end().rfind('\n').unwrap();
+    let old = text[..=end]
+        .replace("\"cellgate_generation\":2", "\"cellgate_generation\":1")
+        .replace("\"control_generation\":null,", "");
+    assert!(!old.contains("control_generation"), "{old}");
+    let stored = record::read(&sealed(&old)).unwrap();
+    assert_eq!((stored.number, stored.control_generation), (1, None));
+    assert!(stored.sha256.is_some());
 }
 
 proptest! {

@@ -1,0 +1,83 @@
+//! Changes that a control plane pushes, piece by piece instead of as documents.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use super::apply::{Cause, Live, lock};
+use super::generation::{Generation, Head, Source};
+use crate::routing::{Delta, Digest, Problem, RoutingTable};
+
+/// What is to be served next.
+#[derive(Debug)]
+pub enum Push {
+    /// What is served, changed by this. Costs what it changes.
+    Delta(Delta),
+    /// This instead of what is served.
+    Table(RoutingTable),
+}
+
+/// What became of a [`Push`].
+#[derive(Debug)]
+pub enum Pushed {
+    /// It is being served, as this generation.
+    Changed(Arc<Generation>),
+    /// It cannot be served, and nothing has changed. Never empty.
+    Refused(Vec<Problem>),
+    /// It would have led to other content than was announced, of this digest, and
+    /// nothing has changed.
+    Differs(Digest),
+}
+
+impl Live {
+    /// Makes what `push` says the routing table of all requests that start from
+    /// now on, or changes nothing. `generation` is what the control plane calls it,
+    /// and `digest` what comes of it.
+    ///
+    /// A delta costs what it changes: no key of the table is read that it does not
+    /// name, and while the head stays, the placements of the last generation are
+    /// those of the next. A table costs what comparing it with the last one does.
+    pub fn push(&self, push: Push, generation: u64, digest: Digest, now: SystemTime) -> Pushed {
+        let mut writer = lock(&self.writer);
+        let cause = Cause::Pushed(generation);
+        let made = match push {
+            Push::Table(table) => Ok(table),
+            Push::Delta(delta) => match self.current() {
+                Some(current) => current.table.apply(&delta),
+                None => RoutingTable::founded_by(&delta),
+            },
+        };
+        let table = match made {
+            Ok(table) if table.digest() != digest => return Pushed::Differs(table.digest()),
+            made => made,
+        };
+        let head = Head {
+            number: writer.newest + 1,
+            sha256: None,
+            source: Source::ControlPlane,
+            control_generation: Some(generation),
+            applied_at: now,
+        };
+        match table.and_then(|table| self.serve(&mut writer, head, table)) {
+            Ok(generation) => Pushed::Changed(generation),
+            Err(problems) => {
+                self.deny(&mut writer, cause, &problems, now);
+                Pushed::Refused(problems)
+            }
+        }
+    }
+
+    /// Shows why the control plane's `generation` is refused that was not even
+    /// tried.
+    pub fn refuse_push(&self, generation: u64, problems: &[Problem], now: SystemTime) {
+        let mut writer = lock(&self.writer);
+        self.deny(&mut writer, Cause::Pushed(generation), problems, now);
+    }
+
+    /// The control plane says that what is served is what should be, whatever was
+    /// refused meanwhile.
+    pub fn in_step(&self) {
+        if self.is_failing() {
+            self.recovered(Source::ControlPlane);
+        }
+    }
+}
