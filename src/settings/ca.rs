@@ -42,7 +42,7 @@ fn cannot_read(path: &Path, error: &std::io::Error) -> String {
 }
 
 /// The first of the system's bundles that can be used.
-pub(crate) fn system_bundle() -> Option<PathBuf> {
+pub fn system_bundle() -> Option<PathBuf> {
     SYSTEM_BUNDLES
         .iter()
         .map(PathBuf::from)

@@ -18,6 +18,7 @@ use super::sections::{self, path};
 use super::value::{self, Parsed};
 use super::yaml::Node;
 use super::{ControlPlane, Settings};
+use crate::protocol::limits::{LABELS, NAME_BYTES, VALUE_BYTES};
 
 /// The variable that wins over `urls`.
 pub(super) const URLS: &str = "CONTROL_PLANE_URL";
@@ -28,13 +29,13 @@ const MOST_URLS: usize = 100;
 /// The longest token, with the white space around it. It travels in a header.
 const LONGEST_TOKEN: u64 = 8 << 10;
 
-/// The longest `edge_id`, which every message about this edge repeats.
-const LONGEST_ID: usize = 253;
+/// The longest `edge_id`: that of the protocol.
+const LONGEST_ID: usize = NAME_BYTES;
 
 /// Labels are for people to search by.
-const MOST_LABELS: usize = 64;
+const MOST_LABELS: usize = LABELS;
 const LONGEST_LABEL_NAME: usize = 63;
-const LONGEST_LABEL: usize = 256;
+const LONGEST_LABEL: usize = VALUE_BYTES;
 
 /// How long a table serves before it counts as good. More than a day would
 /// leave most of what an edge ever serves unproven.

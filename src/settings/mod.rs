@@ -25,6 +25,7 @@ mod types;
 pub(crate) mod value;
 pub(crate) mod yaml;
 
+pub use ca::system_bundle;
 pub use load::{DEFAULT_FILE, Draft};
 pub use problem::SettingsProblem;
 pub use server::ServerSettings;

@@ -1,12 +1,16 @@
 //! Where routing documents come from.
 //!
-//! Each source is a background service that hands bytes to
-//! [`Live::apply`](crate::live::Live::apply) and knows nothing of what becomes
-//! of them. Only `cli` imports this folder; it imports `live`.
+//! Each source is a background service that hands what it has to
+//! [`Live::apply`](crate::live::Live::apply) or
+//! [`Live::push`](crate::live::Live::push) and judges none of it. An edge has one:
+//! the routing file, or the control plane. Only `cli` imports this folder; it
+//! imports `live`, `protocol` and `telemetry`.
 
+mod control;
 mod file;
 
 #[cfg(test)]
 mod tests;
 
+pub use control::{ControlOptions, ControlSource};
 pub use file::{FileSource, load_initial};

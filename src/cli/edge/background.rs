@@ -10,6 +10,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::lifecycle::{Handover, Lifecycle};
 use crate::live::Memory;
+use crate::source::ControlSource;
 use crate::telemetry::{AccessLog, Metrics, logging};
 
 /// Says where the edge listens and that it is ready; tells the process that it
@@ -66,6 +67,22 @@ impl BackgroundService for Logs {
     }
 }
 
+/// Follows the control plane until this process is on its way out: its requests
+/// end on what they have, and a successor may be following already.
+pub(super) struct Follower {
+    pub control: ControlSource,
+    pub lifecycle: Arc<Lifecycle>,
+}
+
+#[async_trait]
+impl BackgroundService for Follower {
+    async fn start(&self, shutdown: ShutdownWatch) {
+        if let Some(stop) = on_the_way_out(&self.lifecycle, shutdown) {
+            self.control.follow(stop).await;
+        }
+    }
+}
+
 /// Keeps what is served for a restart, until this process is on its way out: by
 /// then a successor may be keeping its own.
 pub(super) struct Keeper {
@@ -75,17 +92,24 @@ pub(super) struct Keeper {
 
 #[async_trait]
 impl BackgroundService for Keeper {
-    async fn start(&self, mut shutdown: ShutdownWatch) {
-        let draining = self.lifecycle.drain_begins();
-        if self.lifecycle.draining() {
-            return;
+    async fn start(&self, shutdown: ShutdownWatch) {
+        if let Some(stop) = on_the_way_out(&self.lifecycle, shutdown) {
+            Arc::clone(&self.memory).keep(stop).await;
         }
-        let stop = async {
-            tokio::select! {
-                () = draining => {}
-                _ = shutdown.changed() => {}
-            }
-        };
-        Arc::clone(&self.memory).keep(stop).await;
     }
+}
+
+/// Returns when the process begins to end. None: it has begun already.
+fn on_the_way_out(
+    lifecycle: &Lifecycle,
+    mut shutdown: ShutdownWatch,
+) -> Option<impl Future<Output = ()>> {
+    // Listening comes before looking.
+    let draining = lifecycle.drain_begins();
+    (!lifecycle.draining()).then_some(async move {
+        tokio::select! {
+            () = draining => {}
+            _ = shutdown.changed() => {}
+        }
+    })
 }

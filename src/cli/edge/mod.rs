@@ -71,12 +71,6 @@ pub fn run(args: Args) -> ExitCode {
         return refuse(problems);
     }
     logging::init(settings.log_format);
-    if !settings.control_plane.urls.is_empty() {
-        log::warn!(
-            "control_plane.urls: this version does not connect to a control plane; \
-             routing documents come from routing.path alone"
-        );
-    }
     match Edge::prepare(&settings, args.upgrade, args.daemon) {
         Ok(edge) => {
             edge.serve();

@@ -10,7 +10,7 @@ use pingora::server::{RunArgs, Server};
 use pingora::services::background::background_service;
 use pingora_proxy::http_proxy;
 
-use super::background::{Keeper, Logs, Ready};
+use super::background::{Follower, Keeper, Logs, Ready};
 use super::limits;
 use super::sockets::Sockets;
 use crate::admin::AdminApp;
@@ -18,8 +18,8 @@ use crate::lifecycle::{Handover, Lifecycle, Signals};
 use crate::live::{Live, LiveOptions, Memory, MemoryOptions, Prober, Resolver};
 use crate::net::{ConnConfig, EdgeListener};
 use crate::proxy::{EdgeProxy, ProxyConfig};
-use crate::settings::Settings;
-use crate::source::{FileSource, load_initial};
+use crate::settings::{Settings, system_bundle};
+use crate::source::{ControlOptions, ControlSource, FileSource, load_initial};
 use crate::telemetry::{AccessLog, Metrics, logging};
 
 /// Connections the admin service holds at a time: scrapers and people.
@@ -135,17 +135,29 @@ impl Edge {
             signals.admin.clone(),
         );
         admin.set_threads(1);
-        let file = FileSource::new(
-            path,
-            settings.routing.poll_interval,
-            settings.limits.routing_file_bytes,
-            live.clone(),
-        );
+        // One of the two: an edge that follows a control plane has read the file
+        // for the last time.
+        match settings.control_plane.urls.is_empty() {
+            true => {
+                let file = FileSource::new(
+                    path,
+                    settings.routing.poll_interval,
+                    settings.limits.routing_file_bytes,
+                    live.clone(),
+                );
+                server.add_service(background_service("routing", file));
+            }
+            false => {
+                let control = ControlSource::new(control_options(settings)?, live.clone());
+                let lifecycle = signals.lifecycle.clone();
+                let follower = Follower { control, lifecycle };
+                server.add_service(background_service("control", follower));
+            }
+        }
         let prober = Prober::new(live.clone(), &server.configuration);
         let resolver = Resolver::new(live, settings.dns_refresh);
         server.add_service(background_service("resolver", resolver));
         server.add_service(background_service("health", prober));
-        server.add_service(background_service("routing", file));
         server.add_service(background_service("log", logs));
         if let Some(memory) = memory.clone() {
             let lifecycle = signals.lifecycle.clone();
@@ -217,6 +229,26 @@ fn load_table(
         memory.started(now);
     }
     Ok(())
+}
+
+/// What the client of the control plane is told.
+fn control_options(settings: &Settings) -> Result<ControlOptions, Vec<String>> {
+    let of = &settings.control_plane;
+    let file = |path: &Option<std::path::PathBuf>| path.as_deref().map(absolute).transpose();
+    // Not those of cells, which may well be of an authority of their own.
+    let variable = std::env::var_os("SSL_CERT_FILE").filter(|file| !file.is_empty());
+    let ca_file = of.ca_file.clone().or_else(|| variable.map(Into::into));
+    let ca_file = ca_file.or_else(system_bundle);
+    Ok(ControlOptions {
+        urls: of.urls.clone(),
+        token_file: file(&of.token_file)?,
+        ca_file: file(&ca_file)?,
+        client_identity: file(&of.client_cert)?.zip(file(&of.client_key)?),
+        edge_id: of.edge_id.clone(),
+        labels: of.labels.clone(),
+        hosts: settings.hosts.clone(),
+        document_bytes: usize::try_from(settings.limits.routing_file_bytes).unwrap_or(usize::MAX),
+    })
 }
 
 /// Running in the background changes the working directory.

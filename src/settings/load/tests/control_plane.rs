@@ -89,7 +89,7 @@ pub(super) fn rows() -> Vec<Row> {
                 ("7", "got 7, want a name"),
                 (
                     "an edge",
-                    "got \"an edge\", want a name of at most 253 bytes of visible ASCII without spaces",
+                    "got \"an edge\", want a name of at most 128 bytes of visible ASCII without spaces",
                 ),
             ],
         },

@@ -1,0 +1,175 @@
+//! What is logged, shown and counted of the connection. One line for each change
+//! of state; attempts in vain are counted, and told of now and then.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use url::Url;
+
+use super::dial::Dialect;
+use super::link::Ended;
+use super::v1;
+use crate::live::{Connection, ConnectionError, ConnectionState, Live};
+use crate::protocol::Welcome;
+use crate::telemetry::metrics::{ControlMetrics, Direction};
+use crate::telemetry::once_per::OncePer;
+
+/// How often it is said again that there is still no control plane.
+const REMINDER: Duration = Duration::from_secs(300);
+
+pub(super) struct Report {
+    live: Arc<Live>,
+    state: Mutex<State>,
+}
+
+struct State {
+    shown: Connection,
+    /// When the connection began that there is.
+    connected: Option<Instant>,
+    /// For what is said of attempts in vain.
+    complaints: OncePer,
+}
+
+impl Report {
+    pub fn new(live: Arc<Live>, url: Option<&Url>) -> Self {
+        // From now on, they are shown.
+        live.control_metrics();
+        let shown = Connection {
+            state: ConnectionState::Disconnected,
+            url: url.map(Url::to_string).unwrap_or_default(),
+            dialect: None,
+            control_id: None,
+            since: SystemTime::now(),
+            heard: Instant::now(),
+            newest: None,
+            retries: 0,
+            last_error: None,
+        };
+        live.show_connection(shown.clone());
+        Self {
+            live,
+            state: Mutex::new(State {
+                shown,
+                connected: None,
+                complaints: OncePer::new(REMINDER),
+            }),
+        }
+    }
+
+    fn metrics(&self) -> &ControlMetrics {
+        self.live.control_metrics()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn show(&self, state: &State) {
+        self.live.show_connection(state.shown.clone());
+    }
+
+    /// `url` is being dialled.
+    pub fn connecting(&self, url: &Url) {
+        let mut state = self.state();
+        state.shown.state = ConnectionState::Connecting;
+        state.shown.url = url.to_string();
+        self.show(&state);
+    }
+
+    /// There is a control plane. Says for how long there was none.
+    pub fn connected(&self, url: &Url, dialect: Dialect, welcome: Option<&Welcome>) -> Duration {
+        self.metrics().connect(true);
+        let now = Instant::now();
+        let mut state = self.state();
+        let stale = state.shown.stale(now);
+        let retries = std::mem::take(&mut state.shown.retries);
+        state.connected = Some(now);
+        state.complaints = OncePer::new(REMINDER);
+        let shown = &mut state.shown;
+        shown.state = ConnectionState::Connected;
+        shown.since = SystemTime::now();
+        shown.heard = now;
+        shown.dialect = Some(dialect.as_str());
+        shown.control_id = welcome.map(|welcome| welcome.control_id.clone());
+        shown.newest = welcome.map(|welcome| welcome.generation);
+        self.show(&state);
+        let control_id = welcome.map_or("", |welcome| welcome.control_id.as_str());
+        let theirs = welcome.map_or(0, |welcome| welcome.generation);
+        let ours = v1::held(&self.live).map_or(0, |held| held.generation);
+        log::info!(
+            target: "cellgate::source",
+            url = url.as_str(),
+            dialect = dialect.as_str(),
+            control_id,
+            control_generation = theirs,
+            serving_control_generation = ours,
+            stale_seconds = stale.as_secs(),
+            failed_attempts = retries;
+            "control plane connected"
+        );
+        stale
+    }
+
+    /// The newest generation that the control plane has spoken of.
+    pub fn newest(&self, generation: u64) {
+        let mut state = self.state();
+        if state.shown.newest != Some(generation) {
+            state.shown.newest = Some(generation);
+            self.show(&state);
+        }
+    }
+
+    /// Counts a message.
+    pub fn message(&self, direction: Direction, kind: &str) {
+        self.metrics().message(direction, kind);
+    }
+
+    /// There is no control plane any more, or still none. Says for how long there
+    /// was one.
+    pub fn ended(&self, url: &Url, ended: &Ended) -> Duration {
+        let now = Instant::now();
+        let why = ended.to_string();
+        let mut state = self.state();
+        let connected = state.connected.take();
+        let shown = &mut state.shown;
+        shown.state = ConnectionState::Disconnected;
+        shown.last_error = Some(ConnectionError {
+            at: SystemTime::now(),
+            message: why.clone(),
+        });
+        let current = self.live.current();
+        let number = current.map_or(0, |current| current.number);
+        if let Some(connected) = connected {
+            shown.since = SystemTime::now();
+            // A link is found to be silent some time after the last word.
+            let silent = match ended {
+                Ended::Silent(silent) => *silent,
+                _ => Duration::ZERO,
+            };
+            shown.heard = now.checked_sub(silent).unwrap_or(now);
+            self.show(&state);
+            log::warn!(
+                target: "cellgate::source",
+                url = url.as_str(),
+                serving_generation = number;
+                "control plane lost: {why}; serving on with what is here, and dialling again"
+            );
+            return now.saturating_duration_since(connected);
+        }
+        self.metrics().connect(false);
+        shown.retries += 1;
+        let (retries, stale) = (shown.retries, shown.stale(now));
+        self.show(&state);
+        if state.complaints.allow(now).is_some() {
+            log::warn!(
+                target: "cellgate::source",
+                url = url.as_str(),
+                serving_generation = number,
+                stale_seconds = stale.as_secs(),
+                failed_attempts = retries;
+                "no control plane: {why}; serving on with what is here, and dialling again"
+            );
+        }
+        Duration::ZERO
+    }
+}
