@@ -1,6 +1,7 @@
 //! A certificate authority of the test's own, and cells that speak TLS with certificates from it.
 
 use std::io;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::pin::Pin;
 
@@ -10,13 +11,15 @@ use boring::ec::{EcGroup, EcKey};
 use boring::hash::MessageDigest;
 use boring::nid::Nid;
 use boring::pkey::{PKey, Private};
-use boring::ssl::{Ssl, SslAcceptor, SslMethod};
+use boring::ssl::{Ssl, SslAcceptor, SslMethod, SslVerifyMode};
 use boring::x509::extension::{BasicConstraints, KeyUsage, SubjectAlternativeName};
 use boring::x509::{X509, X509Builder, X509Name};
 use pingora_core::tls::tokio_ssl::SslStream;
 use tokio::net::TcpStream;
 
 use super::cell::{Cell, Conn};
+use super::fake_control::{Dialect, FakeControl};
+use super::wire::Stream;
 
 /// Signs certificates.
 pub struct Authority {
@@ -94,6 +97,16 @@ impl Authority {
     }
 }
 
+impl Identity {
+    /// Writes both, as PEM.
+    pub fn write(&self, certificate: &Path, key: &Path) {
+        let pem = self.certificate.to_pem().expect("PEM");
+        std::fs::write(certificate, pem).expect("write the certificate");
+        let pem = self.key.private_key_to_pem_pkcs8().expect("PEM");
+        std::fs::write(key, pem).expect("write the key");
+    }
+}
+
 fn begin(name: &str, from: i64, to: i64) -> (X509Builder, PKey<Private>) {
     const DAY: i64 = 86_400;
     let group = EcGroup::from_curve_name(Nid::X9_62_PRIME256V1).expect("a curve");
@@ -126,6 +139,43 @@ fn subject(name: &str) -> X509Name {
         .append_entry_by_nid(Nid::COMMONNAME, name)
         .expect("a name");
     subject.build()
+}
+
+/// A control plane behind TLS. With `clients`, edges have to show a certificate of this authority.
+pub async fn tls_control(
+    dialect: Dialect,
+    identity: &Identity,
+    clients: Option<&Authority>,
+) -> FakeControl {
+    let mut acceptor = SslAcceptor::mozilla_intermediate_v5(SslMethod::tls()).expect("an acceptor");
+    acceptor
+        .set_certificate(&identity.certificate)
+        .expect("certificate");
+    acceptor.set_private_key(&identity.key).expect("key");
+    if let Some(clients) = clients {
+        let trusted = clients.certificate.clone();
+        acceptor.cert_store_mut().add_cert(trusted).expect("trust");
+        acceptor.set_verify(SslVerifyMode::PEER | SslVerifyMode::FAIL_IF_NO_PEER_CERT);
+    }
+    let acceptor = acceptor.build();
+    let handshake = move |stream: TcpStream| {
+        let ssl = Ssl::new(acceptor.context()).map_err(io::Error::other);
+        async move {
+            let mut stream = SslStream::new(ssl?, stream).map_err(io::Error::other)?;
+            Pin::new(&mut stream)
+                .accept()
+                .await
+                .map_err(io::Error::other)?;
+            let shown = stream.ssl().peer_certificate();
+            let name = shown.and_then(|shown| {
+                let name = shown.subject_name().entries().next()?;
+                Some(String::from_utf8_lossy(name.data().as_slice()).into_owned())
+            });
+            Ok((Box::new(stream) as Box<dyn Stream>, name))
+        }
+    };
+    let address = SocketAddr::from(([127, 0, 0, 1], 0));
+    FakeControl::over("wss", dialect, address, handshake).await
 }
 
 /// A cell behind TLS that answers every request with its name.
