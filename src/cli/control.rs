@@ -14,6 +14,7 @@ use super::print;
 use crate::control::Control;
 use crate::control::access::Access;
 use crate::control::core::Truth;
+use crate::control::mirror::{MirrorOptions, RoutingFile};
 use crate::control::server::{GRACE, Server, routes};
 use crate::control::settings::{Settings, StoreSettings};
 use crate::control::store::Store;
@@ -138,11 +139,27 @@ async fn serve(args: &Args, settings: Settings) -> Result<(), String> {
         .await
         .map_err(|error| error.to_string())?;
     let access = Access::new(settings.tokens.clone());
-    let control = Control::new(&settings.id, truth, access);
+    let mut control = Control::new(&settings.id, truth, access);
     logging::write_in_background(control.metrics.log_dropped.clone());
     warn_of_listeners(&settings);
+    log::info!("{}", control.truth.store().name());
 
     let (end, ending) = watch::channel(false);
+    let mut mirroring = None;
+    if let StoreSettings::File(file) = &settings.store {
+        let options = MirrorOptions {
+            path: file.path.clone(),
+            state: file.directory().join("routing.state"),
+            max_bytes: settings.document_bytes,
+        };
+        let failing = control.metrics.file_error.clone();
+        let mirror = RoutingFile::new(options, Arc::clone(&control.truth), failing);
+        control.file = Some(Arc::clone(&mirror));
+        // Edges are to get what was edited meanwhile, and not what was before.
+        mirror.start().await;
+        let told = end.subscribe();
+        mirroring = Some(tokio::spawn(async move { mirror.keep(told).await }));
+    }
     let following = tokio::spawn({
         let truth = Arc::clone(&control.truth);
         async move { truth.follow().await }
@@ -155,7 +172,6 @@ async fn serve(args: &Args, settings: Settings) -> Result<(), String> {
     };
     let router = routes(control.clone(), ending.clone());
     let mut serving = tokio::spawn(server.serve(router, ending));
-    log::info!("{}", control.truth.store().name());
     log::info!("control listening on {address}");
     log::info!("ready");
 
@@ -177,6 +193,9 @@ async fn serve(args: &Args, settings: Settings) -> Result<(), String> {
     end.send_replace(true);
     let drained = async {
         let _ = (&mut serving).await;
+        if let Some(mirroring) = mirroring {
+            let _ = mirroring.await;
+        }
         // Every WebSocket has a receiver for as long as it lives.
         if timeout(GRACE, end.closed()).await.is_err() {
             log::warn!("cutting the edges that have not left");

@@ -6,12 +6,14 @@
 //! - [`core`] is the newest generation in memory, the one way to change it, and
 //!   what is known of the edges.
 //! - [`connect`] is where edges connect and are pushed what they lack.
+//! - [`mirror`] is the routing file that people read and edit.
 //! - [`access`] says who may do what.
 //! - [`server`] listens and puts the routes of all parts together; [`tls`] and
 //!   [`metrics`] are what it does so with, [`settings`] what it is told.
 //! - [`api`] is REST.
 //!
-//! Imports `routing`, `protocol` and `telemetry`, and nothing of the data plane;
+//! Imports `routing`, `protocol`, `telemetry`, `files` and the parts of `settings`
+//! that read any settings, and nothing of the data plane but a value type;
 //! only `cli` imports this.
 
 pub mod access;
@@ -19,6 +21,7 @@ pub mod api;
 pub mod connect;
 pub mod core;
 pub mod metrics;
+pub mod mirror;
 pub mod server;
 pub mod settings;
 pub mod store;
@@ -30,6 +33,7 @@ use std::sync::Arc;
 use self::access::Access;
 use self::core::{Edges, Truth};
 use self::metrics::ControlMetrics;
+use self::mirror::RoutingFile;
 
 /// What every part of a running control plane shares.
 #[derive(Clone)]
@@ -41,10 +45,12 @@ pub struct Control {
     pub edges: Arc<Edges>,
     pub access: Arc<Access>,
     pub metrics: Arc<ControlMetrics>,
+    /// The routing file, where there is one.
+    pub file: Option<Arc<RoutingFile>>,
 }
 
 impl Control {
-    /// With metrics of its own, and without edges.
+    /// With metrics of its own, no routing file and no edges.
     pub fn new(id: &str, truth: Arc<Truth>, access: Access) -> Self {
         Self {
             id: id.into(),
@@ -52,6 +58,7 @@ impl Control {
             edges: Edges::new(Arc::clone(&truth)),
             truth,
             access: Arc::new(access),
+            file: None,
         }
     }
 }

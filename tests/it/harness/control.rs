@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 
@@ -152,11 +152,6 @@ impl ControlProcess {
         ControlBuilder::new()
     }
 
-    /// A control plane with default settings, whose routing file has this document.
-    pub async fn serving(document: &Value) -> ControlProcess {
-        ControlProcess::builder().routing(document).start().await
-    }
-
     /// Waits until it serves, and learns its address from its log.
     pub async fn ready(mut self) -> ControlProcess {
         self.address = address(&self.log.wait("control listening on ").await);
@@ -174,21 +169,12 @@ impl ControlProcess {
         self.child.id()
     }
 
-    pub fn directory(&self) -> &Path {
-        self.directory.path()
-    }
-
     pub fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
 
     pub fn routing_path(&self) -> PathBuf {
         self.path("routing.json")
-    }
-
-    /// `ws://…/connect`, for an edge.
-    pub fn connect_url(&self) -> String {
-        format!("ws://{}/connect", self.address)
     }
 
     pub async fn client(&self) -> Client {

@@ -20,7 +20,7 @@ mod wire;
 
 pub use cell::{Cell, Conn};
 pub use client::Client;
-pub use control::{ControlBuilder, ControlProcess};
+pub use control::ControlProcess;
 pub use demo_cell::DemoCell;
 pub use edge::{Edge, EdgeBuilder};
 pub use fake_control::{Content, Dialect, FakeControl, Link, wait_control};
@@ -28,7 +28,7 @@ pub use load::{Failure, Load, Pace, Plan};
 pub use message::{Framing, Response};
 pub use process::{cpu_time, memory, open_files, peak_memory, pin, reset_peak_memory, send_signal};
 pub use routing::{Two, document, guarded, placements, table};
-pub use tls::{Authority, tls_cell, tls_control};
+pub use tls::{Authority, Identity, tls_cell, tls_client, tls_control};
 
 use std::net::SocketAddr;
 use std::time::Duration;

@@ -11,7 +11,7 @@ use boring::ec::{EcGroup, EcKey};
 use boring::hash::MessageDigest;
 use boring::nid::Nid;
 use boring::pkey::{PKey, Private};
-use boring::ssl::{Ssl, SslAcceptor, SslMethod, SslVerifyMode};
+use boring::ssl::{Ssl, SslAcceptor, SslConnector, SslMethod, SslVerifyMode};
 use boring::x509::extension::{BasicConstraints, KeyUsage, SubjectAlternativeName};
 use boring::x509::{X509, X509Builder, X509Name};
 use pingora_core::tls::tokio_ssl::SslStream;
@@ -98,13 +98,29 @@ impl Authority {
 }
 
 impl Identity {
-    /// Writes both, as PEM.
+    /// Writes the certificate and its key.
     pub fn write(&self, certificate: &Path, key: &Path) {
         let pem = self.certificate.to_pem().expect("PEM");
         std::fs::write(certificate, pem).expect("write the certificate");
         let pem = self.key.private_key_to_pem_pkcs8().expect("PEM");
         std::fs::write(key, pem).expect("write the key");
     }
+}
+
+/// What a client makes TLS connections with: it trusts the certificates in a file, and shows one of its own
+/// where it has one.
+pub fn tls_client(trusted: &Path, own: Option<&Identity>) -> SslConnector {
+    let mut connector = SslConnector::builder(SslMethod::tls()).expect("a connector");
+    connector
+        .set_ca_file(trusted)
+        .expect("trusted certificates");
+    if let Some(own) = own {
+        connector
+            .set_certificate(&own.certificate)
+            .expect("certificate");
+        connector.set_private_key(&own.key).expect("key");
+    }
+    connector.build()
 }
 
 fn begin(name: &str, from: i64, to: i64) -> (X509Builder, PKey<Private>) {

@@ -27,7 +27,8 @@ use crate::routing::{self, Delta, RoutingTable};
 /// Bytes of a header.
 pub(super) const HEADER: usize = 48;
 
-const MAGIC: [u8; 4] = *b"CGF1";
+/// What every frame begins with.
+pub(super) const MAGIC: [u8; 4] = *b"CGF1";
 
 /// Larger than any record can be: it has a version, a name and a path.
 const LONGEST_RECORD: u64 = 16 << 20;

@@ -250,6 +250,19 @@ impl Scan {
         }
     }
 
+    /// Where the next thing begins that is a header, beyond `at`.
+    fn header_after(&mut self, at: u64) -> io::Result<Option<u64>> {
+        let mut rest = Vec::new();
+        self.file.seek(SeekFrom::Start(at + 1))?;
+        self.file.read_to_end(&mut rest)?;
+        let places = memchr::memmem::find_iter(&rest, &frame::MAGIC);
+        let mut headers = places.filter(|place| {
+            let bytes = rest.get(*place..).and_then(|rest| rest.first_chunk());
+            bytes.is_some_and(|bytes| Header::read(bytes).is_some())
+        });
+        Ok(headers.next().map(|place| at + 1 + place as u64))
+    }
+
     /// The highest generation that can be made out from `at` on; 0 if none.
     fn highest_after(&mut self, mut at: u64) -> io::Result<u64> {
         let mut highest = 0;
@@ -261,8 +274,11 @@ impl Scan {
                     Some(entry.record.generation),
                 ),
                 Frame::Bad(Some(next)) => (next, None),
-                // One was begun there.
-                Frame::Torn | Frame::Bad(None) => break,
+                Frame::Bad(None) => match self.header_after(at)? {
+                    Some(next) => (next, None),
+                    None => break,
+                },
+                Frame::Torn => break,
             };
             // Damaged or not readable, it was one.
             highest = number.unwrap_or(highest + 1).max(highest);

@@ -1,0 +1,87 @@
+//! What a file is taken for that was not looked at for a while.
+
+use std::fs;
+
+use super::{Place, home};
+use crate::control::core::tests::set;
+
+#[tokio::test]
+async fn an_edit_while_nobody_looked_is_a_generation() {
+    let place = Place::with("1", &[("a", "one"), ("b", "one")]);
+    let running = place.start().await;
+    running.change(set("theirs", "two")).await;
+    running.end().await;
+    place.save("1", &[("a", "two"), ("b", "one"), ("theirs", "two")]);
+    let running = place.start().await;
+    let newest = running.newest();
+    assert_eq!(newest.record.generation, 3);
+    assert_eq!((newest.record.set, newest.record.removed), (1, 0));
+    running.end().await;
+}
+
+/// The process ended before it could write what was changed last.
+#[tokio::test]
+async fn a_file_that_is_only_old_takes_nothing_back() {
+    let place = Place::with("1", &[("a", "one")]);
+    let running = place.start().await;
+    running.change(set("theirs", "two")).await;
+    running.crash().await;
+    place.file_has(&[("a", "one")]).await;
+    let running = place.start().await;
+    assert_eq!(running.newest().record.generation, 2);
+    place.file_has(&[("a", "one"), ("theirs", "two")]).await;
+    running.end().await;
+}
+
+#[tokio::test]
+async fn an_old_file_that_was_edited_gives_its_edit_only() {
+    let place = Place::with("1", &[("a", "one")]);
+    let running = place.start().await;
+    running.change(set("theirs", "two")).await;
+    running.crash().await;
+    place.save("1", &[("a", "two")]);
+    let running = place.start().await;
+    let newest = running.newest();
+    assert_eq!(newest.record.generation, 3);
+    assert_eq!(home(&newest, "theirs"), Some("two"));
+    assert_eq!(home(&newest, "a"), Some("two"));
+    running.end().await;
+}
+
+#[tokio::test]
+async fn without_a_memory_what_is_in_history_is_old_and_all_else_an_edit() {
+    for damage in [None, Some("nonsense")] {
+        let place = Place::with("1", &[("a", "one")]);
+        let running = place.start().await;
+        running.change(set("theirs", "two")).await;
+        running.crash().await;
+        match damage {
+            None => fs::remove_file(place.state()).unwrap(),
+            Some(text) => fs::write(place.state(), text).unwrap(),
+        }
+        let running = place.start().await;
+        assert_eq!(running.newest().record.generation, 2);
+        place.file_has(&[("a", "one"), ("theirs", "two")]).await;
+        running.end().await;
+
+        fs::remove_file(place.state()).unwrap();
+        place.save("1", &[("a", "one"), ("b", "one")]);
+        let running = place.start().await;
+        let newest = running.newest();
+        assert_eq!(newest.record.generation, 3);
+        assert_eq!(home(&newest, "theirs"), None);
+        running.end().await;
+    }
+}
+
+#[tokio::test]
+async fn a_file_without_changes_is_not_touched() {
+    let place = Place::with("1", &[("a", "one")]);
+    place.start().await.end().await;
+    let before = fs::metadata(place.path()).unwrap().modified().unwrap();
+    let running = place.start().await;
+    assert_eq!(running.newest().record.generation, 1);
+    running.end().await;
+    let after = fs::metadata(place.path()).unwrap().modified().unwrap();
+    assert_eq!(before, after);
+}
