@@ -11,6 +11,8 @@ mod breaker;
 mod breaker_probes;
 mod commands;
 mod connections;
+mod control_api;
+mod control_ctl;
 mod control_plane;
 mod control_plane_cost;
 mod control_plane_failures;

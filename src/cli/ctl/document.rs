@@ -59,7 +59,7 @@ pub(super) async fn get(client: &mut Client, args: &Get) -> Result<Done, Failure
         return Ok(Done::Printed);
     };
     let name = file.display().to_string();
-    let cannot = |error: &io::Error| Failure::unreachable(format!("{name}: {error}"));
+    let cannot = |error: &io::Error| Failure::unwritable(&name, error);
     // Next to it, so that what is there stays whole until all has come.
     let partial = PathBuf::from(format!("{name}.partial"));
     let mut out = File::create(&partial).map_err(|error| cannot(&error))?;
@@ -88,7 +88,7 @@ pub(super) async fn copy(
     out: &mut dyn Write,
     name: &str,
 ) -> Result<(), Failure> {
-    let cannot = |error: io::Error| Failure::unreachable(format!("{name}: {error}"));
+    let cannot = |error: io::Error| Failure::unwritable(name, &error);
     while let Some(piece) = answer.piece().await? {
         out.write_all(&piece).map_err(cannot)?;
     }

@@ -57,6 +57,15 @@ impl Failure {
         Self::new(UNREACHABLE, "unreachable", message.into())
     }
 
+    /// What was printed could not be written. Says nothing when the reader has seen
+    /// enough, as in `… | head`.
+    pub fn unwritable(name: &str, error: &io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::BrokenPipe => Self::unreachable(String::new()),
+            _ => Self::unreachable(format!("{name}: {error}")),
+        }
+    }
+
     /// What is in a file is not valid.
     pub fn invalid(problems: Vec<Problem>) -> Self {
         let message = match problems.as_slice() {
@@ -122,6 +131,7 @@ impl Failure {
 
     pub fn write(&self, stderr: &mut dyn Write) -> io::Result<()> {
         match &self.file {
+            _ if self.message.is_empty() => Ok(()),
             _ if self.problems.is_empty() => writeln!(stderr, "{}", self.message),
             Some(file) => write_problems(stderr, file, &self.problems),
             None => self

@@ -145,7 +145,7 @@ pub(super) fn written(json: Value) -> Result<Printed, Failure> {
             }
         ),
         false => format!(
-            "unchanged: generation {} has it already; etag {etag}\n",
+            "unchanged: generation {} is so already; etag {etag}\n",
             record.generation
         ),
     };

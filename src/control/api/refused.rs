@@ -24,7 +24,7 @@ pub(super) struct Refused {
     problems: Vec<Problem>,
     /// The newest generation, where that is not the expected one.
     #[serde(skip_serializing_if = "Option::is_none")]
-    newest: Option<Record>,
+    newest: Option<Box<Record>>,
     #[serde(skip)]
     etag: Option<Etag>,
 }
@@ -72,7 +72,7 @@ impl Refused {
             None => "there is no generation yet".to_owned(),
         };
         Self {
-            newest: newest.map(|newest| newest.record.clone()),
+            newest: newest.map(|newest| Box::new(newest.record.clone())),
             ..Self::new(
                 StatusCode::PRECONDITION_FAILED,
                 "precondition_failed",

@@ -140,6 +140,7 @@ impl Sorted {
     /// What comes next.
     fn piece(&mut self) -> io::Result<Bytes> {
         let mut out = std::mem::take(&mut self.head);
+        out.reserve(PIECE + PIECE / 8);
         while let Some(key) = self.keys.get(self.at) {
             out.write_all(if self.at == 0 { b"\n    " } else { b",\n    " })?;
             serde_json::to_writer(&mut out, key.text(&self.text))?;

@@ -27,7 +27,7 @@ pub use fake_control::{Content, Dialect, FakeControl, Link, wait_control};
 pub use load::{Failure, Load, Pace, Plan};
 pub use message::{Framing, Response};
 pub use process::{cpu_time, memory, open_files, peak_memory, pin, reset_peak_memory, send_signal};
-pub use routing::{Two, document, guarded, placements, table};
+pub use routing::{Two, document, guarded, placements, table, tiers};
 pub use tls::{Authority, Identity, tls_cell, tls_client, tls_control};
 
 use std::net::SocketAddr;

@@ -41,6 +41,12 @@ pub fn table(pairs: &[(&str, &str)]) -> Value {
     Value::Object(pairs.collect::<Map<_, _>>())
 }
 
+/// A routing document of the placements `tier1` and `tier2`, where nobody listens.
+pub fn tiers(version: &str, table: Value) -> Value {
+    let endpoints = json!({"tier1": "http://127.0.0.1:1", "tier2": "http://127.0.0.1:2"});
+    document(version, table, endpoints, "tier1")
+}
+
 /// Two cells, and documents that send `acme` to either.
 pub struct Two {
     pub one: Cell,

@@ -98,7 +98,7 @@ impl Authority {
 }
 
 impl Identity {
-    /// Writes the certificate and its key.
+    /// Writes the certificate and its key, for a server or a client that reads files.
     pub fn write(&self, certificate: &Path, key: &Path) {
         let pem = self.certificate.to_pem().expect("PEM");
         std::fs::write(certificate, pem).expect("write the certificate");

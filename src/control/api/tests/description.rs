@@ -175,7 +175,7 @@ async fn every_other_method_is_refused_with_those_that_are_not() {
             .filter(|(of, _, _)| of == path)
             .map(|(_, method, _)| method)
             .collect();
-        let target = path.replace('{', "").replace('}', "");
+        let target = path.replace(['{', '}'], "");
         let target = target.strip_prefix("/api/v1").unwrap();
         for method in METHODS {
             let answer = api.ask(method, target, &[], "").await;
