@@ -4,7 +4,7 @@ use super::FileOptions;
 use super::directory::Directory;
 use super::frame::{HEADER, Header, Kind, delta_frame};
 use super::recover::recover;
-use super::segment::{AddError, Entry, Segment, Tail};
+use super::segment::{AddError, Broken, Entry, Reading, Segment, Tail};
 use crate::control::store::{AppendError, Commit, Generation, News, Record, StoreError};
 use crate::routing::Delta;
 
@@ -26,6 +26,8 @@ pub(super) struct Line {
     /// The end of the last segment; none where the next generation has to begin a
     /// new one.
     tail: Option<Tail>,
+    /// [`LEAST`], but in tests.
+    pub least: u64,
 }
 
 impl Line {
@@ -40,6 +42,7 @@ impl Line {
             segments: recovered.segments,
             newest: recovered.newest,
             tail: recovered.tail,
+            least: LEAST,
         };
         line.trim();
         Ok(line)
@@ -75,7 +78,7 @@ impl Line {
         };
         let table = segment.table_bytes();
         let changes = segment.end - table + frame.len() as u64;
-        if changes > table.max(LEAST) {
+        if changes > table.max(self.least) {
             return self.begin(&Generation {
                 record: record.clone(),
                 table: std::sync::Arc::clone(&commit.table),
@@ -175,28 +178,50 @@ impl Line {
             .collect()
     }
 
-    pub fn generation(&self, generation: u64) -> Result<Option<Generation>, StoreError> {
+    /// Where a generation is; none if it is not there.
+    pub fn find(&self, generation: u64) -> Result<Option<Found>, StoreError> {
         if let Some(newest) = self.newest.as_ref()
             && newest.record.generation == generation
         {
-            return Ok(Some(newest.clone()));
+            return Ok(Some(Found::Newest(newest.clone())));
         }
         for segment in &self.segments {
             let found = segment
                 .entries
                 .binary_search_by_key(&generation, |entry| entry.record.generation);
             if let Ok(index) = found {
-                let read = segment.generation(&self.directory, index);
-                return read.map(Some).map_err(|broken| {
-                    StoreError(format!(
-                        "generation {generation} cannot be read: generation {} in {}",
-                        broken.generation, broken.why
-                    ))
-                });
+                let reading = segment.reading(&self.directory, index);
+                let reading = reading.map_err(|broken| unreadable(generation, &broken))?;
+                return Ok(Some(Found::Stored(generation, reading)));
             }
         }
         Ok(None)
     }
+}
+
+/// A generation that there is.
+pub(super) enum Found {
+    Newest(Generation),
+    Stored(u64, Reading),
+}
+
+impl Found {
+    /// Reads it, for which nobody has to wait.
+    pub fn read(self) -> Result<Generation, StoreError> {
+        match self {
+            Self::Newest(newest) => Ok(newest),
+            Self::Stored(generation, reading) => reading
+                .run()
+                .map_err(|broken| unreadable(generation, &broken)),
+        }
+    }
+}
+
+fn unreadable(generation: u64, broken: &Broken) -> StoreError {
+    StoreError(format!(
+        "generation {generation} cannot be read: generation {} in {}",
+        broken.generation, broken.why
+    ))
 }
 
 fn failed(record: &Record, why: impl std::fmt::Display) -> StoreError {

@@ -135,6 +135,12 @@ impl Store for FileStore {
     }
 
     async fn generation(&self, generation: u64) -> Result<Option<Generation>, StoreError> {
-        self.blocking(move |line| line.generation(generation)).await
+        match self.blocking(move |line| line.find(generation)).await? {
+            Some(found) => match spawn_blocking(|| found.read()).await {
+                Ok(read) => read.map(Some),
+                Err(error) => Err(StoreError(format!("reading broke off: {error}"))),
+            },
+            None => Ok(None),
+        }
     }
 }

@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 use super::directory::Directory;
-use super::segment::{Broken, End, Segment, Tail};
+use super::segment::{Broken, End, Reading, Segment, Tail};
 use crate::control::store::{Author, Generation, Record};
 
 /// A directory that can be gone on with.
@@ -112,7 +112,7 @@ fn newest(
         let Some(index) = segment.entries.len().checked_sub(1) else {
             continue;
         };
-        match segment.generation(directory, index) {
+        match segment.reading(directory, index).and_then(Reading::run) {
             Ok(newest) => return Ok(Some((newest, lost))),
             Err(Broken {
                 good,
@@ -129,7 +129,7 @@ fn newest(
                     .entries
                     .retain(|entry| entry.record.generation < generation);
                 if let Some(good) = good {
-                    return Ok(Some((good, lost)));
+                    return Ok(Some((*good, lost)));
                 }
             }
         }

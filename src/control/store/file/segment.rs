@@ -3,6 +3,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
 
 use super::directory::Directory;
 use super::frame::{self, HEADER, Header, Kind};
@@ -68,7 +69,7 @@ impl Segment {
                 Frame::Good(entry) if segment.follows(&entry) => {
                     at += entry.header.frame_bytes().unwrap_or(u64::MAX);
                     segment.end = at;
-                    segment.entries.push(entry);
+                    segment.entries.push(*entry);
                 }
                 Frame::Torn if !segment.entries.is_empty() => {
                     segment.how = End::Torn;
@@ -116,48 +117,25 @@ impl Segment {
             .unwrap_or_default()
     }
 
-    /// The generation at `index` of its entries, and the tables on the way to it.
+    /// All that it takes to put the generation at `index` together, whatever becomes
+    /// of the segment meanwhile.
     ///
     /// # Errors
-    /// Which generation cannot be put together, and why, in words for an operator.
-    pub fn generation(&self, directory: &Directory, index: usize) -> Result<Generation, Broken> {
+    /// The file cannot be opened.
+    pub fn reading(&self, directory: &Directory, index: usize) -> Result<Reading, Broken> {
         let path = directory.segment(self.first);
-        let broken = |good: Option<&Generation>, index: usize, why: String| Broken {
-            good: good.cloned(),
-            generation: self
-                .entries
-                .get(index)
-                .map_or(self.first, |entry| entry.record.generation),
-            why: format!("{}: {why}", path.display()),
-        };
-        let file = File::open(&path).map_err(|error| broken(None, 0, error.to_string()))?;
-        let mut current: Option<Generation> = None;
-        for (at, entry) in self.entries.iter().enumerate().take(index + 1) {
-            let table = read_body(&file, entry).and_then(|body| match &current {
-                None => frame::read_table(&body),
-                Some(current) => {
-                    let delta = frame::read_delta(&body)?;
-                    current.table.apply(&delta).map_err(|problems| {
-                        let first = problems.first().map(ToString::to_string);
-                        format!("its delta is not valid: {}", first.unwrap_or_default())
-                    })
-                }
-            });
-            let table = table.map_err(|why| broken(current.as_ref(), at, why))?;
-            if table.digest() != entry.record.digest {
-                let why = format!(
-                    "its table has the digest {}, not {}",
-                    table.digest(),
-                    entry.record.digest
-                );
-                return Err(broken(current.as_ref(), at, why));
-            }
-            current = Some(Generation {
-                record: entry.record.clone(),
-                table: table.into(),
-            });
+        match File::open(&path) {
+            Ok(file) => Ok(Reading {
+                file,
+                path,
+                entries: self.entries.iter().take(index + 1).cloned().collect(),
+            }),
+            Err(error) => Err(Broken {
+                good: None,
+                generation: self.first,
+                why: format!("{}: {error}", path.display()),
+            }),
         }
-        current.ok_or_else(|| broken(None, 0, "it has no table".to_owned()))
     }
 
     /// What made the generation at `index` of the one before.
@@ -175,11 +153,73 @@ impl Segment {
     }
 }
 
+/// A generation that is about to be put together.
+#[derive(Debug)]
+pub(super) struct Reading {
+    file: File,
+    path: PathBuf,
+    /// A table, and what made each of the next ones of the one before.
+    entries: Vec<Entry>,
+}
+
+impl Reading {
+    /// Reads them all. Takes time that grows with the table.
+    ///
+    /// # Errors
+    /// Which generation cannot be put together, and why.
+    pub fn run(self) -> Result<Generation, Broken> {
+        let mut current: Option<Generation> = None;
+        for entry in self.entries {
+            match next(&self.file, &entry, current.as_ref()) {
+                Ok(next) => current = Some(next),
+                Err(why) => {
+                    return Err(Broken {
+                        good: current.map(Box::new),
+                        generation: entry.record.generation,
+                        why: format!("{}: {why}", self.path.display()),
+                    });
+                }
+            }
+        }
+        current.ok_or_else(|| Broken {
+            good: None,
+            generation: 0,
+            why: format!("{}: it has no table", self.path.display()),
+        })
+    }
+}
+
+/// The generation of `entry` on top of the one before.
+fn next(file: &File, entry: &Entry, before: Option<&Generation>) -> Result<Generation, String> {
+    let body = read_body(file, entry)?;
+    let table = match before {
+        None => frame::read_table(&body)?,
+        Some(before) => {
+            let delta = frame::read_delta(&body)?;
+            before.table.apply(&delta).map_err(|problems| {
+                let first = problems.first().map(ToString::to_string);
+                format!("its delta is not valid: {}", first.unwrap_or_default())
+            })?
+        }
+    };
+    match table.digest() == entry.record.digest {
+        true => Ok(Generation {
+            record: entry.record.clone(),
+            table: table.into(),
+        }),
+        false => Err(format!(
+            "its table has the digest {}, not {}",
+            table.digest(),
+            entry.record.digest
+        )),
+    }
+}
+
 /// A generation that cannot be put together.
 #[derive(Debug)]
 pub(super) struct Broken {
     /// The last one before it that can.
-    pub good: Option<Generation>,
+    pub good: Option<Box<Generation>>,
     pub generation: u64,
     pub why: String,
 }
@@ -201,7 +241,7 @@ fn read_body(file: &File, entry: &Entry) -> Result<Vec<u8>, String> {
 
 /// What is at a place of a file.
 enum Frame {
-    Good(Entry),
+    Good(Box<Entry>),
     /// The end of the file is before the frame's, or there is nothing but zeros.
     Torn,
     /// Bytes that are no frame. If the header is one, where it ends.
@@ -235,7 +275,7 @@ impl Scan {
         let Some(record) = header.record(&record) else {
             return Ok(Frame::Bad(Some(at + bytes)));
         };
-        Ok(Frame::Good(Entry { record, header, at }))
+        Ok(Frame::Good(Box::new(Entry { record, header, at })))
     }
 
     fn only_zeros_from(&mut self, at: u64) -> io::Result<bool> {

@@ -10,9 +10,9 @@ use std::sync::Arc;
 use tempfile::TempDir;
 
 use super::FileOptions;
-use super::line::Line;
+use super::line::{Found, Line};
 use crate::control::core::tests::{author, document};
-use crate::control::store::{AppendError, Commit, Generation, Record};
+use crate::control::store::{AppendError, Commit, Generation, Record, StoreError};
 use crate::routing::{self, Delta, RoutingTable};
 
 /// A directory, and what was put into it.
@@ -105,12 +105,16 @@ impl Fixture {
         let records: Vec<Record> = expected.iter().rev().map(|g| g.record.clone()).collect();
         assert_eq!(line.records(None, usize::MAX), records);
         for generation in expected {
-            let read = line.generation(generation.record.generation);
+            let read = read(line, generation.record.generation);
             let read = read.unwrap().expect("it is kept");
             assert_eq!(read.record, generation.record);
             assert_eq!(read.table.digest(), generation.table.digest());
         }
     }
+}
+
+fn read(line: &Line, generation: u64) -> Result<Option<Generation>, StoreError> {
+    line.find(generation)?.map(Found::read).transpose()
 }
 
 fn commit(parent: u64, generation: u64, table: Arc<RoutingTable>, delta: Option<Delta>) -> Commit {
