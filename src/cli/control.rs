@@ -13,6 +13,7 @@ use super::edge::limits::raise_open_files;
 use super::print;
 use crate::control::Control;
 use crate::control::access::Access;
+use crate::control::connect::Limits;
 use crate::control::core::Truth;
 use crate::control::mirror::{MirrorOptions, RoutingFile};
 use crate::control::server::{GRACE, Server, routes};
@@ -140,6 +141,11 @@ async fn serve(args: &Args, settings: Settings) -> Result<(), String> {
         .map_err(|error| error.to_string())?;
     let access = Access::new(settings.tokens.clone());
     let mut control = Control::new(&settings.id, truth, access);
+    control.limits = Limits {
+        max_edges: settings.max_edges,
+        max_snapshots: settings.max_snapshots,
+        ping: Duration::from_secs(settings.ping_seconds),
+    };
     logging::write_in_background(control.metrics.log_dropped.clone());
     warn_of_listeners(&settings);
     log::info!("{}", control.truth.store().name());

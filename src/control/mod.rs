@@ -31,6 +31,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use self::access::Access;
+use self::connect::Limits;
 use self::core::{Edges, Truth};
 use self::metrics::ControlMetrics;
 use self::mirror::RoutingFile;
@@ -45,12 +46,15 @@ pub struct Control {
     pub edges: Arc<Edges>,
     pub access: Arc<Access>,
     pub metrics: Arc<ControlMetrics>,
+    /// How many edges there may be, and how they are held.
+    pub limits: Limits,
     /// The routing file, where there is one.
     pub file: Option<Arc<RoutingFile>>,
 }
 
 impl Control {
-    /// With metrics of its own, no routing file and no edges.
+    /// With metrics of its own, the limits that are the default, no routing file and
+    /// no edges.
     pub fn new(id: &str, truth: Arc<Truth>, access: Access) -> Self {
         Self {
             id: id.into(),
@@ -59,6 +63,7 @@ impl Control {
             truth,
             access: Arc::new(access),
             file: None,
+            limits: Limits::default(),
         }
     }
 }

@@ -29,7 +29,7 @@ use tokio::time::{sleep, timeout};
 
 use super::metrics::ControlMetrics;
 use super::tls::Acceptor;
-use super::{Control, Peer, api};
+use super::{Control, Peer, api, connect};
 use crate::telemetry::metrics::CONTENT_TYPE as PROMETHEUS;
 
 /// How long a client may take for a request's header, and for its next request.
@@ -47,13 +47,14 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// All routes. The one place where the routers of all parts come together; `ending`
 /// turns true when the process is to end.
 pub fn routes(control: Control, ending: watch::Receiver<bool>) -> Router {
-    let _ = ending;
     let metrics = Arc::clone(&control.metrics);
+    let edges = connect::router(control.clone(), ending);
     Router::new()
         .route("/health", get(health))
         .route("/metrics", get(show_metrics))
         .with_state(control.clone())
         .merge(api::router(control))
+        .merge(edges)
         .layer(middleware::from_fn_with_state(metrics, count))
 }
 

@@ -151,7 +151,7 @@ pub(super) struct Link {
 impl Link {
     /// `least_rate` is the bytes a second that an edge has to take at least.
     pub async fn new(upgraded: Upgraded, hub: &Hub, least_rate: usize) -> Self {
-        let ping = hub.limits.ping;
+        let ping = hub.control.limits.ping;
         let config = WebSocketConfig::default()
             .read_buffer_size(READ_BYTES)
             .write_buffer_size(0)

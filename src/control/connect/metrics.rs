@@ -139,8 +139,8 @@ impl ConnectMetrics {
             &["direction", "type"],
         )?;
         let refused = counters(
-            "cellgate_control_connections_refused_total",
-            "Requests to connect that were refused",
+            "cellgate_control_edges_refused_total",
+            "Edges that were not let in, by reason",
             &["reason"],
         )?;
         let snapshots = gauges(

@@ -37,11 +37,10 @@ use tokio::sync::{Semaphore, watch};
 
 use self::deltas::Deltas;
 use self::documents::Documents;
+use self::metrics::ConnectMetrics;
 use self::snapshots::Snapshots;
 use super::Control;
 use crate::protocol::limits::{CHECKPOINT_EVERY, GREETING, PING};
-
-pub use self::metrics::ConnectMetrics;
 
 /// How many edges there may be, and how they are held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,6 +73,11 @@ struct Times {
     checkpoint: Duration,
     /// How long an edge may take for a message, besides the time for its size.
     write: Duration,
+    /// Bytes a second that an edge has to take at least, in each dialect: on the
+    /// slowest of lines, and of M3, which has all of a document in memory here
+    /// meanwhile.
+    least_rate: usize,
+    least_rate_m3: usize,
     /// How long an edge may take to answer what it has been sent in full.
     answer: Duration,
     /// How long an edge is sent a snapshot while others wait.
@@ -88,6 +92,8 @@ impl Default for Times {
             greeting: GREETING,
             checkpoint: CHECKPOINT_EVERY,
             write: Duration::from_secs(10),
+            least_rate: 16 * 1024,
+            least_rate_m3: 128 * 1024,
             answer: Duration::from_secs(120),
             turn: Duration::from_secs(3),
             again: Duration::from_secs(1),
@@ -98,23 +104,19 @@ impl Default for Times {
 /// Serves `/connect`. When `ending` becomes true, all edges are told to dial again,
 /// over a few seconds; `control.edges.none_left()` returns when they are gone.
 ///
-/// Each request needs an `Extension<Peer>`.
-pub fn router(
-    control: Control,
-    limits: Limits,
-    metrics: ConnectMetrics,
-    ending: watch::Receiver<bool>,
-) -> Router {
-    serve(control, limits, Times::default(), metrics, ending)
+/// Each request needs an extension of the type [`Peer`](super::Peer).
+///
+/// # Panics
+///
+/// If it is called twice for one `control`: its metrics are registered already.
+pub fn router(control: Control, ending: watch::Receiver<bool>) -> Router {
+    serve(control, Times::default(), ending)
 }
 
-fn serve(
-    control: Control,
-    limits: Limits,
-    times: Times,
-    metrics: ConnectMetrics,
-    ending: watch::Receiver<bool>,
-) -> Router {
+fn serve(control: Control, times: Times, ending: watch::Receiver<bool>) -> Router {
+    let limits = control.limits;
+    let metrics = ConnectMetrics::register(control.metrics.registry(), &control.edges)
+        .expect("metric names are valid and differ");
     let hub = Arc::new(Hub {
         snapshots: Snapshots::new(
             Arc::clone(&control.truth),
@@ -128,7 +130,6 @@ fn serve(
         refused: AtomicU64::new(0),
         unknown: Mutex::default(),
         control,
-        limits,
         times,
         metrics,
         ending,
@@ -141,7 +142,6 @@ fn serve(
 /// What all connections share.
 struct Hub {
     control: Control,
-    limits: Limits,
     times: Times,
     metrics: ConnectMetrics,
     ending: watch::Receiver<bool>,

@@ -24,11 +24,6 @@ use crate::control::access::{Denied, Role};
 use crate::control::core::Dialect;
 use crate::protocol::SUBPROTOCOL;
 
-/// Bytes a second that an edge has to take at least: one on the slowest of lines,
-/// and one of M3, which is sent all of a document and holds it here meanwhile.
-const LEAST_RATE: usize = 16 * 1024;
-const LEAST_RATE_M3: usize = 128 * 1024;
-
 /// `/connect`.
 pub(super) async fn connect(
     State(hub): State<Arc<Hub>>,
@@ -72,8 +67,8 @@ async fn serve(
         return;
     };
     let rate = match dialect {
-        Dialect::V1 => LEAST_RATE,
-        Dialect::M3 => LEAST_RATE_M3,
+        Dialect::V1 => hub.times.least_rate,
+        Dialect::M3 => hub.times.least_rate_m3,
     };
     let link = Link::new(upgraded, &hub, rate).await;
     match dialect {
@@ -108,7 +103,10 @@ fn admit(hub: &Hub, request: &Request) -> Result<OwnedSemaphorePermit, Box<(Refu
         return Err(later(Refused::Ending, "this control plane shuts down"));
     }
     Arc::clone(&hub.places).try_acquire_owned().map_err(|_| {
-        let text = format!("{} edges are connected already", hub.limits.max_edges);
+        let text = format!(
+            "{} edges are connected already",
+            hub.control.limits.max_edges
+        );
         later(Refused::Full, &text)
     })
 }

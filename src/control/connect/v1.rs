@@ -136,7 +136,7 @@ impl<'a> Conversation<'a> {
             control_id: hub.control.id.to_string(),
             generation: has.map_or(0, |has| has.generation),
             digest: has.map(|has| has.digest),
-            ping_seconds: hub.limits.ping.as_secs().max(1),
+            ping_seconds: hub.control.limits.ping.as_secs().max(1),
         };
         let serves = hello.digest.map(|digest| Mark {
             generation: hello.generation,
@@ -218,7 +218,8 @@ impl<'a> Conversation<'a> {
     /// When there is something to do though nothing happens.
     fn due(&self) -> Instant {
         let again = Some(self.again_at).filter(|at| *at > Instant::now());
-        let due = [self.answer_by, again].into_iter().flatten();
+        let turn = self.sending.as_ref().and_then(|it| it.turn_ends());
+        let due = [self.answer_by, again, turn].into_iter().flatten();
         due.fold(self.checkpoint_at, Instant::min)
     }
 
@@ -408,6 +409,9 @@ impl<'a> Conversation<'a> {
     /// Does what is due by the clock.
     fn remind(&mut self) {
         let now = Instant::now();
+        if let Some(sending) = &mut self.sending {
+            sending.give_way(now);
+        }
         if self.answer_by.is_some_and(|by| by <= now) {
             self.answer_by = None;
             log::warn!(

@@ -28,7 +28,7 @@ pub use load::{Failure, Load, Pace, Plan};
 pub use message::{Framing, Response};
 pub use process::{cpu_time, memory, open_files, peak_memory, pin, reset_peak_memory, send_signal};
 pub use routing::{Two, document, guarded, placements, table, tiers};
-pub use tls::{Authority, Identity, tls_cell, tls_client, tls_control};
+pub use tls::{Authority, tls_cell, tls_client, tls_control};
 
 use std::net::SocketAddr;
 use std::time::Duration;

@@ -209,7 +209,7 @@ impl Sending {
     /// # Errors
     /// A chunk cannot be made.
     pub async fn next(&mut self) -> Result<Piece, Failed> {
-        self.give_way();
+        self.give_way(Instant::now());
         let has = match &mut self.turn {
             Turn::Has(has) => has,
             Turn::Waiting(waiting) => {
@@ -261,13 +261,26 @@ impl Sending {
         }
     }
 
-    /// Lets others have a turn.
-    fn give_way(&mut self) {
-        if let Turn::Has(has) = &self.turn
-            && has.since.elapsed() >= self.snapshots.turn
-            && self.snapshots.waiting.load(Ordering::Relaxed) > 0
-        {
-            self.turn = Turn::Waiting(Waiting::new(&self.snapshots));
+    /// When its turn is over; none: it waits for one.
+    pub fn turn_ends(&self) -> Option<Instant> {
+        match &self.turn {
+            Turn::Has(has) => Some(has.since + self.snapshots.turn),
+            Turn::Waiting(_) => None,
+        }
+    }
+
+    /// Lets others have a turn, if this one's is over and they want it. Not only
+    /// between two chunks: one may be on its way for long.
+    pub fn give_way(&mut self, now: Instant) {
+        let Turn::Has(has) = &mut self.turn else {
+            return;
+        };
+        if now.duration_since(has.since) < self.snapshots.turn {
+            return;
+        }
+        match self.snapshots.waiting.load(Ordering::Relaxed) {
+            0 => has.since = now,
+            1.. => self.turn = Turn::Waiting(Waiting::new(&self.snapshots)),
         }
     }
 }
