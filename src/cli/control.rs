@@ -141,6 +141,7 @@ async fn serve(args: &Args, settings: Settings) -> Result<(), String> {
         .map_err(|error| error.to_string())?;
     let access = Access::new(settings.tokens.clone());
     let mut control = Control::new(&settings.id, truth, access);
+    control.document_bytes = settings.document_bytes;
     control.limits = Limits {
         max_edges: settings.max_edges,
         max_snapshots: settings.max_snapshots,

@@ -35,6 +35,7 @@ use self::connect::Limits;
 use self::core::{Edges, Truth};
 use self::metrics::ControlMetrics;
 use self::mirror::RoutingFile;
+use crate::protocol::SnapshotLimits;
 
 /// What every part of a running control plane shares.
 #[derive(Clone)]
@@ -48,6 +49,8 @@ pub struct Control {
     pub metrics: Arc<ControlMetrics>,
     /// How many edges there may be, and how they are held.
     pub limits: Limits,
+    /// Largest routing document that is taken, in bytes.
+    pub document_bytes: u64,
     /// The routing file, where there is one.
     pub file: Option<Arc<RoutingFile>>,
 }
@@ -62,6 +65,7 @@ impl Control {
             edges: Edges::new(Arc::clone(&truth)),
             truth,
             access: Arc::new(access),
+            document_bytes: SnapshotLimits::default().bytes,
             file: None,
             limits: Limits::default(),
         }

@@ -169,6 +169,12 @@ pub(super) async fn status(client: &mut Client) -> Result<Printed, Failure> {
             word(&edges["in_sync"])
         ),
     ));
+    let file = &json["file_error"];
+    if !file.is_null() {
+        let problem = word(&file["problems"][0]["message"]);
+        let (what, path) = (word(&file["what"]), word(&file["path"]));
+        lines.push(("file", format!("cannot {what} {path}: {problem}")));
+    }
     Ok(Printed {
         text: fields(&lines),
         json,

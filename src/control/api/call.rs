@@ -9,7 +9,6 @@ use axum::http::header::{HeaderName, IF_MATCH, IF_NONE_MATCH};
 use axum::http::request::Parts;
 use percent_encoding::percent_decode_str;
 
-use super::Api;
 use super::query::{Query, well_encoded};
 use super::refused::Refused;
 use crate::control::access::Caller;
@@ -20,18 +19,18 @@ use crate::control::{Control, Peer};
 /// A request without its body.
 pub(super) struct Call {
     pub control: Control,
-    /// Largest routing document that is taken.
-    pub document_bytes: usize,
     parts: Parts,
 }
 
-impl FromRequestParts<Api> for Call {
+impl FromRequestParts<Control> for Call {
     type Rejection = Infallible;
 
-    async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Self::Rejection> {
+    async fn from_request_parts(
+        parts: &mut Parts,
+        control: &Control,
+    ) -> Result<Self, Self::Rejection> {
         Ok(Self {
-            control: api.control.clone(),
-            document_bytes: api.document_bytes,
+            control: control.clone(),
             parts: parts.clone(),
         })
     }

@@ -19,7 +19,8 @@ pub(super) async fn get(call: Call) -> Result<Response, Refused> {
 pub(super) async fn put(call: Call, body: Body) -> Result<Response, Refused> {
     call.query(&[])?;
     let expected = call.expected()?;
-    let document = body::read(&call, body, call.document_bytes).await?;
+    let most = usize::try_from(call.control.document_bytes).unwrap_or(usize::MAX);
+    let document = body::read(&call, body, most).await?;
     let edit = Edit::Document(document);
     answer::commit(&call, edit, &expected, "put document".to_owned()).await
 }

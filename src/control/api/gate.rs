@@ -6,15 +6,14 @@ use axum::http::header::AUTHORIZATION;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
-use super::Api;
 use super::refused::Refused;
-use crate::control::Peer;
 use crate::control::access::Role;
+use crate::control::{Control, Peer};
 
 /// Reading takes the role `read`, everything else `write`. Who passes is among the
 /// extensions of the request from here on.
 pub(super) async fn gate(
-    State(Api { control, .. }): State<Api>,
+    State(control): State<Control>,
     mut request: Request,
     next: Next,
 ) -> Response {

@@ -39,41 +39,21 @@ use axum::routing::any;
 
 use self::refused::Refused;
 use super::Control;
-use crate::protocol::SnapshotLimits;
 
 /// The description of this API, OpenAPI 3.1.
 const OPENAPI: &str = include_str!("openapi.json");
 
-/// What handlers share.
-#[derive(Clone)]
-struct Api {
-    control: Control,
-    /// Largest routing document that is taken.
-    document_bytes: usize,
-}
-
 /// Everything under `/api/v1`, and nothing else. Each request needs a
 /// [`Peer`](super::Peer) among its extensions to be recorded with an address.
 pub fn router(control: Control) -> Router {
-    // As much as an edge takes.
-    let document_bytes = usize::try_from(SnapshotLimits::default().bytes).unwrap_or(usize::MAX);
-    router_taking(control, document_bytes)
-}
-
-/// With routing documents of at most `document_bytes`.
-fn router_taking(control: Control, document_bytes: usize) -> Router {
-    let api = Api {
-        control,
-        document_bytes,
-    };
     routes::all()
         .into_router()
         .method_not_allowed_fallback(Refused::method)
         .route("/api/v1", any(Refused::path))
         .route("/api/v1/", any(Refused::path))
         .route("/api/v1/{*path}", any(Refused::path))
-        .layer(middleware::from_fn_with_state(api.clone(), gate::gate))
-        .with_state(api)
+        .layer(middleware::from_fn_with_state(control.clone(), gate::gate))
+        .with_state(control)
 }
 
 async fn openapi() -> impl IntoResponse {

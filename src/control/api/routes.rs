@@ -6,11 +6,12 @@ use axum::handler::Handler;
 use axum::http::Method;
 use axum::routing::{MethodFilter, on};
 
-use super::{Api, diff, document, generations, keys, status};
+use super::{diff, document, generations, keys, status};
+use crate::control::Control;
 
 /// A router, and what is in it.
 pub(super) struct Routes {
-    router: Router<Api>,
+    router: Router<Control>,
     listed: Vec<(Method, &'static str)>,
 }
 
@@ -44,7 +45,7 @@ pub(super) fn all() -> Routes {
 }
 
 impl Routes {
-    pub fn into_router(self) -> Router<Api> {
+    pub fn into_router(self) -> Router<Control> {
         self.router
     }
 
@@ -53,20 +54,20 @@ impl Routes {
         &self.listed
     }
 
-    fn get<T: 'static>(self, path: &'static str, handler: impl Handler<T, Api>) -> Self {
+    fn get<T: 'static>(self, path: &'static str, handler: impl Handler<T, Control>) -> Self {
         // Which takes HEAD as well, and drops the body.
         self.add(Method::GET, MethodFilter::GET, path, handler)
     }
 
-    fn put<T: 'static>(self, path: &'static str, handler: impl Handler<T, Api>) -> Self {
+    fn put<T: 'static>(self, path: &'static str, handler: impl Handler<T, Control>) -> Self {
         self.add(Method::PUT, MethodFilter::PUT, path, handler)
     }
 
-    fn post<T: 'static>(self, path: &'static str, handler: impl Handler<T, Api>) -> Self {
+    fn post<T: 'static>(self, path: &'static str, handler: impl Handler<T, Control>) -> Self {
         self.add(Method::POST, MethodFilter::POST, path, handler)
     }
 
-    fn delete<T: 'static>(self, path: &'static str, handler: impl Handler<T, Api>) -> Self {
+    fn delete<T: 'static>(self, path: &'static str, handler: impl Handler<T, Control>) -> Self {
         self.add(Method::DELETE, MethodFilter::DELETE, path, handler)
     }
 
@@ -75,7 +76,7 @@ impl Routes {
         method: Method,
         filter: MethodFilter,
         path: &'static str,
-        handler: impl Handler<T, Api>,
+        handler: impl Handler<T, Control>,
     ) -> Self {
         self.router = self.router.route(path, on(filter, handler));
         self.listed.push((method, path));

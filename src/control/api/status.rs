@@ -8,6 +8,7 @@ use super::answer;
 use super::call::Call;
 use super::refused::Refused;
 use crate::control::core::{EdgeView, Etag};
+use crate::control::mirror::FileError;
 use crate::control::store::Record;
 
 #[derive(Serialize)]
@@ -45,6 +46,8 @@ struct Status {
     /// Of the newest generation, as a header has it.
     etag: Option<String>,
     edges: Counted,
+    /// Why the routing file is not the same as the newest generation.
+    file_error: Option<FileError>,
 }
 
 #[derive(Serialize)]
@@ -70,6 +73,7 @@ pub(super) async fn status(call: Call) -> Result<Response, Refused> {
             connected: counts.connected,
             in_sync: counts.in_sync,
         },
+        file_error: call.control.file.as_ref().and_then(|file| file.error()),
     };
     Ok(answer::json(StatusCode::OK, &status))
 }

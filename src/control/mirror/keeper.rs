@@ -1,4 +1,11 @@
-//! What is done about the routing file, and when.
+//! What is done about the routing file, and when: `edits` are taken over, by
+//! `writing` the file follows, and `trouble` is shown to operators.
+
+mod edits;
+mod trouble;
+mod writing;
+
+pub use self::trouble::FileError;
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -63,22 +70,6 @@ pub struct RoutingFile {
     error: Mutex<Option<FileError>>,
     failing: IntGauge,
     memory: AsyncMutex<Memory>,
-}
-
-/// Why the routing file and the newest generation are not the same.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct FileError {
-    pub path: String,
-    /// What cannot be done: `read`, `take over` or `write`.
-    pub what: &'static str,
-    #[serde(serialize_with = "rfc3339")]
-    pub since: SystemTime,
-    /// Never empty.
-    pub problems: Vec<Problem>,
-}
-
-fn rfc3339<S: serde::Serializer>(time: &SystemTime, to: S) -> Result<S::Ok, S::Error> {
-    to.serialize_str(&crate::telemetry::time::rfc3339_millis(*time))
 }
 
 /// What is remembered from one look to the next.
@@ -329,113 +320,6 @@ impl RoutingFile {
         with.is_some_and(|with| with != newest)
     }
 
-    /// Makes an edit a generation.
-    async fn take(&self, memory: &mut Memory, snapshot: Snapshot) -> Seen {
-        let sha256 = snapshot.sha256;
-        let table = match compile(snapshot.content).await {
-            Ok(Ok(table)) => Arc::new(table),
-            Ok(Err(problems)) => {
-                memory.rejected = Some(Rejected { sha256, with: None });
-                self.set_error("take over", problems);
-                return Seen::Unsure;
-            }
-            Err(error) => {
-                self.set_error("take over", vec![Problem::without_place(broken(&error))]);
-                return Seen::Unsure;
-            }
-        };
-        match self.commit(memory.known.as_ref(), &table).await {
-            Ok(generation) => {
-                let known = Known {
-                    sha256,
-                    table,
-                    generation,
-                };
-                self.remember(&[known.content()]);
-                memory.known = Some(known);
-                memory.rejected = None;
-                Seen::Known
-            }
-            Err(CommitError::Invalid(problems)) => {
-                let newest = self.truth.newest();
-                let with = newest.map_or(0, |newest| newest.record.generation);
-                memory.rejected = Some(Rejected {
-                    sha256,
-                    with: Some(with),
-                });
-                let text = format!("the edit does not go together with generation {with}");
-                let problems = [vec![Problem::without_place(text)], problems].concat();
-                self.set_error("take over", problems);
-                Seen::Unsure
-            }
-            Err(error) => {
-                self.set_error("take over", vec![Problem::without_place(error.to_string())]);
-                Seen::Unsure
-            }
-        }
-    }
-
-    /// Has the truth say what `table` says that `known` did not. Gives the generation
-    /// that the table is in.
-    async fn commit(
-        &self,
-        known: Option<&Known>,
-        table: &Arc<RoutingTable>,
-    ) -> Result<u64, CommitError> {
-        let newest = self.truth.newest();
-        let (edit, what) = match (known, newest) {
-            (_, None) => (Edit::Table(Arc::clone(table)), "load"),
-            (Some(known), Some(newest)) => {
-                let (base, table) = (Arc::clone(&known.table), Arc::clone(table));
-                let same_head = base.head_json() == newest.table.head_json();
-                let delta = spawn_blocking(move || base.delta_to(&table)).await;
-                let delta = delta.map_err(|error| {
-                    CommitError::Store(crate::control::store::StoreError(broken(&error)))
-                })?;
-                if delta.head.is_some() && !same_head {
-                    log::warn!(
-                        target: "cellgate::control",
-                        "{}: placements or defaults were edited, and changed otherwise between \
-                         the generations {} and {} as well: those of the file are taken",
-                        self.file.path.display(),
-                        known.generation,
-                        newest.record.generation
-                    );
-                }
-                (Edit::Delta(delta), "edit")
-            }
-            (None, Some(newest)) => match self.find(&newest, table).await {
-                Some(generation) => return Ok(generation),
-                None => (Edit::Table(Arc::clone(table)), "edit"),
-            },
-        };
-        let author = Author {
-            who: "file".to_owned(),
-            from: self.file.path.display().to_string(),
-            what: what.to_owned(),
-        };
-        let committed = self.truth.commit(edit, &Expected::Anything, author).await?;
-        Ok(committed.generation().record.generation)
-    }
-
-    /// The generation, from `newest` on back, that says what `table` does. Such a file
-    /// is old and not edited.
-    async fn find(&self, newest: &Generation, table: &RoutingTable) -> Option<u64> {
-        if newest.record.digest == table.digest() {
-            return Some(newest.record.generation);
-        }
-        let records = self.truth.store().records(None, LOOK_BACK).await.ok()?;
-        let same = |record: &&crate::control::store::Record| record.digest == table.digest();
-        let found = records.iter().find(same)?.generation;
-        log::warn!(
-            target: "cellgate::control",
-            "{}: it is not known when it was written; it says what generation {found} does, and \
-             is taken for old",
-            self.file.path.display()
-        );
-        Some(found)
-    }
-
     /// Whether the file is in order and does not say what the newest generation does.
     fn is_old(&self, memory: &Memory) -> bool {
         let Some(newest) = self.truth.newest() else {
@@ -457,123 +341,6 @@ impl RoutingFile {
         let soon = Instant::now() + DEBOUNCE;
         let earliest = memory.not_before.map_or(soon, |time| time.max(soon));
         memory.due.get_or_insert(earliest);
-    }
-
-    /// Writes the newest generation to the file.
-    async fn write(&self, memory: &mut Memory) {
-        memory.due = None;
-        let Some(newest) = self.truth.newest() else {
-            return;
-        };
-        let begun = Instant::now();
-        match self.try_write(memory, &newest).await {
-            Ok(()) => {
-                memory.not_before = Some(Instant::now() + begun.elapsed() * (SHARE - 1));
-                self.clear_error(&["write"]);
-            }
-            Err(why) => {
-                memory.not_before = Some(Instant::now() + POLL);
-                self.set_error("write", vec![Problem::without_place(why)]);
-            }
-        }
-    }
-
-    async fn try_write(&self, memory: &mut Memory, newest: &Generation) -> Result<(), String> {
-        let max_bytes = self.file.max_bytes;
-        let table = Arc::clone(&newest.table);
-        let written = spawn_blocking(move || {
-            let mut text = Vec::new();
-            document::write(&table, &mut text).map(|()| (Sha256::of(&text), text))
-        });
-        let (sha256, text) = written
-            .await
-            .map_err(|error| broken(&error))?
-            .map_err(|error| error.to_string())?;
-        if text.len() as u64 > max_bytes {
-            return Err(format!(
-                "the document has {} bytes, more than document_bytes allows ({max_bytes})",
-                text.len()
-            ));
-        }
-        let next = Known {
-            sha256,
-            table: Arc::clone(&newest.table),
-            generation: newest.record.generation,
-        };
-        // Whatever a crash leaves, it is known for what it is.
-        let both = [
-            Some(next.content()),
-            memory.known.as_ref().map(Known::content),
-        ];
-        self.remember(&both.into_iter().flatten().collect::<Vec<_>>());
-        let path = self.file.path.clone();
-        let there = match memory.seen {
-            Seen::Missing => None,
-            Seen::Known | Seen::Unsure => memory.known.as_ref().map(|known| known.sha256),
-        };
-        let swapped = spawn_blocking(move || {
-            Prepared::write(&path, &text).and_then(|new| new.swap(there, max_bytes))
-        });
-        let swapped = swapped.await.map_err(|error| broken(&error))?;
-        memory.stamp = None;
-        match swapped.map_err(|error| error.to_string())? {
-            Swapped::Done => {
-                self.remember(&[next.content()]);
-                memory.known = Some(next);
-                memory.seen = Seen::Known;
-            }
-            // The next look finds it.
-            Swapped::Edited => memory.seen = Seen::Unsure,
-        }
-        Ok(())
-    }
-
-    /// What cannot be remembered is found out by other means at the next start.
-    fn remember(&self, contents: &[Content]) {
-        if let Err(error) = self.state.write(contents) {
-            log::warn!(
-                target: "cellgate::control",
-                "{}: {error}",
-                self.state.0.display()
-            );
-        }
-    }
-
-    /// Shows an error, which is news only if it is another one.
-    fn set_error(&self, what: &'static str, problems: Vec<Problem>) {
-        let path = self.file.path.display().to_string();
-        let mut error = lock(&self.error);
-        let known = error.as_ref();
-        if known.is_some_and(|known| known.what == what && known.problems == problems) {
-            return;
-        }
-        for problem in &problems {
-            log::error!(target: "cellgate::control", "{path}: cannot {what} it: {problem}");
-        }
-        *error = Some(FileError {
-            path,
-            what,
-            since: SystemTime::now(),
-            problems,
-        });
-        self.failing.set(1);
-    }
-
-    /// The error is over, if it was one of these.
-    fn clear_error(&self, what: &[&str]) {
-        let mut error = lock(&self.error);
-        if error
-            .as_ref()
-            .is_some_and(|error| what.contains(&error.what))
-        {
-            *error = None;
-            self.failing.set(0);
-            log::info!(
-                target: "cellgate::control",
-                "{}: in order again",
-                self.file.path.display()
-            );
-        }
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 
@@ -169,8 +169,13 @@ impl ControlProcess {
         self.child.id()
     }
 
+    /// Where it runs, and all of its files are.
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
     pub fn path(&self, name: &str) -> PathBuf {
-        self.directory.path().join(name)
+        self.directory().join(name)
     }
 
     pub fn routing_path(&self) -> PathBuf {

@@ -22,7 +22,7 @@ use serde_json::Value;
 use tower::ServiceExt;
 
 use self::description::Description;
-use super::router_taking;
+use super::router;
 use crate::control::access::{Access, Token};
 use crate::control::core::tests::document;
 use crate::control::core::tests::memory::Memory;
@@ -101,9 +101,10 @@ impl Api {
             address: PEER,
             certificate: certificate.map(str::to_owned),
         };
-        let control = Control::new("test", Arc::clone(&truth), Access::new(tokens));
+        let mut control = Control::new("test", Arc::clone(&truth), Access::new(tokens));
+        control.document_bytes = DOCUMENT_BYTES as u64;
         Self {
-            router: router_taking(control.clone(), DOCUMENT_BYTES).layer(Extension(peer)),
+            router: router(control.clone()).layer(Extension(peer)),
             truth,
             edges: control.edges,
             store,
@@ -116,7 +117,7 @@ impl Api {
         let mut other = Self::empty().await;
         other.truth = Truth::open(Arc::clone(&self.store) as _).await.unwrap();
         let control = Control::new("other", Arc::clone(&other.truth), Access::default());
-        other.router = router_taking(control, DOCUMENT_BYTES);
+        other.router = router(control);
         other.store = Arc::clone(&self.store);
         other
     }

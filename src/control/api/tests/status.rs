@@ -23,6 +23,7 @@ async fn it_says_who_it_is_and_what_it_has() {
     assert_eq!(status["etag"], put.header("etag"));
     assert_eq!(status["newest"]["generation"], 1);
     assert_eq!(status["edges"], json!({"connected": 0, "in_sync": 0}));
+    assert_eq!(status["file_error"], Value::Null);
 }
 
 #[tokio::test]

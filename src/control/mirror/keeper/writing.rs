@@ -1,0 +1,85 @@
+//! The newest generation is written to the file.
+
+use super::*;
+
+impl RoutingFile {
+    /// Writes the newest generation to the file.
+    pub(super) async fn write(&self, memory: &mut Memory) {
+        memory.due = None;
+        let Some(newest) = self.truth.newest() else {
+            return;
+        };
+        let begun = Instant::now();
+        match self.try_write(memory, &newest).await {
+            Ok(()) => {
+                memory.not_before = Some(Instant::now() + begun.elapsed() * (SHARE - 1));
+                self.clear_error(&["write"]);
+            }
+            Err(why) => {
+                memory.not_before = Some(Instant::now() + POLL);
+                self.set_error("write", vec![Problem::without_place(why)]);
+            }
+        }
+    }
+
+    async fn try_write(&self, memory: &mut Memory, newest: &Generation) -> Result<(), String> {
+        let max_bytes = self.file.max_bytes;
+        let table = Arc::clone(&newest.table);
+        let written = spawn_blocking(move || {
+            let mut text = Vec::new();
+            document::write(&table, &mut text).map(|()| (Sha256::of(&text), text))
+        });
+        let (sha256, text) = written
+            .await
+            .map_err(|error| broken(&error))?
+            .map_err(|error| error.to_string())?;
+        if text.len() as u64 > max_bytes {
+            return Err(format!(
+                "the document has {} bytes, more than document_bytes allows ({max_bytes})",
+                text.len()
+            ));
+        }
+        let next = Known {
+            sha256,
+            table: Arc::clone(&newest.table),
+            generation: newest.record.generation,
+        };
+        // Whatever a crash leaves, it is known for what it is.
+        let both = [
+            Some(next.content()),
+            memory.known.as_ref().map(Known::content),
+        ];
+        self.remember(&both.into_iter().flatten().collect::<Vec<_>>());
+        let path = self.file.path.clone();
+        let there = match memory.seen {
+            Seen::Missing => None,
+            Seen::Known | Seen::Unsure => memory.known.as_ref().map(|known| known.sha256),
+        };
+        let swapped = spawn_blocking(move || {
+            Prepared::write(&path, &text).and_then(|new| new.swap(there, max_bytes))
+        });
+        let swapped = swapped.await.map_err(|error| broken(&error))?;
+        memory.stamp = None;
+        match swapped.map_err(|error| error.to_string())? {
+            Swapped::Done => {
+                self.remember(&[next.content()]);
+                memory.known = Some(next);
+                memory.seen = Seen::Known;
+            }
+            // The next look finds it.
+            Swapped::Edited => memory.seen = Seen::Unsure,
+        }
+        Ok(())
+    }
+
+    /// What cannot be remembered is found out by other means at the next start.
+    pub(super) fn remember(&self, contents: &[Content]) {
+        if let Err(error) = self.state.write(contents) {
+            log::warn!(
+                target: "cellgate::control",
+                "{}: {error}",
+                self.state.0.display()
+            );
+        }
+    }
+}
