@@ -13,6 +13,7 @@ mod commands;
 mod connections;
 mod control_api;
 mod control_ctl;
+mod control_edges;
 mod control_plane;
 mod control_plane_cost;
 mod control_plane_failures;

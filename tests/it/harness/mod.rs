@@ -10,6 +10,7 @@ mod control;
 mod demo_cell;
 mod edge;
 mod fake_control;
+mod fleet;
 mod load;
 mod log;
 mod message;
@@ -20,13 +21,17 @@ mod wire;
 
 pub use cell::{Cell, Conn};
 pub use client::Client;
-pub use control::ControlProcess;
+pub use control::{ControlBuilder, ControlProcess};
 pub use demo_cell::DemoCell;
 pub use edge::{Edge, EdgeBuilder};
 pub use fake_control::{Content, Dialect, FakeControl, Link, wait_control};
+pub use fleet::{Fleet, Held};
 pub use load::{Failure, Load, Pace, Plan};
 pub use message::{Framing, Response};
-pub use process::{cpu_time, memory, open_files, peak_memory, pin, reset_peak_memory, send_signal};
+pub use process::{
+    cpu_time, memory, open_files, peak_memory, pin, raise_open_files, reset_peak_memory,
+    send_signal,
+};
 pub use routing::{Two, document, guarded, placements, table, tiers};
 pub use tls::{Authority, tls_cell, tls_client, tls_control};
 

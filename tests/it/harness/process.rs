@@ -46,6 +46,27 @@ pub fn open_files(pid: u32) -> usize {
     open.count()
 }
 
+/// Lets this process have so many files and sockets open.
+pub fn raise_open_files(wanted: usize) {
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: `limit` is valid for writing, and then for reading.
+    let raised = unsafe {
+        libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) == 0 && {
+            limit.rlim_cur = limit.rlim_max;
+            libc::setrlimit(libc::RLIMIT_NOFILE, &limit) == 0
+        }
+    };
+    let enough = raised && limit.rlim_cur >= wanted as u64;
+    assert!(
+        enough,
+        "the limit of open files is {}, wanted are {wanted}",
+        limit.rlim_cur
+    );
+}
+
 /// Processor time that a process has used, user and system together, over all its threads.
 pub fn cpu_time(pid: u32) -> Duration {
     let pid = i32::try_from(pid).expect("a process id");
