@@ -1,16 +1,19 @@
 # Everyday commands of Cellgate. `make help` lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test lints soak measure clean
+.PHONY: help setup setup-test build demo test lints soak measure clean
 
 CARGO ?= cargo
 EDGE  := target/release/cellgate
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: ## Install what the build needs and this machine lacks (by apt)
 	@bash scripts/setup.sh
+
+setup-test: ## The same, and what the tests need: etcd
+	@bash scripts/setup.sh --test
 
 build: setup ## Build the optimized binary, target/release/cellgate
 	$(CARGO) build --release --locked
@@ -18,7 +21,7 @@ build: setup ## Build the optimized binary, target/release/cellgate
 demo: build ## Run four cells and an edge on this machine; Ctrl-C ends all of it
 	@exec $(EDGE) demo
 
-test: setup lints ## Formatting, clippy with warnings as errors, all tests, doc tests
+test: setup-test lints ## Formatting, clippy with warnings as errors, all tests, doc tests
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	@if $(CARGO) nextest --version >/dev/null 2>&1; then \

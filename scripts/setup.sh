@@ -1,10 +1,17 @@
 #!/usr/bin/env bash
 # Installs what the build needs and this machine lacks. Safe to run as often as you like: with nothing
-# missing it says nothing and changes nothing.
+# missing it says nothing and changes nothing. With --test, also what the tests need.
 #
 # BoringSSL is built from source (cmake, a C and a C++ compiler) and bound by bindgen (libclang);
-# zlib-ng needs cmake as well.
+# zlib-ng needs cmake as well. The client of etcd is made from its protocol's description (protoc).
 set -euo pipefail
+
+tests=no
+case "${1:-}" in
+    "") ;;
+    --test) tests=yes ;;
+    *) echo "setup: unknown argument $1 (known: --test)" >&2; exit 2 ;;
+esac
 
 say() { printf 'setup: %s\n' "$*" >&2; }
 have() { command -v "$1" >/dev/null 2>&1; }
@@ -22,6 +29,19 @@ have_libclang() {
     return 1
 }
 
+# Descriptions that others refer to come with protoc, except on Debian.
+have_protoc() {
+    [ -n "${PROTOC:-}" ] && return 0
+    have protoc || return 1
+    local directory found
+    directory=$(mktemp -d)
+    printf 'syntax = "proto3";\nimport "google/protobuf/descriptor.proto";\n' >"$directory/it.proto"
+    found=1
+    protoc --proto_path="$directory" --descriptor_set_out=/dev/null it.proto >/dev/null 2>&1 && found=0
+    rm -r "$directory"
+    return "$found"
+}
+
 packages=()
 have cmake || packages+=(cmake)
 have make || packages+=(make)
@@ -30,17 +50,21 @@ have_libclang || packages+=(libclang-dev)
 have pkg-config || packages+=(pkg-config)
 have git || packages+=(git)
 have curl || packages+=(curl)
+have_protoc || packages+=(protobuf-compiler libprotobuf-dev)
+if [ "$tests" = yes ]; then
+    have etcd || packages+=(etcd-server)
+fi
 
 if [ "${#packages[@]}" -gt 0 ]; then
     if ! have apt-get; then
-        say "the build needs these Debian packages, or what this system calls them: ${packages[*]}"
+        say "this needs these Debian packages, or what this system calls them: ${packages[*]}"
         say "there is no apt-get here; please install them by hand and run this again"
         exit 1
     fi
     root=()
     if [ "$(id -u)" -ne 0 ]; then
         if ! have sudo; then
-            say "the build needs: ${packages[*]}"
+            say "this needs: ${packages[*]}"
             say "not root, and there is no sudo; please have them installed: apt-get install ${packages[*]}"
             exit 1
         fi
@@ -53,6 +77,10 @@ if [ "${#packages[@]}" -gt 0 ]; then
         "${root[@]}" apt-get update -q >/dev/null
         "${install[@]}" "${packages[@]}" >/dev/null
     }
+    # Debian starts what it installs. The tests start their own, and nobody asked for this one.
+    if [[ " ${packages[*]} " == *" etcd-server "* ]] && [ -d /run/systemd/system ]; then
+        "${root[@]}" systemctl disable --now etcd >/dev/null 2>&1 || true
+    fi
 fi
 
 if ! have cargo; then

@@ -19,6 +19,7 @@ use crate::control::mirror::{MirrorOptions, RoutingFile};
 use crate::control::server::{GRACE, Server, routes};
 use crate::control::settings::{Settings, StoreSettings};
 use crate::control::store::Store;
+use crate::control::store::etcd::EtcdStore;
 use crate::control::store::file::{FileOptions, FileStore};
 use crate::control::tls::Acceptor;
 use crate::lifecycle::ignore_until_handled;
@@ -232,8 +233,10 @@ async fn open_store(settings: &Settings) -> Result<Arc<dyn Store>, String> {
                 Err(error) => Err(format!("opening the store broke off: {error}")),
             }
         }
-        StoreSettings::Etcd(_) => {
-            Err("store.etcd: this version has the file store only".to_owned())
+        StoreSettings::Etcd(etcd) => {
+            let store =
+                EtcdStore::new(etcd, settings.history).map_err(|error| error.to_string())?;
+            Ok(Arc::new(store))
         }
     }
 }

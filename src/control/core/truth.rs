@@ -219,7 +219,17 @@ impl Truth {
                 }
                 return Err(CommitError::Lost(current));
             }
-            let outcome = outcome(Arc::clone(&edit), current.clone()).await?;
+            let outcome = match outcome(Arc::clone(&edit), current.clone()).await {
+                // A placement or a head that is not known here may be there.
+                Err(CommitError::Invalid(problems)) if !std::mem::replace(&mut looked, true) => {
+                    self.catch_up().await.map_err(CommitError::Store)?;
+                    if self.newest().map(|newest| newest.record.mark()) != mark {
+                        continue;
+                    }
+                    return Err(CommitError::Invalid(problems));
+                }
+                outcome => outcome?,
+            };
             if let Some(current) = current.clone()
                 && current.record.digest == outcome.table.digest()
             {

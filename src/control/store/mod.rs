@@ -3,8 +3,9 @@
 //! A store keeps a line of generations, each with a record of who made it, and
 //! gives any of the last many back. It compares and swaps: a generation is added
 //! only on top of the one that it was made of. It validates nothing: what comes
-//! here has been.
+//! here has been. [`etcd`] is one that several control planes share.
 
+pub mod etcd;
 pub mod file;
 
 use std::fmt;

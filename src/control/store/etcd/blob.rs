@@ -1,0 +1,234 @@
+//! Contents that are too large for a value, in pieces.
+//!
+//! Pieces are made while those before are written, and read the same way, so that
+//! no more than a few are in memory.
+
+use std::io::{self, Read, Write};
+
+use etcd_client::{DeleteOptions, GetOptions};
+use tokio::sync::mpsc;
+
+use super::Etcd;
+use super::keys::BlobId;
+use super::load::LoadError;
+use super::members::Trouble;
+use super::value::BlobName;
+use crate::control::store::StoreError;
+
+/// The most bytes of a piece. A request to etcd may have 1.5 MiB, as a rule.
+const PIECE_BYTES: usize = 512 << 10;
+
+/// How many pieces are read at a time.
+const PAGE: i64 = 8;
+
+/// How many pieces wait for the other side.
+const AHEAD: usize = 2;
+
+/// Why a blob was not written.
+#[derive(Debug)]
+pub(super) enum WriteError {
+    /// Nobody took it.
+    Trouble(Trouble),
+    /// There was nothing to write.
+    Failed(StoreError),
+}
+
+impl From<WriteError> for StoreError {
+    fn from(error: WriteError) -> Self {
+        match error {
+            WriteError::Trouble(trouble) => trouble.into(),
+            WriteError::Failed(error) => error,
+        }
+    }
+}
+
+impl Etcd {
+    /// Writes what `produce` does, on a thread of its own. It is nothing to anybody
+    /// before something names it.
+    ///
+    /// # Errors
+    /// Not all was written, and what was is deleted again, or will be by the upkeep.
+    pub(super) async fn write_blob(
+        &self,
+        id: &BlobId,
+        produce: impl FnOnce(&mut dyn Write) -> io::Result<()> + Send + 'static,
+    ) -> Result<BlobName, StoreError> {
+        let written = self.try_write_blob(id, produce).await;
+        if written.is_err() {
+            self.delete_blob(id).await;
+        }
+        Ok(written?)
+    }
+
+    async fn try_write_blob(
+        &self,
+        id: &BlobId,
+        produce: impl FnOnce(&mut dyn Write) -> io::Result<()> + Send + 'static,
+    ) -> Result<BlobName, WriteError> {
+        let (to, mut pieces) = mpsc::channel::<Vec<u8>>(AHEAD);
+        let task = tokio::task::spawn_blocking(move || {
+            let mut out = Pieces {
+                to,
+                piece: Vec::with_capacity(PIECE_BYTES),
+            };
+            produce(&mut out)?;
+            out.finish()
+        });
+        let mut name = BlobName {
+            id: id.text.clone(),
+            pieces: 0,
+            bytes: 0,
+        };
+        while let Some(piece) = pieces.recv().await {
+            let key = self.keys.piece(&id.text, name.pieces);
+            name.pieces += 1;
+            name.bytes += piece.len() as u64;
+            // The same bytes under the same name, however often.
+            let put = self.members.ask(|client| {
+                let (key, piece) = (key.clone(), piece.clone());
+                async move { client.kv_client().put(key, piece, None).await }
+            });
+            put.await.map_err(WriteError::Trouble)?;
+        }
+        let failed = |error: &dyn std::fmt::Display| {
+            WriteError::Failed(StoreError(format!("cannot write it down: {error}")))
+        };
+        match task.await {
+            Ok(Ok(())) => Ok(name),
+            Ok(Err(error)) => Err(failed(&error)),
+            Err(error) => Err(failed(&error)),
+        }
+    }
+
+    /// Deletes what nothing names, if that is possible now; the upkeep tries again.
+    pub(super) async fn delete_blob(&self, id: &BlobId) {
+        let range = self.keys.pieces(&id.text, 0);
+        let deleted = self.members.ask(|client| {
+            let range = range.clone();
+            let options = DeleteOptions::new().with_range(range.end);
+            async move { client.kv_client().delete(range.start, Some(options)).await }
+        });
+        if let Err(trouble) = deleted.await {
+            log::debug!(target: "cellgate::control", "{trouble}");
+        }
+    }
+
+    /// Reads what `consume` makes of a blob, on a thread of its own.
+    ///
+    /// # Errors
+    /// It is gone, or not what it should be.
+    pub(super) async fn read_blob<T: Send + 'static>(
+        &self,
+        name: &BlobName,
+        consume: impl FnOnce(&mut dyn Read) -> Result<T, String> + Send + 'static,
+    ) -> Result<T, LoadError> {
+        let (to, from) = mpsc::channel::<Vec<u8>>(AHEAD);
+        let task = tokio::task::spawn_blocking(move || {
+            consume(&mut Whole {
+                from,
+                piece: Vec::new(),
+                read: 0,
+            })
+        });
+        let sent = self.send_pieces(name, &to).await;
+        drop(to);
+        let read = task.await;
+        sent?;
+        let broken = |why: &dyn std::fmt::Display| {
+            let id = name.id.escape_debug();
+            LoadError::Store(StoreError(format!("etcd: blob {id}: {why}")))
+        };
+        match read {
+            Ok(Ok(value)) => Ok(value),
+            Ok(Err(why)) => Err(broken(&why)),
+            Err(error) => Err(broken(&error)),
+        }
+    }
+
+    /// Ends early when nobody wants more.
+    async fn send_pieces(
+        &self,
+        name: &BlobName,
+        to: &mpsc::Sender<Vec<u8>>,
+    ) -> Result<(), LoadError> {
+        let mut next = 0;
+        while next < name.pieces {
+            let range = self.keys.pieces(&name.id, next);
+            let options = GetOptions::new().with_range(range.end).with_limit(PAGE);
+            let page = self.get(range.start, options).await?;
+            if page.is_empty() {
+                return Err(LoadError::Gone);
+            }
+            for piece in page {
+                if self.keys.piece_index(piece.key()) != Some(next) {
+                    return Err(LoadError::Gone);
+                }
+                next += 1;
+                if to.send(piece.into_key_value().1).await.is_err() {
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Sends on what is written, in pieces.
+struct Pieces {
+    to: mpsc::Sender<Vec<u8>>,
+    piece: Vec<u8>,
+}
+
+impl Pieces {
+    fn send(&mut self) -> io::Result<()> {
+        let piece = std::mem::replace(&mut self.piece, Vec::with_capacity(PIECE_BYTES));
+        let gone = |_| io::Error::from(io::ErrorKind::BrokenPipe);
+        self.to.blocking_send(piece).map_err(gone)
+    }
+
+    fn finish(mut self) -> io::Result<()> {
+        match self.piece.is_empty() {
+            true => Ok(()),
+            false => self.send(),
+        }
+    }
+}
+
+impl Write for Pieces {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let room = PIECE_BYTES - self.piece.len();
+        let (now, _) = bytes.split_at(bytes.len().min(room));
+        self.piece.extend_from_slice(now);
+        if self.piece.len() == PIECE_BYTES {
+            self.send()?;
+        }
+        Ok(now.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Pieces one after the other.
+struct Whole {
+    from: mpsc::Receiver<Vec<u8>>,
+    piece: Vec<u8>,
+    /// Of the piece.
+    read: usize,
+}
+
+impl Read for Whole {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        while self.read == self.piece.len() {
+            match self.from.blocking_recv() {
+                Some(piece) => (self.piece, self.read) = (piece, 0),
+                None => return Ok(0),
+            }
+        }
+        let mut left = self.piece.get(self.read..).unwrap_or_default();
+        let bytes = left.read(out)?;
+        self.read += bytes;
+        Ok(bytes)
+    }
+}

@@ -1,0 +1,149 @@
+//! The names of keys.
+
+use std::ops::Range;
+
+/// The names below one prefix.
+pub(super) struct Keys {
+    /// With a `/` at its end, unless it is empty.
+    prefix: String,
+}
+
+/// The kinds of values that generations have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Commit,
+    Base,
+}
+
+impl Kind {
+    fn folder(self) -> &'static str {
+        match self {
+            Self::Commit => "commits/",
+            Self::Base => "bases/",
+        }
+    }
+
+    /// In the id of a blob: what is to name it.
+    fn letter(self) -> char {
+        match self {
+            Self::Commit => 'c',
+            Self::Base => 'b',
+        }
+    }
+}
+
+/// What the id of a blob says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct BlobId {
+    /// The generation that it belongs to.
+    pub generation: u64,
+    /// What names it, if anything does.
+    pub kind: Kind,
+    pub text: String,
+}
+
+impl BlobId {
+    /// Another one each time.
+    pub fn new(generation: u64, kind: Kind) -> Self {
+        let (letter, random) = (kind.letter(), rand::random::<u128>());
+        Self {
+            generation,
+            kind,
+            text: format!("{generation:020}-{letter}-{random:032x}"),
+        }
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let mut parts = text.splitn(3, '-');
+        let generation = parts.next()?.parse().ok()?;
+        let kind = match parts.next()? {
+            "c" => Kind::Commit,
+            "b" => Kind::Base,
+            _ => return None,
+        };
+        Some(Self {
+            generation,
+            kind,
+            text: text.to_owned(),
+        })
+    }
+}
+
+impl Keys {
+    pub fn new(prefix: &str) -> Self {
+        let prefix = prefix.trim_end_matches('/');
+        let slash = if prefix.is_empty() { "" } else { "/" };
+        Self {
+            prefix: format!("{prefix}{slash}"),
+        }
+    }
+
+    /// What all keys start with.
+    pub fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
+    pub fn head(&self) -> String {
+        format!("{}head", self.prefix)
+    }
+
+    /// Held by whoever writes a base or deletes.
+    pub fn upkeep(&self) -> String {
+        format!("{}upkeep", self.prefix)
+    }
+
+    pub fn of(&self, kind: Kind, generation: u64) -> String {
+        format!("{}{}{generation:020}", self.prefix, kind.folder())
+    }
+
+    /// From one generation to another.
+    pub fn range(&self, kind: Kind, generations: Range<u64>) -> Range<String> {
+        self.of(kind, generations.start)..self.of(kind, generations.end)
+    }
+
+    /// The generation that a key of this kind is of.
+    pub fn generation(&self, kind: Kind, key: &[u8]) -> Option<u64> {
+        let key = std::str::from_utf8(key).ok()?;
+        let rest = key.strip_prefix(&self.prefix)?;
+        rest.strip_prefix(kind.folder())?.parse().ok()
+    }
+
+    /// A piece of a blob.
+    pub fn piece(&self, id: &str, index: u32) -> String {
+        format!("{}blobs/{id}/{index:010}", self.prefix)
+    }
+
+    /// All pieces of a blob from one on.
+    pub fn pieces(&self, id: &str, from: u32) -> Range<String> {
+        self.piece(id, from)..self.after_blob(id)
+    }
+
+    /// The first key that no piece of this blob, nor of any that comes before it,
+    /// has: `0` is what comes after `/`.
+    pub fn after_blob(&self, id: &str) -> String {
+        format!("{}blobs/{id}0", self.prefix)
+    }
+
+    /// All blobs of generations below one.
+    pub fn blobs_below(&self, generation: u64) -> Range<String> {
+        format!("{}blobs/", self.prefix)..format!("{}blobs/{generation:020}", self.prefix)
+    }
+
+    /// The end of all blobs.
+    pub fn blobs_end(&self) -> String {
+        format!("{}blobs0", self.prefix)
+    }
+
+    /// The blob that a key is a piece of.
+    pub fn blob_of(&self, key: &[u8]) -> Option<BlobId> {
+        let key = std::str::from_utf8(key).ok()?;
+        let rest = key.strip_prefix(&self.prefix)?.strip_prefix("blobs/")?;
+        BlobId::parse(rest.split('/').next()?)
+    }
+
+    /// Which piece a key is.
+    pub fn piece_index(&self, key: &[u8]) -> Option<u32> {
+        let key = std::str::from_utf8(key).ok()?;
+        key.rsplit('/').next()?.parse().ok()
+    }
+}

@@ -1,0 +1,335 @@
+//! What is in etcd, read back.
+
+use std::sync::Arc;
+
+use etcd_client::{GetOptions, KeyValue, SortOrder, SortTarget, Txn, TxnOp, TxnOpResponse};
+
+use super::Etcd;
+use super::keys::Kind;
+use super::value::{self, BaseValue, BlobName, CommitValue, Content};
+use crate::control::store::{Generation, News, Record, StoreError};
+use crate::routing::{Delta, RoutingTable};
+
+/// The most bytes of an answer: a page of commits, or of pieces.
+const ANSWER_BYTES: usize = 64 << 20;
+
+/// How many commits are read at a time.
+const PAGE: i64 = 100;
+
+/// How many generations are followed step by step.
+const MOST_STEPS: usize = 10_000;
+
+/// How many keys are changed by all of these steps together.
+const MOST_KEYS: u64 = 1_000_000;
+
+/// How often something is read again that was deleted while it was read.
+const ATTEMPTS: u32 = 10;
+
+/// Why something was not read.
+#[derive(Debug)]
+pub(super) enum LoadError {
+    /// It was deleted meanwhile: there is something newer.
+    Gone,
+    Store(StoreError),
+}
+
+impl From<StoreError> for LoadError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl Etcd {
+    /// One or more keys.
+    pub(super) async fn get(
+        &self,
+        key: String,
+        options: GetOptions,
+    ) -> Result<Vec<KeyValue>, StoreError> {
+        let answer = self.members.ask(|client| {
+            let (key, options) = (key.clone(), options.clone());
+            let client = client.kv_client().max_decoding_message_size(ANSWER_BYTES);
+            async move { { client }.get(key, Some(options)).await }
+        });
+        Ok(answer.await?.take_kvs())
+    }
+
+    /// The newest record and the revision that wrote it.
+    pub(super) async fn head(&self) -> Result<Option<(Record, i64)>, StoreError> {
+        let found = self.get(self.keys.head(), GetOptions::new()).await?;
+        self.read_head(&found)
+    }
+
+    fn read_head(&self, found: &[KeyValue]) -> Result<Option<(Record, i64)>, StoreError> {
+        let Some(found) = found.first() else {
+            return Ok(None);
+        };
+        let record: Record = value::read(found.key(), found.value())?;
+        self.learn(record.generation, found.mod_revision());
+        Ok(Some((record, found.mod_revision())))
+    }
+
+    /// What there is of one kind up to a generation, and including it: the last one.
+    pub(super) async fn last_base(&self, upto: u64) -> Result<Option<BaseValue>, StoreError> {
+        let range = self.keys.range(Kind::Base, 0..upto.saturating_add(1));
+        let options = GetOptions::new()
+            .with_range(range.end)
+            .with_sort(SortTarget::Key, SortOrder::Descend)
+            .with_limit(1);
+        let found = self.get(range.start, options).await?;
+        let base = found
+            .first()
+            .map(|base| value::read(base.key(), base.value()));
+        base.transpose()
+    }
+
+    pub(super) async fn newest(&self) -> Result<Option<Generation>, StoreError> {
+        for _ in 0..ATTEMPTS {
+            let Some((record, _)) = self.head().await? else {
+                return Ok(None);
+            };
+            match self.load(record.generation).await {
+                Ok(Some(generation)) => return Ok(Some(generation)),
+                Err(LoadError::Store(error)) => return Err(error),
+                // Somebody has been quick.
+                Ok(None) | Err(LoadError::Gone) => {}
+            }
+        }
+        Err(StoreError(format!(
+            "etcd: below {:?}, the newest generation is not all there",
+            self.keys.prefix()
+        )))
+    }
+
+    pub(super) async fn generation(
+        &self,
+        generation: u64,
+    ) -> Result<Option<Generation>, StoreError> {
+        for _ in 0..ATTEMPTS {
+            match self.load(generation).await {
+                Ok(found) => return Ok(found),
+                Err(LoadError::Gone) => {}
+                Err(LoadError::Store(error)) => return Err(error),
+            }
+        }
+        Err(StoreError(format!(
+            "etcd: generation {generation} is not all there"
+        )))
+    }
+
+    /// A base, and what followed on it up to `generation`.
+    async fn load(&self, generation: u64) -> Result<Option<Generation>, LoadError> {
+        let Some(base) = self.last_base(generation).await? else {
+            return Ok(None);
+        };
+        let mut found = Generation {
+            table: self.table(&base.table).await?,
+            record: base.record,
+        };
+        while found.record.generation < generation {
+            let page = self.commits(found.record.generation, generation).await?;
+            if page.is_empty() {
+                // Nothing of that number was ever made, or it is not any more.
+                return Ok(None);
+            }
+            found = self.replay(found, page).await?;
+        }
+        Ok(Some(found))
+    }
+
+    async fn table(&self, blob: &BlobName) -> Result<Arc<RoutingTable>, LoadError> {
+        let table = self.read_blob(blob, |from| value::read_table(from)).await?;
+        Ok(Arc::new(table))
+    }
+
+    /// The next page of commits after one generation, up to another.
+    async fn commits(&self, after: u64, upto: u64) -> Result<Vec<CommitValue>, StoreError> {
+        let (from, to) = (after.saturating_add(1), upto.saturating_add(1));
+        let range = self.keys.range(Kind::Commit, from..to);
+        let options = GetOptions::new().with_range(range.end).with_limit(PAGE);
+        let page = self.get(range.start, options).await?;
+        let page = page
+            .iter()
+            .map(|found| value::read(found.key(), found.value()));
+        page.collect()
+    }
+
+    async fn replay(
+        &self,
+        mut from: Generation,
+        page: Vec<CommitValue>,
+    ) -> Result<Generation, LoadError> {
+        for CommitValue {
+            record, content, ..
+        } in page
+        {
+            if record.parent != from.record.generation {
+                return Err(LoadError::Gone);
+            }
+            let delta = match content {
+                Content::TableBlob(blob) => {
+                    let table = self.table(&blob).await?;
+                    from = Generation { record, table };
+                    continue;
+                }
+                Content::Delta(delta) => delta,
+                Content::DeltaBlob(blob) => self.delta(&blob).await?,
+            };
+            let small = value::is_small(&delta);
+            let apply = move || step(&from, record, &delta);
+            from = match small {
+                true => apply(),
+                false => tokio::task::spawn_blocking(apply)
+                    .await
+                    .unwrap_or_else(|error| Err(StoreError(format!("etcd: {error}")))),
+            }?;
+        }
+        Ok(from)
+    }
+
+    async fn delta(&self, blob: &BlobName) -> Result<Delta, LoadError> {
+        self.read_blob(blob, |from| value::read_delta(from)).await
+    }
+
+    pub(super) async fn since(&self, after: u64) -> Result<News, StoreError> {
+        match self.steps(after).await {
+            Ok(Some(news)) => Ok(news),
+            Ok(None) | Err(LoadError::Gone) => Ok(match self.newest().await? {
+                Some(newest) => News::Whole(newest),
+                None => News::Nothing,
+            }),
+            Err(LoadError::Store(error)) => Err(error),
+        }
+    }
+
+    /// None: there are no steps that lead from `after` to the newest.
+    async fn steps(&self, after: u64) -> Result<Option<News>, LoadError> {
+        let (head, mut page) = self.head_and_commits(after).await?;
+        let newest = head.as_ref().map_or(0, |head| head.generation);
+        if newest < after {
+            return Err(LoadError::Store(StoreError(format!(
+                "etcd: below {:?}, the newest generation is {newest}, where {after} was; if \
+                 that was put back on purpose, restart all control planes",
+                self.keys.prefix()
+            ))));
+        }
+        let mut steps: Vec<(Record, Arc<Delta>)> = Vec::new();
+        let (mut last, mut keys) = (after, 0_u64);
+        while last < newest {
+            if page.is_empty() || steps.len() >= MOST_STEPS {
+                return Ok(None);
+            }
+            for CommitValue {
+                record, content, ..
+            } in page
+            {
+                if record.parent != last {
+                    return Ok(None);
+                }
+                keys = keys
+                    .saturating_add(record.set)
+                    .saturating_add(record.removed);
+                if keys > MOST_KEYS && !steps.is_empty() {
+                    return Ok(None);
+                }
+                let delta = match content {
+                    Content::Delta(delta) => delta,
+                    Content::DeltaBlob(blob) => self.delta(&blob).await?,
+                    Content::TableBlob(_) => return Ok(None),
+                };
+                last = record.generation;
+                steps.push((record, Arc::new(delta)));
+            }
+            page = match last < newest {
+                true => self.commits(last, newest).await?,
+                false => Vec::new(),
+            };
+        }
+        Ok(Some(match steps.is_empty() {
+            true => News::Nothing,
+            false => News::Steps(steps),
+        }))
+    }
+
+    /// The newest record, and the first page of commits after one generation, both at
+    /// the same time.
+    async fn head_and_commits(
+        &self,
+        after: u64,
+    ) -> Result<(Option<Record>, Vec<CommitValue>), StoreError> {
+        let range = self
+            .keys
+            .range(Kind::Commit, after.saturating_add(1)..u64::MAX);
+        let options = GetOptions::new().with_range(range.end).with_limit(PAGE);
+        let txn = Txn::new().and_then(vec![
+            TxnOp::get(self.keys.head(), None),
+            TxnOp::get(range.start, Some(options)),
+        ]);
+        let answer = self.members.ask(|client| {
+            let txn = txn.clone();
+            let client = client.kv_client().max_decoding_message_size(ANSWER_BYTES);
+            async move { { client }.txn(txn).await }
+        });
+        let mut found = answer.await?.op_responses().into_iter();
+        let mut next = || match found.next() {
+            Some(TxnOpResponse::Get(mut found)) => found.take_kvs(),
+            _ => Vec::new(),
+        };
+        let (head, page) = (next(), next());
+        let head = self.read_head(&head)?.map(|(record, _)| record);
+        let page = page
+            .iter()
+            .map(|found| value::read(found.key(), found.value()));
+        Ok((head, page.collect::<Result<_, _>>()?))
+    }
+
+    pub(super) async fn records(
+        &self,
+        before: Option<u64>,
+        limit: usize,
+    ) -> Result<Vec<Record>, StoreError> {
+        let mut records = Vec::new();
+        let mut before = before.unwrap_or(u64::MAX);
+        while records.len() < limit {
+            let range = self.keys.range(Kind::Commit, 0..before);
+            let left = i64::try_from(limit - records.len()).unwrap_or(PAGE);
+            let options = GetOptions::new()
+                .with_range(range.end)
+                .with_sort(SortTarget::Key, SortOrder::Descend)
+                .with_limit(left.min(PAGE));
+            let page = self.get(range.start, options).await?;
+            if page.is_empty() {
+                break;
+            }
+            for found in page {
+                let CommitValue { record, .. } = value::read(found.key(), found.value())?;
+                before = record.generation;
+                records.push(record);
+            }
+        }
+        Ok(records)
+    }
+}
+
+/// The generation that `delta` makes of `from`.
+fn step(from: &Generation, record: Record, delta: &Delta) -> Result<Generation, StoreError> {
+    let number = record.generation;
+    let table = from.table.apply(delta).map_err(|problems| {
+        let first = problems
+            .first()
+            .map(ToString::to_string)
+            .unwrap_or_default();
+        StoreError(format!("etcd: generation {number} is damaged: {first}"))
+    })?;
+    if table.digest() != record.digest {
+        return Err(StoreError(format!(
+            "etcd: generation {number} is damaged: its digest is {}, not {}",
+            table.digest(),
+            record.digest
+        )));
+    }
+    Ok(Generation {
+        record,
+        table: Arc::new(table),
+    })
+}

@@ -1,0 +1,341 @@
+//! Bases, so that a start does not read all of history; and the end of history.
+//!
+//! Done in the background by whoever commits, and by one process at a time: it holds
+//! a key with a lease. That is for economy. Everything here is safe at any time, as
+//! each step is one transaction that asks whether what it relies on still holds.
+//!
+//! A base is written when there are as many commits since the last one as history
+//! is to have, or when they outweigh it. What is older than the last base that
+//! history needs is deleted, so up to about twice as many generations as asked for
+//! are there.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use etcd_client::{
+    Compare, CompareOp, DeleteOptions, GetOptions, PutOptions, SortOrder, SortTarget, Txn, TxnOp,
+};
+use tokio::sync::Mutex as AsyncMutex;
+
+use super::Etcd;
+use super::keys::{BlobId, Kind};
+use super::value::{self, BaseValue, CommitValue};
+use crate::control::store::{Commit, Record, StoreError};
+use crate::routing::{Delta, RoutingTable};
+
+/// The most commits since the last base, however long history is.
+const MOST_STEPS: usize = 1_000;
+
+/// Commits of fewer bytes are no reason for a base.
+const LEAST_BYTES: u64 = 4 << 20;
+
+/// How long the work is left to one process, in seconds.
+const LEASE_SECONDS: i64 = 60;
+
+/// How many keys are listed at a time.
+const PAGE: i64 = 1_000;
+
+/// When there is something to do.
+pub(super) struct Upkeep {
+    /// How many generations are to be kept.
+    history: usize,
+    /// Held while it is done.
+    running: AsyncMutex<()>,
+    /// Commits of this process since it last looked.
+    commits: AtomicUsize,
+    /// About how many bytes this process has committed since it last wrote a base.
+    bytes: AtomicU64,
+}
+
+impl Upkeep {
+    pub fn new(history: u64) -> Self {
+        Self {
+            history: usize::try_from(history).unwrap_or(usize::MAX).max(1),
+            running: AsyncMutex::default(),
+            // The first one is a reason to look: processes may be short-lived.
+            commits: AtomicUsize::new(usize::MAX / 2),
+            bytes: AtomicU64::new(0),
+        }
+    }
+
+    /// How many commits there may be since the last base.
+    fn steps(&self) -> usize {
+        self.history.clamp(10, MOST_STEPS)
+    }
+
+    /// Counts a commit; whether to look now.
+    fn is_due(&self, delta: Option<&Delta>) -> bool {
+        let more = delta.map_or(0, weight);
+        let before = self.bytes.fetch_add(more, Ordering::Relaxed);
+        let commits = self.commits.fetch_add(1, Ordering::Relaxed) + 1;
+        // Now and then is often enough.
+        let heavy = before / LEAST_BYTES != (before + more) / LEAST_BYTES;
+        heavy || commits >= (self.steps() / 10).max(1)
+    }
+}
+
+/// About how many bytes a delta takes.
+fn weight(delta: &Delta) -> u64 {
+    let head = delta.head.as_deref().map_or(0, str::len);
+    let set = delta.set.iter().map(|(key, name)| key.len() + name.len());
+    let remove = delta.remove.iter().map(String::len);
+    (head + set.chain(remove).sum::<usize>()) as u64
+}
+
+impl Etcd {
+    /// Begins what is due after a commit.
+    pub(super) fn after_append(of: &Arc<Self>, commit: &Commit) {
+        if !of.upkeep.is_due(commit.delta.as_deref()) {
+            return;
+        }
+        let (etcd, record, table) = (
+            Arc::clone(of),
+            commit.record.clone(),
+            Arc::clone(&commit.table),
+        );
+        tokio::spawn(async move {
+            let Ok(_running) = etcd.upkeep.running.try_lock() else {
+                return;
+            };
+            etcd.upkeep.commits.store(0, Ordering::Relaxed);
+            if let Err(error) = etcd.upkeep_with_lease(record, table).await {
+                log::warn!(target: "cellgate::control", "upkeep of history, tried again later: {error}");
+            }
+        });
+    }
+
+    async fn upkeep_with_lease(
+        &self,
+        record: Record,
+        table: Arc<RoutingTable>,
+    ) -> Result<(), StoreError> {
+        let needs_base = self.needs_base().await?;
+        let cut = self.cut().await?;
+        if !needs_base && cut.is_none() {
+            return Ok(());
+        }
+        let lease = self
+            .members
+            .ask(|client| async move { client.lease_client().grant(LEASE_SECONDS, None).await });
+        let lease = lease.await?.id();
+        let done = match self.claim(lease).await {
+            Ok(true) => self.upkeep_now(needs_base, record, table).await,
+            Ok(false) => Ok(()),
+            Err(error) => Err(error),
+        };
+        // Else it ends by itself.
+        let _ = self
+            .members
+            .ask(|client| async move { client.lease_client().revoke(lease).await })
+            .await;
+        done
+    }
+
+    async fn claim(&self, lease: i64) -> Result<bool, StoreError> {
+        let key = self.keys.upkeep();
+        let options = PutOptions::new().with_lease(lease);
+        let txn = Txn::new()
+            .when(vec![Compare::create_revision(
+                key.clone(),
+                CompareOp::Equal,
+                0,
+            )])
+            .and_then(vec![TxnOp::put(key, "", Some(options))]);
+        self.try_txn(txn).await
+    }
+
+    async fn upkeep_now(
+        &self,
+        needs_base: bool,
+        record: Record,
+        table: Arc<RoutingTable>,
+    ) -> Result<(), StoreError> {
+        if needs_base {
+            self.write_base(record, table).await?;
+        }
+        if let Some(cut) = self.cut().await? {
+            self.delete_below(cut).await?;
+        }
+        self.delete_orphans().await
+    }
+
+    /// Whether it is a long way from the last base to the newest generation.
+    async fn needs_base(&self) -> Result<bool, StoreError> {
+        let Some(base) = self.last_base(u64::MAX - 1).await? else {
+            return Ok(true);
+        };
+        let after = base.record.generation.saturating_add(1);
+        let steps = self.count(after).await?;
+        let bytes = self.upkeep.bytes.load(Ordering::Relaxed);
+        let heavy = bytes >= LEAST_BYTES.max(base.table.bytes / 2);
+        Ok(steps >= self.upkeep.steps() || (steps > 0 && heavy))
+    }
+
+    /// How many commits there are from `generation` on.
+    async fn count(&self, generation: u64) -> Result<usize, StoreError> {
+        let range = self.keys.range(Kind::Commit, generation..u64::MAX);
+        let options = GetOptions::new().with_range(range.end).with_count_only();
+        let answer = self.members.ask(|client| {
+            let (from, options) = (range.start.clone(), options.clone());
+            async move { client.kv_client().get(from, Some(options)).await }
+        });
+        Ok(usize::try_from(answer.await?.count()).unwrap_or(0))
+    }
+
+    async fn write_base(&self, record: Record, table: Arc<RoutingTable>) -> Result<(), StoreError> {
+        let generation = record.generation;
+        let id = BlobId::new(generation, Kind::Base);
+        let bytes = self.upkeep.bytes.load(Ordering::Relaxed);
+        let name = self
+            .write_blob(&id, move |out| value::write_table(&table, generation, out))
+            .await?;
+        let base = value::write(&BaseValue::new(record, name))?;
+        let key = self.keys.of(Kind::Base, generation);
+        let commit = self.keys.of(Kind::Commit, generation);
+        let txn = Txn::new()
+            .when(vec![
+                self.is_whole(&id),
+                Compare::create_revision(key.clone(), CompareOp::Equal, 0),
+                // Else it is older than all of history by now.
+                Compare::create_revision(commit, CompareOp::Greater, 0),
+            ])
+            .and_then(vec![TxnOp::put(key, base, None)]);
+        let written = self.try_txn(txn).await?;
+        if written {
+            self.upkeep.bytes.fetch_sub(bytes, Ordering::Relaxed);
+            log::info!(target: "cellgate::control", generation; "wrote a base to etcd");
+        } else {
+            // Or somebody has, or an answer was lost: then this is named.
+            self.delete_unnamed(&id).await?;
+        }
+        Ok(())
+    }
+
+    async fn try_txn(&self, txn: Txn) -> Result<bool, StoreError> {
+        let answer = self.members.ask(|client| {
+            let txn = txn.clone();
+            async move { client.kv_client().txn(txn).await }
+        });
+        Ok(answer.await?.succeeded())
+    }
+
+    /// The generation of the base that the oldest generation of history is read from,
+    /// if there is anything below it.
+    async fn cut(&self) -> Result<Option<u64>, StoreError> {
+        let surplus = self.count(0).await?.saturating_sub(self.upkeep.history);
+        if surplus == 0 {
+            return Ok(None);
+        }
+        let Some(oldest) = self.nth_commit(surplus).await? else {
+            return Ok(None);
+        };
+        let Some(base) = self.last_base(oldest).await? else {
+            return Ok(None);
+        };
+        let cut = base.record.generation;
+        let first = self.nth_commit(0).await?;
+        Ok(first.filter(|first| *first < cut).map(|_| cut))
+    }
+
+    /// The generation of a commit, counted from the oldest.
+    async fn nth_commit(&self, nth: usize) -> Result<Option<u64>, StoreError> {
+        let mut from = 0;
+        let mut left = nth;
+        loop {
+            let range = self.keys.range(Kind::Commit, from..u64::MAX);
+            let limit = i64::try_from(left).unwrap_or(PAGE).saturating_add(1);
+            let options = GetOptions::new()
+                .with_range(range.end)
+                .with_keys_only()
+                .with_limit(limit.min(PAGE));
+            let page = self.get(range.start, options).await?;
+            let of = |key: &[u8]| self.keys.generation(Kind::Commit, key);
+            if let Some(found) = page.get(left) {
+                return Ok(of(found.key()));
+            }
+            match page.last().and_then(|last| of(last.key())) {
+                Some(last) => from = last + 1,
+                None => return Ok(None),
+            }
+            left -= page.len();
+        }
+    }
+
+    /// Deletes all that only generations below `cut` need. Whoever reads some of it
+    /// finds that it is gone.
+    async fn delete_below(&self, cut: u64) -> Result<(), StoreError> {
+        let delete = |range: std::ops::Range<String>| {
+            let options = DeleteOptions::new().with_range(range.end);
+            TxnOp::delete(range.start, Some(options))
+        };
+        let txn = Txn::new()
+            .when(vec![Compare::create_revision(
+                self.keys.of(Kind::Base, cut),
+                CompareOp::Greater,
+                0,
+            )])
+            .and_then(vec![
+                delete(self.keys.range(Kind::Commit, 0..cut)),
+                delete(self.keys.range(Kind::Base, 0..cut)),
+                delete(self.keys.blobs_below(cut)),
+            ]);
+        if self.try_txn(txn).await? {
+            log::info!(target: "cellgate::control", below = cut; "deleted old generations from etcd");
+        }
+        Ok(())
+    }
+
+    /// Deletes blobs that nothing names and nothing can name any more: of a change
+    /// that was never made, or of a base whose writer was stopped.
+    async fn delete_orphans(&self) -> Result<(), StoreError> {
+        let Some((head, _)) = self.head().await? else {
+            return Ok(());
+        };
+        let mut from = self.keys.blobs_below(0).start;
+        loop {
+            let options = GetOptions::new()
+                .with_range(self.keys.blobs_end())
+                .with_keys_only()
+                .with_sort(SortTarget::Key, SortOrder::Ascend)
+                .with_limit(PAGE);
+            let page = self.get(from, options).await?;
+            let mut ids: Vec<BlobId> = page
+                .iter()
+                .filter_map(|found| self.keys.blob_of(found.key()))
+                .collect();
+            ids.dedup();
+            let Some(last) = ids.last() else {
+                return Ok(());
+            };
+            from = self.keys.after_blob(&last.text);
+            for id in &ids {
+                // A change that is being made is of a generation that is not there yet;
+                // and this process alone writes bases now.
+                if id.generation <= head.generation {
+                    self.delete_unnamed(id).await?;
+                }
+            }
+        }
+    }
+
+    /// Deletes a blob unless what should name it does.
+    async fn delete_unnamed(&self, id: &BlobId) -> Result<(), StoreError> {
+        let key = self.keys.of(id.kind, id.generation);
+        let found = self.get(key, GetOptions::new()).await?;
+        let named = match (id.kind, found.first()) {
+            (_, None) => None,
+            (Kind::Commit, Some(found)) => {
+                let commit: CommitValue = value::read(found.key(), found.value())?;
+                commit.content.blob().cloned()
+            }
+            (Kind::Base, Some(found)) => {
+                let base: BaseValue = value::read(found.key(), found.value())?;
+                Some(base.table)
+            }
+        };
+        if named.is_none_or(|named| named.id != id.text) {
+            self.delete_blob(id).await;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,267 @@
+//! Two control planes over one etcd, with edges on both: what is changed while processes are killed is on
+//! every edge in the end, once.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use cellgate::control::store::Store;
+use cellgate::protocol::{
+    Ack, Hello, Mark, Received, SnapshotLimits, SnapshotReceiver, ToControl, ToEdge,
+};
+use cellgate::routing::{Delta, RoutingTable};
+use futures_util::{SinkExt, StreamExt};
+use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio::time::timeout;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+
+use crate::etcd_store::{document, store};
+use crate::harness::{
+    ControlBuilder, ControlProcess, EtcdCluster, eventually, own_address, within,
+};
+
+/// How many keys are set, and by how many writers at a time.
+const CHANGES: usize = 1_000;
+const WRITERS: usize = 4;
+const EDGES: usize = 6;
+
+/// The largest message that an edge takes.
+const MAX_FRAME: usize = 1 << 20;
+
+fn control(cluster: &EtcdCluster, listen: SocketAddr) -> ControlBuilder {
+    let endpoints = cluster.settings().endpoints;
+    let endpoints: Vec<&str> = endpoints.iter().map(|url| url.as_str()).collect();
+    ControlProcess::builder()
+        .set("listen", listen.to_string())
+        .set("store", json!({"etcd": {"endpoints": endpoints}}))
+        .set("ping_seconds", 1)
+}
+
+/// Sends a request and returns the status of the answer, if there is one.
+async fn put(to: SocketAddr, path: &str, body: &[u8]) -> Option<u16> {
+    let exchange = async {
+        let mut stream = TcpStream::connect(to).await.ok()?;
+        let head = format!(
+            "PUT {path} HTTP/1.1\r\nHost: {to}\r\nConnection: close\r\nContent-Type: application/json\r\n\
+             Content-Length: {}\r\n\r\n",
+            body.len()
+        );
+        stream
+            .write_all(&[head.as_bytes(), body].concat())
+            .await
+            .ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.ok()?;
+        answer.split(' ').nth(1)?.parse().ok()
+    };
+    timeout(Duration::from_secs(20), exchange).await.ok()?
+}
+
+/// An edge as far as the protocol goes: it keeps a table and says what it has.
+struct LightEdge {
+    held: Option<(Mark, RoutingTable)>,
+    tell: watch::Sender<Option<Mark>>,
+    /// How often it was sent a generation that it had.
+    again: Arc<AtomicUsize>,
+}
+
+impl LightEdge {
+    /// Connects to one address after the other, for ever.
+    async fn run(mut self, name: String, addresses: Vec<SocketAddr>) {
+        for address in addresses.iter().cycle() {
+            let end = self.connection(&name, *address).await;
+            eprintln!("{name}: {end:?}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// Until the connection ends.
+    async fn connection(&mut self, name: &str, address: SocketAddr) -> Result<(), String> {
+        let mut request = format!("ws://{address}/connect")
+            .into_client_request()
+            .map_err(say)?;
+        let protocol = "cellgate.v1".parse().map_err(say)?;
+        request
+            .headers_mut()
+            .insert("Sec-WebSocket-Protocol", protocol);
+        let (mut socket, _) = tokio_tungstenite::connect_async(request)
+            .await
+            .map_err(say)?;
+        let hello = ToControl::Hello(Hello {
+            edge_id: name.to_owned(),
+            instance: name.to_owned(),
+            version: "0".to_owned(),
+            labels: Default::default(),
+            generation: self.held.as_ref().map_or(0, |(mark, _)| mark.generation),
+            digest: self.held.as_ref().map(|(mark, _)| mark.digest),
+            max_frame: MAX_FRAME as u64,
+        });
+        socket.send(text(&hello)).await.map_err(say)?;
+        let mut snapshot: Option<SnapshotReceiver> = None;
+        loop {
+            // Pings come every second.
+            let message = timeout(Duration::from_secs(4), socket.next()).await;
+            let message = message.map_err(say)?.ok_or("ended")?;
+            let bytes = match message.map_err(say)? {
+                Message::Binary(frame) => {
+                    let receiver = snapshot.as_mut().expect("a snapshot");
+                    receiver.chunk(&frame).expect("a chunk");
+                    continue;
+                }
+                Message::Text(text) => text,
+                Message::Close(close) => return Err(format!("{close:?}")),
+                _ => continue,
+            };
+            let Received::Message(message) =
+                ToEdge::decode(bytes.as_bytes(), MAX_FRAME).expect("a message")
+            else {
+                continue;
+            };
+            let (generation, table) = match message {
+                ToEdge::SnapshotBegin(begin) => {
+                    snapshot = SnapshotReceiver::new(begin, SnapshotLimits::default()).ok();
+                    continue;
+                }
+                ToEdge::SnapshotEnd(end) => {
+                    let receiver = snapshot.take().expect("a snapshot");
+                    let generation = receiver.begin().generation;
+                    (generation, receiver.end(end).expect("a table"))
+                }
+                ToEdge::Delta(delta) => {
+                    let (held, table) = self.held.as_ref().expect("a table");
+                    if delta.generation <= held.generation {
+                        self.again.fetch_add(1, Ordering::Relaxed);
+                    }
+                    assert_eq!(delta.from, held.generation);
+                    let next = table.apply(&Delta {
+                        head: delta.head,
+                        set: delta.set,
+                        remove: delta.remove,
+                    });
+                    (delta.generation, next.expect("a delta that applies"))
+                }
+                _ => continue,
+            };
+            let mark = Mark {
+                generation,
+                digest: table.digest(),
+            };
+            assert!(
+                self.held
+                    .as_ref()
+                    .is_none_or(|(held, _)| held.generation <= generation)
+            );
+            self.held = Some((mark, table));
+            let ack = ToControl::Ack(Ack {
+                generation,
+                digest: mark.digest,
+            });
+            socket.send(text(&ack)).await.map_err(say)?;
+            self.tell.send_replace(Some(mark));
+        }
+    }
+}
+
+fn say(error: impl std::fmt::Display) -> String {
+    error.to_string()
+}
+
+fn text(message: &ToControl) -> Message {
+    Message::text(serde_json::to_string(message).expect("JSON"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_lost_when_the_leader_and_a_control_plane_are_killed() {
+    let mut cluster = EtcdCluster::start().await;
+    let addresses = [own_address(8081), own_address(8081)];
+    let builders = addresses.map(|address| control(&cluster, address));
+    let mut one = builders[0].start().await;
+    let other = builders[1].start().await;
+    let status = put(one.address, "/api/v1/document", &document(1)).await;
+    assert_eq!(status, Some(201));
+
+    let again = Arc::new(AtomicUsize::new(0));
+    let edges: Vec<_> = (0..EDGES)
+        .map(|index| {
+            let (tell, seen) = watch::channel(None);
+            let edge = LightEdge {
+                held: None,
+                tell,
+                again: Arc::clone(&again),
+            };
+            let mut addresses = addresses.to_vec();
+            addresses.rotate_left(index % 2);
+            tokio::spawn(edge.run(format!("edge-{index}"), addresses));
+            seen
+        })
+        .collect();
+    for edge in &edges {
+        let mut edge = edge.clone();
+        within("a table", edge.wait_for(Option::is_some))
+            .await
+            .expect("an edge");
+    }
+
+    let done = Arc::new(AtomicUsize::new(0));
+    let writers: Vec<_> = (0..WRITERS)
+        .map(|writer| {
+            let done = Arc::clone(&done);
+            tokio::spawn(async move {
+                for change in (writer..CHANGES).step_by(WRITERS) {
+                    let path = format!("/api/v1/keys/key-{change}");
+                    // As through a load balancer: with the other one, if this one is not there.
+                    for address in addresses.iter().cycle().skip(writer) {
+                        match put(*address, &path, br#"{"placement": "two"}"#).await {
+                            Some(200 | 201) => break,
+                            None | Some(500..) => {
+                                tokio::time::sleep(Duration::from_millis(20)).await
+                            }
+                            status => panic!("{path}: {status:?}"),
+                        }
+                    }
+                    done.fetch_add(1, Ordering::Relaxed);
+                }
+            })
+        })
+        .collect();
+    let until = async |count: usize| {
+        eventually("changes", async || {
+            (done.load(Ordering::Relaxed) >= count).then_some(())
+        })
+        .await;
+    };
+    until(CHANGES / 5).await;
+    let leader = cluster.leader().await;
+    cluster.kill(leader);
+    until(CHANGES * 2 / 5).await;
+    one.kill().await;
+    until(CHANGES * 3 / 5).await;
+    one = builders[0].start().await;
+    until(CHANGES * 4 / 5).await;
+    cluster.restart(leader);
+    for writer in writers {
+        within("the last changes", writer).await.expect("a writer");
+    }
+
+    let newest = store(&cluster.settings()).newest().await;
+    let newest = newest.expect("the newest").expect("the newest");
+    // Each once: one that was made twice would be another generation.
+    assert_eq!(newest.record.generation, 1 + CHANGES as u64);
+    assert_eq!(newest.table.key_count(), 1 + CHANGES);
+    for mut edge in edges {
+        let mark = newest.record.mark();
+        let seen = edge.wait_for(|seen| *seen == Some(mark));
+        within("the newest on every edge", seen)
+            .await
+            .expect("an edge");
+    }
+    assert_eq!(again.load(Ordering::Relaxed), 0);
+    for control in [&one, &other] {
+        control.wait_generation(newest.record.generation).await;
+    }
+}
