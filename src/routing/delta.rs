@@ -97,13 +97,20 @@ impl RoutingTable {
 
     /// What makes `next` of this table. What the two share costs nothing.
     pub fn delta_to(&self, next: &RoutingTable) -> Delta {
+        self.delta_within(next, usize::MAX).unwrap_or_default()
+    }
+
+    /// As [`delta_to`](Self::delta_to), unless that takes a look at more than `most`
+    /// keys of either table: as of two that were not made of one another, which
+    /// share nothing. Then none.
+    pub fn delta_within(&self, next: &RoutingTable, most: usize) -> Option<Delta> {
         let head = (self.head.json != next.head.json).then(|| next.head.json.to_string());
         let mut delta = Delta {
             head,
             ..Delta::default()
         };
         let mut added = 0;
-        next.keys.unshared(&self.keys, |key, name| {
+        let whole = next.keys.unshared_within(&self.keys, most, |key, name| {
             let Some(home) = next.head.home(name) else {
                 return;
             };
@@ -115,14 +122,16 @@ impl RoutingTable {
             }
         });
         // What is in both, by count: next without added, and this without removed.
-        if next.key_count() - added < self.key_count() {
-            self.keys.unshared(&next.keys, |key, _| {
+        let removed = whole && next.key_count() - added < self.key_count();
+        let whole = match removed {
+            true => self.keys.unshared_within(&next.keys, most, |key, _| {
                 if next.keys.get(key).is_none() {
                     delta.remove.push(text(key).to_owned());
                 }
-            });
-        }
-        delta
+            }),
+            false => whole,
+        };
+        whole.then_some(delta)
     }
 
     /// Takes back what `key` counted for while its name id was `was`, one of the

@@ -19,7 +19,10 @@ use super::reason::RouteReason;
 /// A compiled routing document. It never changes once made; a [`Delta`] makes
 /// another, which shares with it all that stays the same.
 ///
+/// A clone shares all of it, and costs nothing.
+///
 /// [`Delta`]: super::Delta
+#[derive(Clone)]
 pub struct RoutingTable {
     pub(super) head: Arc<Head>,
     /// By bytes, as header values are; with the name ids of [`Head`].

@@ -22,6 +22,7 @@ mod tests;
 
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
+use std::ops::ControlFlow;
 use std::sync::LazyLock;
 
 use self::leaf::Leaf;
@@ -107,12 +108,30 @@ impl<S: BuildHasher> Keys<S> {
     /// The keys that may be missing from `other` or have another number there,
     /// with what they have here. Whatever the two share is passed over without a
     /// look; of what they do not share, all is listed.
-    pub fn unshared<'a>(&'a self, other: &Self, mut visit: impl FnMut(&'a [u8], u32)) {
-        compare::unshared(&self.root, &other.root, &mut |leaf: &'a Leaf| {
+    pub fn unshared<'a>(&'a self, other: &Self, visit: impl FnMut(&'a [u8], u32)) {
+        self.unshared_within(other, usize::MAX, visit);
+    }
+
+    /// As [`unshared`](Self::unshared), but gives up when there are more than `most`
+    /// of them. Says whether it came to the end.
+    pub fn unshared_within<'a>(
+        &'a self,
+        other: &Self,
+        most: usize,
+        mut visit: impl FnMut(&'a [u8], u32),
+    ) -> bool {
+        let mut left = most;
+        let end = compare::unshared(&self.root, &other.root, &mut |leaf: &'a Leaf| {
+            match left.checked_sub(leaf.len()) {
+                Some(rest) => left = rest,
+                None => return ControlFlow::Break(()),
+            }
             for item in leaf.view().items() {
                 visit(item.key, item.id);
             }
+            ControlFlow::Continue(())
         });
+        end.is_continue()
     }
 }
 

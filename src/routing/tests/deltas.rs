@@ -341,6 +341,16 @@ fn large_tables_differ_by_what_was_changed() {
         ..Delta::default()
     });
     assert_eq!(unshared(&headed.unwrap()), 0);
+
+    let change = table.delta_within(&next, 3 * 17).unwrap();
+    assert_same(&table.apply(&change).unwrap(), &next);
+    let keys = table.key_count();
+    assert_eq!(
+        table.delta_within(&edited, keys - 1),
+        None,
+        "nothing is shared"
+    );
+    assert_eq!(table.delta_within(&edited, keys), Some(change));
 }
 
 /// Two tables of one parent may use the same free number for different names.
