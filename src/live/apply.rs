@@ -43,6 +43,8 @@ pub struct Live {
     pub(super) memory: Mutex<Option<MemoryStatus>>,
     /// How it stands with the control plane; none without one.
     pub(super) connection: Mutex<Option<Connection>>,
+    /// When an earlier process last heard a control plane.
+    pub(super) heard_before: Mutex<Option<SystemTime>>,
     /// The number of the current generation; 0 before the first.
     number: watch::Sender<u64>,
     /// Rung when an endpoint's addresses change.
@@ -117,6 +119,7 @@ impl Live {
             failure: Mutex::new(None),
             memory: Mutex::new(None),
             connection: Mutex::new(None),
+            heard_before: Mutex::new(None),
             number: watch::Sender::new(0),
             addresses: watch::Sender::new(()),
             hosts,

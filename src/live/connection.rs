@@ -6,6 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 use serde::Serialize;
 
 use super::apply::{Live, lock};
+use super::clock::wall;
 use super::generation::Generation;
 use super::status::time;
 use crate::routing::Digest;
@@ -34,8 +35,8 @@ pub struct Connection {
     pub control_id: Option<String>,
     /// Since when there has been a connection, or none.
     pub since: SystemTime,
-    /// When the control plane was last heard; when the edge started, if it never
-    /// was.
+    /// When a control plane was last heard, by an earlier process if need be; when
+    /// the edge started, if that is not known.
     pub heard: Instant,
     /// The newest generation that the control plane has spoken of.
     pub newest: Option<u64>,
@@ -107,6 +108,33 @@ impl Live {
     /// From now on, this is shown.
     pub fn show_connection(&self, connection: Connection) {
         *lock(&self.connection) = Some(connection);
+    }
+
+    /// An earlier process last heard a control plane then.
+    pub(super) fn heard_before(&self, then: Option<SystemTime>) {
+        *lock(&self.heard_before) = then;
+    }
+
+    /// What [`Connection::heard`] is before this process has heard a control plane.
+    pub fn first_heard(&self) -> Instant {
+        let now = Instant::now();
+        let then = *lock(&self.heard_before);
+        // Should the clock have been set back, it is as good as now.
+        let ago = then.and_then(|then| SystemTime::now().duration_since(then).ok());
+        ago.and_then(|ago| now.checked_sub(ago)).unwrap_or(now)
+    }
+
+    /// When a control plane was last heard; none: not that anyone knew.
+    pub(super) fn last_contact(&self) -> Option<SystemTime> {
+        let connection = lock(&self.connection);
+        let here = connection.as_ref().and_then(|connection| {
+            let heard = connection.dialect.map(|_| wall(connection.heard));
+            match connection.state {
+                ConnectionState::Connected => Some(SystemTime::now()),
+                _ => heard,
+            }
+        });
+        here.or(*lock(&self.heard_before))
     }
 
     /// What is counted of the control plane; shown from the first call on.

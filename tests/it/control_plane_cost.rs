@@ -1,85 +1,201 @@
 //! What a one-key change costs an edge with a large table: bytes on the wire and processor time, beside the
-//! same change as a snapshot.
+//! same change as a snapshot; with a state_dir and without.
 //!
 //! A short form with the other tests, which shows that the cost does not grow with the table; with
 //! CELLGATE_MEASURE=full (`make measure`), a million keys and the figures that are promised.
 
+use std::fs;
+use std::path::PathBuf;
 use std::time::Duration;
 
-use cellgate::routing::Delta;
+use cellgate::routing::{Delta, RoutingTable};
 use serde_json::{Map, Value, json};
 
 use crate::control_plane::{World, home};
 use crate::cost;
-use crate::harness::{Content, Dialect, cpu_time, document, placements};
+use crate::harness::{
+    Content, Dialect, Edge, Link, cpu_time, document, eventually, placements, wait_control,
+};
 
 /// What is promised of a delta, on the wire and at the edge.
 const BYTES: usize = 1024;
 const TIME: Duration = Duration::from_millis(1);
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_change_of_one_key() {
-    let (keys, deltas) = match cost::full() {
-        true => (1_000_000, 1000),
-        false => (20_000, 100),
-    };
-    let world = World::new(Dialect::V1).await;
-    let homes = (0..keys).map(|number| (format!("tenant-{number:07}"), Value::from("one")));
-    let cells = placements(&[&world.cells.one, &world.cells.two]);
-    let large = document(
-        "1",
-        Value::Object(homes.collect::<Map<_, _>>()),
-        cells,
-        "one",
-    );
-    let Content { mut table, .. } = Content::new(large);
-    let edge = world.builder.spawn().ready().await;
-    let pid = edge.pid();
+/// How much there is to do.
+#[derive(Clone, Copy)]
+struct Size {
+    keys: u64,
+    /// One right after the other.
+    deltas: u64,
+    /// Each when the one before is on disk.
+    apart: u64,
+}
 
-    let mut link = world.control.accept().await;
-    link.expect("hello").await;
-    link.welcome(1, None, 300).await;
-    let begun = cpu_time(pid);
-    let content = Content {
-        document: Value::Null,
-        table,
-    };
-    link.snapshot(1, 1, &content).await;
-    link.expect_ack(1, &content).await;
-    let snapshot = cpu_time(pid) - begun;
-    let (sent, bytes) = (link.sent, link.sent_bytes);
-    table = content.table;
+fn size() -> Size {
+    match cost::full() {
+        true => Size {
+            keys: 1_000_000,
+            deltas: 1000,
+            apart: 100,
+        },
+        false => Size {
+            keys: 20_000,
+            deltas: 100,
+            apart: 10,
+        },
+    }
+}
 
-    let begun = cpu_time(pid);
-    let mut largest = 0;
-    for generation in 2..deltas + 2 {
-        let key = format!("tenant-{:07}", generation * 7919 % keys);
+/// A control plane that sends one key after the other.
+struct Stream {
+    link: Link,
+    table: RoutingTable,
+    keys: u64,
+    generation: u64,
+    /// The bytes of the largest message.
+    largest: usize,
+}
+
+impl Stream {
+    /// Sends everything. Says what that takes at the edge, short of writing it to disk.
+    async fn start(world: &World, edge: &Edge, keys: u64) -> (Stream, Duration) {
+        let homes = (0..keys).map(|number| (format!("tenant-{number:07}"), Value::from("one")));
+        let cells = placements(&[&world.cells.one, &world.cells.two]);
+        let routing = Value::Object(homes.collect::<Map<_, _>>());
+        let content = Content::new(document("1", routing, cells, "one"));
+        let mut link = world.control.accept().await;
+        link.expect("hello").await;
+        link.welcome(1, None, 300).await;
+        let begun = cpu_time(edge.pid());
+        link.snapshot(1, 1, &content).await;
+        link.expect_ack(1, &content).await;
+        let snapshot = cpu_time(edge.pid()) - begun;
+        println!(
+            "{keys} keys: a snapshot of {} bytes in {} frames takes {snapshot:?} at the edge",
+            link.sent_bytes, link.sent
+        );
+        let stream = Stream {
+            link,
+            table: content.table,
+            keys,
+            generation: 1,
+            largest: 0,
+        };
+        (stream, snapshot)
+    }
+
+    /// Sends the next change, and waits until it is served.
+    async fn change(&mut self) {
+        self.generation += 1;
+        let generation = self.generation;
+        let key = format!("tenant-{:07}", generation * 7919 % self.keys);
         let home = if generation % 2 == 0 { "two" } else { "one" };
         let delta = Delta {
             set: vec![(key.clone(), home.to_owned())],
             ..Delta::default()
         };
-        table = table.apply(&delta).expect("a valid delta");
-        let digest = table.digest().to_string();
+        self.table = self.table.apply(&delta).expect("a valid delta");
+        let digest = self.table.digest().to_string();
         let message = json!({"type": "delta", "from": generation - 1, "generation": generation,
             "digest": digest, "set": {key: home}});
-        largest = largest.max(message.to_string().len());
-        link.send(message).await;
-        let ack = link.expect("ack").await;
+        self.largest = self.largest.max(message.to_string().len());
+        self.link.send(message).await;
+        let ack = self.link.expect("ack").await;
         assert_eq!(
             (&ack["generation"], &ack["digest"]),
             (&json!(generation), &json!(digest))
         );
     }
-    let each = (cpu_time(pid) - begun) / u32::try_from(deltas).expect("few");
-    println!(
-        "{keys} keys: a snapshot of {bytes} bytes in {sent} frames takes {snapshot:?} at the edge; \
-         a delta of one key has at most {largest} bytes and takes {each:?}, status messages included"
-    );
-    assert!(largest <= BYTES, "{largest} bytes");
-    assert!(each * 10 < snapshot, "{each:?} of {snapshot:?}");
-    if cost::full() {
-        assert!(each <= TIME, "{each:?}");
+
+    /// What each of so many takes at the edge, status messages included.
+    async fn burst(&mut self, edge: &Edge, deltas: u64) -> Duration {
+        let begun = cpu_time(edge.pid());
+        for _ in 0..deltas {
+            self.change().await;
+        }
+        (cpu_time(edge.pid()) - begun) / u32::try_from(deltas).expect("few")
     }
+}
+
+fn check(what: &str, each: Duration, snapshot: Duration) {
+    println!("{what}, a delta of one key takes {each:?}");
+    assert!(each * 10 < snapshot, "{what}: {each:?} of {snapshot:?}");
+    if cost::full() {
+        assert!(each <= TIME, "{what}: {each:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_change_of_one_key() {
+    let size = size();
+    let world = World::new(Dialect::V1).await;
+    let edge = world.builder.spawn().ready().await;
+    let (mut stream, snapshot) = Stream::start(&world, &edge, size.keys).await;
+    let each = stream.burst(&edge, size.deltas).await;
+    check("without a state_dir", each, snapshot);
+    assert!(stream.largest <= BYTES, "{} bytes", stream.largest);
     assert_eq!(home(&edge).await, "one");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_change_of_one_key_that_is_kept() {
+    let size = size();
+    let mut world = World::new(Dialect::V1).await;
+    let dir = world.builder.directory().join("state");
+    world.builder = world.builder.set(
+        "cellgate.control_plane.state_dir",
+        dir.display().to_string(),
+    );
+    let edge = world.builder.spawn().ready().await;
+    let (mut stream, snapshot) = Stream::start(&world, &edge, size.keys).await;
+    // Nothing that was sent before is written after this.
+    let changes = |number: u64| dir.join(format!("{number:020}.changes"));
+    eventually("the table is on disk", async || {
+        let config = edge.config().await;
+        (config["state"]["stored_generation"] == config["generation"]).then_some(())
+    })
+    .await;
+    let base = edge.config().await["generation"]
+        .as_u64()
+        .expect("a number");
+
+    let each = stream.burst(&edge, size.deltas).await;
+    check("with a state_dir, right after one another", each, snapshot);
+    eventually("the last of them is on disk", async || {
+        let config = edge.config().await;
+        (config["state"]["stored_generation"] == config["generation"]).then_some(())
+    })
+    .await;
+
+    let length = |file: PathBuf| fs::metadata(file).map_or(0, |metadata| metadata.len());
+    let begun = (cpu_time(edge.pid()), length(changes(base)));
+    for _ in 0..size.apart {
+        let before = length(changes(base));
+        stream.change().await;
+        // The edge is not asked: that would be counted.
+        eventually("it is on disk", async || {
+            (length(changes(base)) > before).then_some(())
+        })
+        .await;
+    }
+    let each = (cpu_time(edge.pid()) - begun.0) / u32::try_from(size.apart).expect("few");
+    check("with a state_dir, each written on its own", each, snapshot);
+    let bytes = (length(changes(base)) - begun.1) / size.apart;
+    println!("and {bytes} bytes on disk");
+    assert!(bytes <= BYTES as u64, "{bytes} bytes");
+
+    // All that is found by the next process.
+    let digest = stream.table.digest().to_string();
+    let config = edge.config().await;
+    assert_eq!(config["control_plane"]["digest"], digest);
+    let mut edge = edge;
+    edge.signal(libc::SIGKILL);
+    edge.exited().await;
+    world.control.refuse(Some(503));
+    let edge = world.builder.spawn().ready().await;
+    let shown = wait_control(&edge, "it has its table", |shown| {
+        shown["digest"] == json!(digest)
+    })
+    .await;
+    assert_eq!(shown["generation"], json!(stream.generation));
 }

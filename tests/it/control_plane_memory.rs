@@ -2,11 +2,15 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::time::Duration;
 
-use serde_json::{Value, json};
+use cellgate::routing::Delta;
+use serde_json::{Map, Value, json};
 
 use crate::control_plane::{World, home};
-use crate::harness::{Content, Dialect, Edge, EdgeBuilder, eventually, wait_control};
+use crate::harness::{
+    Content, Dialect, Edge, EdgeBuilder, Link, document, eventually, placements, wait_control,
+};
 
 fn state_dir(builder: &EdgeBuilder) -> PathBuf {
     builder.directory().join("state")
@@ -94,6 +98,140 @@ async fn an_edge_without_its_control_plane_serves_the_last_pushed_table() {
     link.moved(71, 72, &next, "acme").await;
     link.expect_ack(72, &next).await;
     assert_eq!(home(&edge).await, "two");
+}
+
+/// Keys of a table of which changes are kept as such, also when many come at once.
+const KEYS: u64 = 20_000;
+
+fn large(world: &World) -> Content {
+    let homes = (0..KEYS).map(|number| (format!("tenant-{number:020}"), Value::from("one")));
+    let cells = placements(&[&world.cells.one, &world.cells.two]);
+    let homes = Value::Object(homes.collect::<Map<_, _>>());
+    Content::new(document("1", homes, cells, "one"))
+}
+
+/// Moves a tenant, and waits until that is served.
+async fn change(link: &mut Link, content: &mut Content, generation: u64) {
+    let key = format!("tenant-{:020}", generation % KEYS);
+    let delta = Delta {
+        set: vec![(key.clone(), "two".to_owned())],
+        ..Delta::default()
+    };
+    content.table = content.table.apply(&delta).expect("a valid delta");
+    content.document["routingTable"][&key] = "two".into();
+    link.moved(generation - 1, generation, content, &key).await;
+    link.expect_ack(generation, content).await;
+}
+
+#[tokio::test]
+async fn in_a_stream_of_changes_tables_prove_to_be_good_and_are_kept() {
+    let world = remembering(World::often(Dialect::V1).await);
+    let mut content = large(&world);
+    let (edge, mut link) = world.following(100, &content).await;
+    wait_stored(&edge, 2).await;
+    let mut generation = 100;
+    // Faster than any of them could serve for long enough on its own.
+    eventually("another one is promoted meanwhile", async || {
+        for _ in 0..5 {
+            generation += 1;
+            change(&mut link, &mut content, generation).await;
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let state = edge.config().await["state"].take();
+        (state["promoted_generation"].as_u64() > Some(5)).then_some(())
+    })
+    .await;
+    let number = edge.config().await["generation"]
+        .as_u64()
+        .expect("a number");
+    wait_stored(&edge, number).await;
+    kill(edge).await;
+    drop(link);
+
+    // The whole table was written once.
+    let dir = state_dir(&world.builder);
+    let files = fs::read_dir(&dir).expect("the state directory");
+    let names = files.map(|file| {
+        file.expect("a file")
+            .file_name()
+            .into_string()
+            .expect("text")
+    });
+    let tables = names.filter(|name| name.ends_with(".generation")).count();
+    assert_eq!(tables, 2, "that of the routing file, and the pushed one");
+    world.control.refuse(Some(503));
+    fs::remove_file(world.builder.routing_path()).expect("remove the routing file");
+    let edge = world.builder.spawn().ready().await;
+    let config = edge.config().await;
+    assert_eq!(config["generation"], number);
+    assert_eq!(config["control_plane"]["generation"], generation);
+    assert_eq!(config["control_plane"]["digest"], content.digest());
+    kill(edge).await;
+
+    // The newest change is torn: the one before is served, and said so.
+    let changes = dir.join(format!("{:020}.changes", 2));
+    let bytes = fs::read(&changes).expect("the changes");
+    fs::write(&changes, &bytes[..bytes.len() - 7]).expect("tear them");
+    let edge = world.builder.spawn().ready().await;
+    edge.log
+        .wait("are skipped: the end of its last line is missing")
+        .await;
+    let config = edge.config().await;
+    let served = config["control_plane"]["generation"].as_u64().expect("one");
+    assert!(
+        (101..generation).contains(&served),
+        "{served} of {generation}"
+    );
+    // The control plane sends what is missing, and all of that is kept again.
+    world.control.refuse(None);
+    let (mut link, hello) = world.control.greet(generation, &content).await;
+    assert_eq!(hello["generation"], served);
+    link.snapshot(1, generation, &content).await;
+    link.expect_ack(generation, &content).await;
+    change(&mut link, &mut content, generation + 1).await;
+    let number = edge.config().await["generation"]
+        .as_u64()
+        .expect("a number");
+    wait_stored(&edge, number).await;
+    kill(edge).await;
+    let edge = world.builder.spawn().ready().await;
+    let config = edge.config().await;
+    assert_eq!(config["control_plane"]["digest"], content.digest());
+}
+
+#[tokio::test]
+async fn how_long_nothing_was_heard_is_not_forgotten_in_a_restart() {
+    let world = remembering(World::often(Dialect::V1).await);
+    let two = world.content("2", "two");
+    let (edge, link) = world.following(70, &two).await;
+    wait_stored(&edge, 2).await;
+    assert_eq!(edge.config().await["control_plane"]["stale_seconds"], 0);
+    kill(edge).await;
+    drop(link);
+    world.control.refuse(Some(503));
+    let file = state_dir(&world.builder).join("journal.json");
+    let text = fs::read_to_string(&file).expect("the journal");
+    let mut journal: Value = serde_json::from_str(&text).expect("JSON");
+    let heard = journal["contact"].as_str().expect("the last contact");
+    // As if that were an hour ago.
+    let heard = humantime::parse_rfc3339(heard).expect("a time") - Duration::from_secs(3600);
+    journal["contact"] = humantime::format_rfc3339_millis(heard).to_string().into();
+    fs::write(&file, journal.to_string()).expect("set it back");
+    let edge = world.builder.spawn().ready().await;
+    let stale = edge.config().await["control_plane"]["stale_seconds"].take();
+    assert!(
+        (3600..3700).contains(&stale.as_u64().expect("seconds")),
+        "{stale}"
+    );
+    world.control.refuse(None);
+    let (mut link, _) = world.control.greet(70, &two).await;
+    wait_control(&edge, "it is not stale", |shown| {
+        shown["stale_seconds"] == 0
+    })
+    .await;
+    // The control plane is told how long it was.
+    let status = link.status("any", |_| true).await;
+    assert!(status["stale_seconds"].as_u64() >= Some(3600), "{status}");
 }
 
 #[tokio::test]

@@ -79,6 +79,7 @@ async fn a_killed_edge_comes_back_without_its_routing_file() {
             "dir": state_dir(&builder).display().to_string(),
             "stored_generation": 1,
             "promoted": false,
+            "promoted_generation": null,
             "fallback": null,
             "error": null,
         })

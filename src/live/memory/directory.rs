@@ -13,6 +13,7 @@ use super::record::{self, Stored};
 const JOURNAL: &str = "journal.json";
 const LOCK: &str = "lock";
 const SUFFIX: &str = ".generation";
+const CHANGES: &str = ".changes";
 /// Where every file is written first: what a crash leaves there is overwritten.
 const NEW: &str = ".new";
 
@@ -77,20 +78,76 @@ impl Directory {
         self.replace(JOURNAL, |out| out.write_all(text))
     }
 
-    /// The generations there are, whatever is in their files.
+    /// The whole tables there are, whatever is in their files, in the order of their
+    /// numbers; each with the bytes of its changes.
     pub fn generations(&self) -> io::Result<Vec<File>> {
-        let mut files = Vec::new();
-        for entry in fs::read_dir(&self.path)?.take(MOST_NAMES) {
-            let entry = entry?;
-            if let Some(number) = entry.file_name().to_str().and_then(number) {
-                let bytes = entry.metadata().map_or(0, |metadata| metadata.len());
-                files.push(File { number, bytes });
-            }
-        }
+        let mut files: Vec<File> = self
+            .numbers(SUFFIX)?
+            .into_iter()
+            .map(|number| File {
+                number,
+                bytes: self
+                    .bytes(number)
+                    .saturating_add(self.changes_bytes(number)),
+            })
+            .collect();
+        files.sort_by_key(|file| file.number);
         Ok(files)
     }
 
-    /// The generation `number`, as it was written.
+    /// The numbers in the names that end with `suffix`.
+    fn numbers(&self, suffix: &str) -> io::Result<Vec<u64>> {
+        let mut numbers = Vec::new();
+        for entry in fs::read_dir(&self.path)?.take(MOST_NAMES) {
+            let name = entry?.file_name();
+            numbers.extend(name.to_str().and_then(|name| number(name, suffix)));
+        }
+        Ok(numbers)
+    }
+
+    /// The bytes of the file of the whole table `number`; 0 if there is none.
+    pub fn bytes(&self, number: u64) -> u64 {
+        let metadata = fs::metadata(self.path.join(name(number)));
+        metadata.map_or(0, |metadata| metadata.len())
+    }
+
+    /// The bytes of the changes that follow it; 0 if there are none.
+    pub fn changes_bytes(&self, number: u64) -> u64 {
+        let metadata = fs::metadata(self.path.join(changes_name(number)));
+        metadata.map_or(0, |metadata| metadata.len())
+    }
+
+    /// The changes that follow the whole table `number`, if there are any.
+    pub fn changes(&self, number: u64) -> io::Result<Option<Vec<u8>>> {
+        // Not above twice the table.
+        let most = self.max_bytes.saturating_add(AROUND).saturating_mul(2);
+        match read_bounded(&self.path.join(changes_name(number)), most) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            read => read.map(Some),
+        }
+    }
+
+    /// Adds `lines` to the changes that follow the whole table `number`, which have
+    /// `there` bytes. After this returns well, they are there after a crash as well.
+    pub fn append(&self, number: u64, there: u64, lines: &[u8]) -> io::Result<()> {
+        let file = OpenOptions::new()
+            .append(true)
+            .create(true)
+            .mode(0o600)
+            .open(self.path.join(changes_name(number)))?;
+        let written = (&file).write_all(lines).and_then(|()| file.sync_data());
+        if let Err(error) = written {
+            // Half a line would end what can be read of the file.
+            let _ = file.set_len(there);
+            return Err(error);
+        }
+        match there {
+            0 => OsFile::open(&self.path)?.sync_all(),
+            _ => Ok(()),
+        }
+    }
+
+    /// The whole table `number`, as it was written.
     ///
     /// # Errors
     ///
@@ -116,12 +173,27 @@ impl Directory {
         })
     }
 
-    /// Removes the generation `number`; that it is gone already is fine.
+    /// Removes the whole table `number` and what follows it; that it is gone already
+    /// is fine.
     pub fn remove(&self, number: u64) -> io::Result<()> {
-        match fs::remove_file(self.path.join(name(number))) {
-            Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
+        self.remove_changes(number)?;
+        remove(&self.path.join(name(number)))
+    }
+
+    /// Removes the changes that follow the whole table `number`.
+    pub fn remove_changes(&self, number: u64) -> io::Result<()> {
+        remove(&self.path.join(changes_name(number)))
+    }
+
+    /// Removes changes of which the table is gone.
+    pub fn remove_orphans(&self) -> io::Result<()> {
+        let tables = self.numbers(SUFFIX)?;
+        for number in self.numbers(CHANGES)? {
+            if !tables.contains(&number) {
+                self.remove_changes(number)?;
+            }
         }
+        Ok(())
     }
 
     /// Whoever reads the file, after a crash as well, finds its old content or
@@ -161,9 +233,20 @@ pub(super) fn name(number: u64) -> String {
     format!("{number:020}{SUFFIX}")
 }
 
-fn number(file: &str) -> Option<u64> {
-    let number = file.strip_suffix(SUFFIX)?.parse().ok()?;
-    (name(number) == file).then_some(number)
+pub(super) fn changes_name(number: u64) -> String {
+    format!("{number:020}{CHANGES}")
+}
+
+fn number(file: &str, suffix: &str) -> Option<u64> {
+    let number = file.strip_suffix(suffix)?.parse().ok()?;
+    (format!("{number:020}{suffix}") == file).then_some(number)
+}
+
+fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
 }
 
 fn read_bounded(path: &Path, most: u64) -> io::Result<Vec<u8>> {

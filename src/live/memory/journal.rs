@@ -24,6 +24,13 @@ pub(super) struct Journal {
     format: u32,
     /// The process that served last, or does.
     run: Option<Run>,
+    /// When the last process began to serve what it served last that crashed on
+    /// something unproven; none since something has proved to be good.
+    #[serde(default, with = "optional_time")]
+    crash: Option<SystemTime>,
+    /// When a control plane was last heard.
+    #[serde(default, with = "optional_time")]
+    contact: Option<SystemTime>,
     /// In the order in which they were applied, the newest last.
     generations: Vec<Entry>,
 }
@@ -59,10 +66,11 @@ pub(super) struct Entry {
     condemned_at: Option<SystemTime>,
 }
 
-/// What is to be done to the files.
+/// A whole table on disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct File {
     pub number: u64,
+    /// With those of the changes that followed it.
     pub bytes: u64,
 }
 
@@ -92,32 +100,51 @@ impl Journal {
         text
     }
 
-    /// Judges how the last process ended. Says which generation has to go
-    /// because of it. To be asked once for each end of a process.
-    pub fn judge(&mut self, now: SystemTime) -> Option<u64> {
-        let run = self.run.as_mut().filter(|run| !run.ended)?;
+    /// Judges how the last process ended. Says which generations have to go
+    /// because of it, the newest first. To be asked once for each end of a process.
+    ///
+    /// In a stream of changes, no two processes crash on the same generation: each
+    /// is built on the one before. So two crashes on unproven ones are a loop,
+    /// whichever they are.
+    pub fn judge(&mut self, now: SystemTime) -> Vec<u64> {
+        let Some(run) = self.run.as_mut().filter(|run| !run.ended) else {
+            return Vec::new();
+        };
         run.ended = true;
         let (number, since) = (run.serving, run.since);
-        let entry = self.entry(number)?;
+        // Of one that was only tried, nothing may be known.
+        let entry = self.entry_of(number, "", since);
         if entry.promoted_at.is_some() || entry.condemned_at.is_some() {
-            return None;
+            return Vec::new();
         }
-        let before = entry.crashed.replace(since)?;
-        if apart(before, since) > LOOP {
-            return None;
+        // The version before knew of crashes by generation only.
+        let known = entry.crashed.replace(since);
+        let before = self.crash.replace(since).or(known);
+        if before.is_none_or(|before| apart(before, since) > LOOP) {
+            return Vec::new();
         }
-        entry.condemned_at = Some(now);
-        Some(number)
+        let in_loop = |entry: &&mut Entry| {
+            let crashed = entry.crashed.is_some_and(|it| apart(it, since) <= LOOP);
+            crashed && entry.promoted_at.is_none() && entry.condemned_at.is_none()
+        };
+        let condemned = self.generations.iter_mut().rev().filter(in_loop);
+        let condemned = condemned.map(|entry| {
+            entry.condemned_at = Some(now);
+            entry.number
+        });
+        condemned.collect()
     }
 
     /// The generations of `stored` to start with, the best first: the one that
-    /// was served last, then good ones, then the others; newer ones first. None
-    /// of them is condemned.
+    /// was served last, if that was not condemned, then good ones, then the others;
+    /// newer ones first. None of them is condemned.
     pub fn candidates(&self, stored: &[u64]) -> Vec<u64> {
         let last = self.last_served();
         let newest = stored.iter().copied().max();
         // Without a journal, the newest is all that is known.
         let first = last.filter(|last| stored.contains(last)).or(newest);
+        // What it was built on is not to be trusted either, unless it is proven.
+        let first = first.filter(|_| last.is_none_or(|last| !self.is_condemned(last)));
         let mut candidates: Vec<u64> = stored
             .iter()
             .copied()
@@ -167,24 +194,21 @@ impl Journal {
         applied_at: SystemTime,
         since: SystemTime,
     ) {
-        match self.entry(number) {
-            Some(entry) if entry.digest == digest => {}
-            _ => {
-                self.generations.retain(|entry| entry.number != number);
-                self.generations.push(Entry {
-                    number,
-                    digest: digest.to_owned(),
-                    applied_at,
-                    promoted_at: None,
-                    crashed: None,
-                    condemned_at: None,
-                });
-                while self.generations.len() > REMEMBERED {
-                    self.forget_one();
-                }
-            }
-        }
         self.trying(number, since);
+        self.know(number, digest, applied_at);
+    }
+
+    /// There is a generation `number`; if it was forgotten, it is remembered again.
+    pub fn know(&mut self, number: u64, digest: &str, applied_at: SystemTime) {
+        let entry = self.entry_of(number, digest, applied_at);
+        if entry.digest.is_empty() {
+            digest.clone_into(&mut entry.digest);
+        } else if entry.digest != digest {
+            *entry = Entry::new(number, digest, applied_at);
+        }
+        while self.generations.len() > REMEMBERED {
+            self.forget_one(number);
+        }
     }
 
     /// The generation has served for long enough.
@@ -194,7 +218,18 @@ impl Journal {
             entry.crashed = None;
             // It was served for want of a better one, and proved to be good.
             entry.condemned_at = None;
+            self.crash = None;
         }
+    }
+
+    /// A control plane was last heard then, if it is known.
+    pub fn heard(&mut self, contact: Option<SystemTime>) {
+        self.contact = contact.or(self.contact);
+    }
+
+    /// When a control plane was last heard.
+    pub fn contact(&self) -> Option<SystemTime> {
+        self.contact
     }
 
     /// The process ends because it was told to.
@@ -209,6 +244,14 @@ impl Journal {
             .is_some_and(|entry| entry.promoted_at.is_some())
     }
 
+    /// The newest one that has served for long enough.
+    pub fn newest_promoted(&self) -> Option<u64> {
+        let mut entries = self.generations.iter().rev();
+        entries
+            .find(|entry| entry.promoted_at.is_some())
+            .map(|entry| entry.number)
+    }
+
     pub fn is_condemned(&self, number: u64) -> bool {
         self.find(number)
             .is_some_and(|entry| entry.condemned_at.is_some())
@@ -221,14 +264,15 @@ impl Journal {
     }
 
     /// Which of these files go when at most [`KEPT`] stay, of `most_bytes`
-    /// together. The one that is served and the newest good one stay in any case.
+    /// together. The one that is served and the newest good one stay in any case;
+    /// either may be among the changes that followed a file.
     pub fn superfluous(&self, files: &[File], most_bytes: u64) -> Vec<u64> {
-        let serving = self.last_served();
-        let good = files
-            .iter()
-            .map(|file| file.number)
-            .filter(|number| self.is_promoted(*number))
-            .max();
+        let holds = |number: u64| {
+            let before = files.iter().map(|file| file.number);
+            before.filter(|file| *file <= number).max()
+        };
+        let serving = self.last_served().and_then(holds);
+        let good = self.newest_promoted().and_then(holds);
         let needed = |number| Some(number) == serving || Some(number) == good;
         let mut order: Vec<&File> = files.iter().collect();
         order.sort_by_key(|file| (!needed(file.number), std::cmp::Reverse(file.number)));
@@ -245,17 +289,42 @@ impl Journal {
         superfluous
     }
 
-    /// Forgets the oldest of which nothing is known but that it was there: a burst
-    /// of changes is not to drive out what is known to be good or bad.
-    fn forget_one(&mut self) {
-        let (_, before) = self.generations.split_last().unzip();
-        let entries = before.unwrap_or_default().iter();
-        let mut nothing_known = entries.map(|entry: &Entry| {
-            let good = entry.promoted_at.is_some();
-            !good && entry.crashed.is_none() && entry.condemned_at.is_none()
-        });
-        let oldest = nothing_known.position(|it| it).unwrap_or_default();
-        self.generations.remove(oldest);
+    /// Forgets one, not the newest and not `needed`: the oldest of which nothing is
+    /// known but that it was there, else the oldest good one that is not among the
+    /// newest. A stream of changes is not to drive out what is known to be bad.
+    fn forget_one(&mut self, needed: u64) {
+        let good = self.generations.iter().rev();
+        let good = good.filter(|entry| entry.promoted_at.is_some());
+        let newest_good: Vec<u64> = good.take(KEPT).map(|entry| entry.number).collect();
+        let newest = self.highest();
+        let least = |(index, entry): (usize, &Entry)| {
+            let bad = entry.crashed.is_some() || entry.condemned_at.is_some();
+            let worth = match entry.number {
+                number if number == newest || number == needed => 3,
+                number if bad || newest_good.contains(&number) => 2,
+                _ => u8::from(entry.promoted_at.is_some()),
+            };
+            (worth, index)
+        };
+        let entries = self.generations.iter().enumerate();
+        if let Some((_, index)) = entries.map(least).min() {
+            self.generations.remove(index);
+        }
+    }
+
+    /// What is remembered of the generation `number`, from now on.
+    fn entry_of(&mut self, number: u64, digest: &str, applied_at: SystemTime) -> &mut Entry {
+        let entries = &mut self.generations;
+        let index = match entries.iter().position(|entry| entry.number == number) {
+            Some(index) => index,
+            None => {
+                let after = entries.iter().position(|entry| entry.number > number);
+                let index = after.unwrap_or(entries.len());
+                entries.insert(index, Entry::new(number, digest, applied_at));
+                index
+            }
+        };
+        &mut entries[index]
     }
 
     fn find(&self, number: u64) -> Option<&Entry> {
@@ -265,6 +334,19 @@ impl Journal {
     fn entry(&mut self, number: u64) -> Option<&mut Entry> {
         let mut entries = self.generations.iter_mut();
         entries.find(|entry| entry.number == number)
+    }
+}
+
+impl Entry {
+    fn new(number: u64, digest: &str, applied_at: SystemTime) -> Self {
+        Self {
+            number,
+            digest: digest.to_owned(),
+            applied_at,
+            promoted_at: None,
+            crashed: None,
+            condemned_at: None,
+        }
     }
 }
 

@@ -1,5 +1,7 @@
 //! Starting from what was kept.
 
+use std::collections::HashMap;
+use std::mem;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
@@ -7,9 +9,11 @@ use std::time::{Duration, SystemTime};
 use super::super::apply::{Live, lock};
 use super::super::generation::Generation;
 use super::super::restore::Barred;
+use super::chain::{Broken, Chains, End};
 use super::directory::{Directory, Lock};
 use super::journal::Journal;
 use super::status::{Fallback, MemoryStatus};
+use crate::routing::RoutingTable;
 
 /// Where the memory is, and what bounds it.
 #[derive(Clone, Debug)]
@@ -17,7 +21,8 @@ pub struct MemoryOptions {
     /// Made if the directory above it exists.
     pub dir: PathBuf,
     /// The largest document that is kept. All files together have at most twice
-    /// as many bytes, beyond the two that are needed most.
+    /// as many bytes, beyond the two that are needed most and the newest changes,
+    /// which have at most twice as many as the table that they are of.
     pub max_bytes: u64,
     /// How long a table has to serve to count as good.
     pub promote_after: Duration,
@@ -37,12 +42,24 @@ pub(super) struct State {
     /// None while another process has it. Only with it anything is written.
     pub lock: Option<Lock>,
     pub journal: Journal,
-    /// The newest generation that is known to be whole in its file.
+    /// The newest generation that is known to be whole on disk.
     pub stored: Option<u64>,
+    /// What the next change can be added to; none: to nothing.
+    pub tip: Option<Tip>,
+    /// What was found at start, until something is served.
+    found: Chains,
     /// The process ends, and another may have begun to write.
     pub ended: bool,
     pub fallback: Option<Fallback>,
     pub error: Option<String>,
+}
+
+/// The generation that was written last, where another can be added.
+pub(super) struct Tip {
+    pub number: u64,
+    /// Shares with what is served all that has not changed since.
+    pub table: RoutingTable,
+    pub end: End,
 }
 
 impl Memory {
@@ -70,10 +87,12 @@ impl Memory {
             if acquired.is_err() {
                 memory.outcome(&mut state, acquired);
             }
-            let stored = memory.numbers().into_iter().max().unwrap_or_default();
+            state.found = Chains::find(&memory.directory);
+            let stored = state.found.numbers().into_iter().max();
             memory
                 .live
-                .number_after(stored.max(state.journal.highest()));
+                .number_after(stored.unwrap_or_default().max(state.journal.highest()));
+            memory.live.heard_before(state.journal.contact());
         }
         Arc::new(memory)
     }
@@ -82,7 +101,7 @@ impl Memory {
     /// there is one.
     pub fn recall(&self, now: SystemTime) -> bool {
         let mut state = lock(&self.state);
-        let candidates = state.journal.candidates(&self.numbers());
+        let candidates = state.journal.candidates(&state.found.numbers());
         self.try_all(&mut state, &candidates, now)
     }
 
@@ -90,7 +109,7 @@ impl Memory {
     /// none at all. Says whether there is one.
     pub fn recall_condemned(&self, now: SystemTime) -> bool {
         let mut state = lock(&self.state);
-        let stored = self.numbers();
+        let stored = state.found.numbers();
         let condemned = state.journal.condemned().map(|entry| entry.number);
         let condemned: Vec<u64> = condemned.filter(|it| stored.contains(it)).collect();
         self.try_all(&mut state, &condemned, now)
@@ -104,6 +123,7 @@ impl Memory {
         };
         let digest = current.table.digest().to_string();
         let mut state = lock(&self.state);
+        state.found = Chains::default();
         // The same content may be in the routing file, and there was no other.
         let from = state
             .journal
@@ -137,18 +157,48 @@ impl Memory {
     }
 
     fn try_all(&self, state: &mut State, candidates: &[u64], now: SystemTime) -> bool {
+        let found = mem::take(&mut state.found);
+        let served = self.try_each(state, &found, candidates, now);
+        state.found = found;
+        if !served {
+            state.journal.end();
+        }
+        served
+    }
+
+    fn try_each(
+        &self,
+        state: &mut State,
+        found: &Chains,
+        candidates: &[u64],
+        now: SystemTime,
+    ) -> bool {
+        // From which generation on those of a whole table cannot be had.
+        let mut broken: HashMap<u64, u64> = HashMap::new();
         for number in candidates {
+            let base = found.base_of(*number).unwrap_or_default();
+            if broken.get(&base).is_some_and(|from| from <= number) {
+                continue;
+            }
             // Before it is read: should reading it be what crashes the edge,
             // that has to be known.
             state.journal.trying(*number, now);
             self.save(state);
-            let restored = self
-                .directory
-                .read(*number)
-                .and_then(|stored| self.live.restore(stored));
+            let restored = match found.read(&self.directory, *number) {
+                Ok(found) => self.live.restore(found.stored).map(|it| (it, found.end)),
+                Err(Broken { why, from }) => {
+                    broken.insert(base, from);
+                    Err(why)
+                }
+            };
             match restored {
-                Ok(generation) => {
+                Ok((generation, end)) => {
                     state.stored = Some(generation.number);
+                    state.tip = end.map(|end| Tip {
+                        number: generation.number,
+                        table: generation.table.clone(),
+                        end,
+                    });
                     self.note_serving(state, &generation, now);
                     return true;
                 }
@@ -159,7 +209,6 @@ impl Memory {
                 ),
             }
         }
-        state.journal.end();
         false
     }
 
@@ -173,6 +222,7 @@ impl Memory {
     /// Writes the journal, if this process may.
     fn save(&self, state: &mut State) {
         if state.lock.is_some() {
+            state.journal.heard(self.live.last_contact());
             let written = self.directory.write_journal(&state.journal.to_json());
             self.outcome(state, written.map_err(|error| error.to_string()));
         }
@@ -195,18 +245,13 @@ impl Memory {
         })
     }
 
-    /// What can be read of the directory.
-    fn numbers(&self) -> Vec<u64> {
-        let files = self.directory.generations().unwrap_or_default();
-        files.into_iter().map(|file| file.number).collect()
-    }
-
     pub(super) fn show(&self, state: &State) {
         let stored = state.stored;
         self.live.show_memory(MemoryStatus {
             dir: self.directory.path.display().to_string(),
             stored_generation: stored,
             promoted: stored.is_some_and(|number| state.journal.is_promoted(number)),
+            promoted_generation: state.journal.newest_promoted(),
             fallback: state.fallback.clone(),
             error: state.error.clone(),
         });

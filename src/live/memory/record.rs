@@ -186,7 +186,7 @@ fn first_line(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     Some((rest, line))
 }
 
-fn parse_sha256(text: &str) -> Option<Sha256> {
+pub(super) fn parse_sha256(text: &str) -> Option<Sha256> {
     let mut bytes = [0; 32];
     let pairs = text.as_bytes().chunks_exact(2);
     if text.len() != 2 * bytes.len() {

@@ -11,6 +11,8 @@ pub struct MemoryStatus {
     pub stored_generation: Option<u64>,
     /// Whether that one has served for long enough to count as good.
     pub promoted: bool,
+    /// The newest one that has: what a crash loop leads back to.
+    pub promoted_generation: Option<u64>,
     /// Set while an older table is served because the newest made the edge
     /// crash.
     pub fallback: Option<Fallback>,

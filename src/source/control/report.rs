@@ -40,7 +40,7 @@ impl Report {
             dialect: None,
             control_id: None,
             since: SystemTime::now(),
-            heard: Instant::now(),
+            heard: live.first_heard(),
             newest: None,
             retries: 0,
             last_error: None,

@@ -4,22 +4,24 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use super::super::directory::name;
+use super::super::schedule::{Outcome, Served};
 use super::super::{Fallback, Memory, MemoryStatus};
 use super::{Fixture, at, open, version};
-use crate::live::Applied;
+use crate::live::{Applied, Connection, ConnectionState};
 
 /// An edge's life, without its requests.
-struct Process {
-    fixture: Fixture,
-    memory: Arc<Memory>,
+pub(super) struct Process {
+    pub fixture: Fixture,
+    pub memory: Arc<Memory>,
     /// Whether there was something to start with.
-    recalled: bool,
+    pub recalled: bool,
 }
 
 impl Process {
-    fn start(dir: &Path, seconds: u64) -> Self {
+    pub fn start(dir: &Path, seconds: u64) -> Self {
         let fixture = Fixture::new();
         let memory = open(dir, &fixture.live, seconds);
         let recalled = memory.recall(at(seconds));
@@ -48,35 +50,40 @@ impl Process {
         assert!(self.store(seconds));
     }
 
-    fn store(&self, seconds: u64) -> bool {
+    pub fn store(&self, seconds: u64) -> bool {
         let current = self.fixture.live.current().unwrap();
-        self.memory.note(&current, at(seconds)) && self.memory.store(&current)
+        self.memory.note(&current, at(seconds))
+            && match self.memory.append(&current) {
+                Outcome::Well => true,
+                Outcome::Long | Outcome::Whole => self.memory.store(&current),
+                Outcome::Failed => false,
+            }
     }
 
-    fn promote(&self, seconds: u64) {
-        let number = self.fixture.live.current().unwrap().number;
-        assert!(self.memory.promote(number, at(seconds)));
+    pub fn promote(&self, seconds: u64) {
+        let current = self.fixture.live.current().unwrap();
+        assert!(self.memory.promote(Served::of(&current), at(seconds)));
     }
 
     /// The version and the number of what is being served.
-    fn serves(&self) -> (String, u64) {
+    pub fn serves(&self) -> (String, u64) {
         let current = self.fixture.live.current().expect("a table is served");
         (current.table.version().to_owned(), current.number)
     }
 
-    fn status(&self) -> MemoryStatus {
+    pub fn status(&self) -> MemoryStatus {
         self.fixture.live.status().state.expect("it is shown")
     }
 
-    fn end(self) {
+    pub fn end(self) {
         self.memory.end();
     }
 
     /// As the system ends it: nothing is written, the lock is given back.
-    fn crash(self) {}
+    pub fn crash(self) {}
 }
 
-fn files(dir: &Path) -> Vec<String> {
+pub(super) fn files(dir: &Path) -> Vec<String> {
     let names = fs::read_dir(dir).unwrap();
     let names = names.map(|entry| entry.unwrap().file_name().into_string().unwrap());
     let mut names: Vec<String> = names.filter(|name| name.ends_with(".generation")).collect();
@@ -84,7 +91,7 @@ fn files(dir: &Path) -> Vec<String> {
     names
 }
 
-fn dir() -> (tempfile::TempDir, PathBuf) {
+pub(super) fn dir() -> (tempfile::TempDir, PathBuf) {
     let above = tempfile::tempdir().unwrap();
     let dir = above.path().join("state");
     (above, dir)
@@ -103,7 +110,8 @@ fn a_restart_serves_what_was_served_last() {
     assert_eq!(status.last_reload_at, Some(at(0)));
     let state = status.state.unwrap();
     assert_eq!(state.stored_generation, Some(2));
-    assert!(!state.promoted && state.fallback.is_none() && state.error.is_none());
+    assert!(!state.promoted && state.promoted_generation.is_none());
+    assert!(state.fallback.is_none() && state.error.is_none());
     assert_eq!(state.dir, dir.display().to_string());
     // The document it came from is what is served already, and the next one has
     // the next number.
@@ -115,6 +123,7 @@ fn a_restart_serves_what_was_served_last() {
     assert_eq!(process.serves(), ("c".to_owned(), 3));
     process.promote(41);
     assert!(process.status().promoted);
+    assert_eq!(process.status().promoted_generation, Some(3));
     assert_eq!(
         process.fixture.metric("cellgate_state_generation"),
         Some(3.0)
@@ -179,6 +188,39 @@ fn without_its_journal_the_newest_is_served() {
         }
         let process = Process::start(&dir, 2);
         assert_eq!(process.serves(), ("b".to_owned(), 2), "{content:?}");
+    }
+}
+
+#[test]
+fn when_a_control_plane_was_last_heard_is_remembered() {
+    let (_keep, dir) = dir();
+    let process = Process::serving(&dir, "a", 0);
+    let live = &process.fixture.live;
+    assert!(
+        live.first_heard().elapsed().as_secs() < 900,
+        "it is not known"
+    );
+    let heard = Instant::now()
+        .checked_sub(Duration::from_secs(1000))
+        .unwrap();
+    live.show_connection(Connection {
+        state: ConnectionState::Disconnected,
+        url: String::new(),
+        dialect: Some("m3"),
+        control_id: None,
+        since: at(0),
+        heard,
+        newest: None,
+        retries: 1,
+        last_error: None,
+    });
+    assert!(process.memory.note_contact());
+    process.crash();
+    for _ in 0..2 {
+        let process = Process::start(&dir, 10);
+        let ago = process.fixture.live.first_heard().elapsed().as_secs();
+        assert!((999..1100).contains(&ago), "{ago} s");
+        process.end();
     }
 }
 

@@ -131,8 +131,63 @@ fn two_crashes_within_a_minute_condemn() {
             vec![],
         ),
         (
-            "each with another generation",
+            "each with another generation, none of which is proven",
             vec![Serves(1, 0), Starts(1), Serves(2, 2), Starts(3)],
+            vec![2, 1],
+        ),
+        (
+            "each further on in a stream of changes",
+            vec![
+                Serves(1, 0),
+                Promoted(1, 30),
+                Serves(2, 40),
+                Serves(3, 41),
+                Starts(42),
+                // The last one that was written.
+                Serves(2, 42),
+                Serves(4, 43),
+                Starts(44),
+            ],
+            vec![4, 3],
+        ),
+        (
+            "one further on, after the stream was given up",
+            vec![
+                Serves(1, 0),
+                Promoted(1, 30),
+                Serves(2, 40),
+                Starts(41),
+                Serves(2, 42),
+                Starts(43),
+                Serves(1, 43),
+                Serves(3, 50),
+                Starts(51),
+            ],
+            vec![2, 3],
+        ),
+        (
+            "one proved to be good between them",
+            vec![
+                Serves(1, 0),
+                Starts(1),
+                Serves(2, 2),
+                Serves(3, 20),
+                Promoted(2, 32),
+                Serves(4, 33),
+                Starts(34),
+            ],
+            vec![],
+        ),
+        (
+            "of a good one, with others after it that have crashed",
+            vec![
+                Serves(1, 0),
+                Promoted(1, 30),
+                Serves(2, 40),
+                Starts(41),
+                Serves(1, 42),
+                Starts(43),
+            ],
             vec![],
         ),
         (
@@ -170,6 +225,67 @@ fn two_crashes_within_a_minute_condemn() {
     ] {
         assert_eq!(play(&events).1, condemned, "{what}");
     }
+}
+
+/// As the version before wrote them.
+#[test]
+fn a_crash_that_was_noted_by_generation_counts() {
+    let text = br#"{"format":1,"run":{"serving":1,"since":"2026-01-03T20:45:20Z","ended":false},
+        "generations":[{"number":1,"digest":"d","applied_at":"2026-01-03T20:45:00Z",
+        "promoted_at":null,"crashed":"2026-01-03T20:45:10Z","condemned_at":null}]}"#;
+    let mut journal = Journal::parse(text).unwrap();
+    assert_eq!(journal.judge(at(60)), [1]);
+}
+
+/// Of what is on disk, nothing may be known when it is tried.
+#[test]
+fn a_generation_that_cannot_be_read_without_a_crash_is_given_up() {
+    let mut journal = Journal::default();
+    for (time, condemned) in [(0, vec![]), (1, vec![7])] {
+        journal.trying(7, at(time));
+        assert_eq!(journal.judge(at(time)), condemned);
+    }
+    assert_eq!(journal.candidates(&[5, 7]), [5]);
+    // It has the digest that it turns out to have.
+    journal.know(7, "d", at(9));
+    assert!(journal.is_condemned(7));
+    assert_eq!(journal.condemned().next().unwrap().digest, "d");
+}
+
+#[test]
+fn good_ones_do_not_drive_out_bad_ones() {
+    let mut events = vec![Serves(2, 0), Starts(1), Serves(2, 2), Starts(3)];
+    for number in 3..90 {
+        events.extend([Serves(number, 40 + number), Promoted(number, 70 + number)]);
+    }
+    events.extend((90..120).map(|number| Serves(number, 40 + number)));
+    let (journal, _) = play(&events);
+    assert!(journal.is_condemned(2));
+    assert_eq!(journal.newest_promoted(), Some(89));
+    assert!(journal.is_promoted(85) && !journal.is_promoted(70));
+    assert_eq!(journal.highest(), 119);
+}
+
+/// In a stream, a generation is long forgotten when it has proved to be good.
+#[test]
+fn what_was_forgotten_can_be_promoted() {
+    let (mut journal, _) = play(&(1..100).map(|it| Serves(it, it)).collect::<Vec<_>>());
+    journal.know(3, "d", at(3));
+    journal.promote(3, at(101));
+    assert_eq!(journal.newest_promoted(), Some(3));
+    serve(&mut journal, 100, at(101));
+    assert!(journal.is_promoted(3));
+    assert_eq!(journal.last_served(), Some(100));
+}
+
+#[test]
+fn the_last_contact_is_remembered() {
+    let mut journal = Journal::default();
+    assert_eq!(journal.contact(), None);
+    journal.heard(Some(at(5)));
+    journal.heard(None);
+    let again = Journal::parse(&journal.to_json()).unwrap();
+    assert_eq!(again.contact(), Some(at(5)));
 }
 
 #[test]
@@ -223,6 +339,20 @@ fn the_best_one_comes_first() {
             vec![1],
         ),
         ("even the only one", after(&[]), vec![2], vec![]),
+        (
+            "it was never on disk: a good one before what it was built on",
+            play(&[
+                Serves(1, 0),
+                Promoted(1, 30),
+                Serves(2, 40),
+                Starts(41),
+                Serves(4, 42),
+                Starts(43),
+            ])
+            .0,
+            vec![1, 2, 3],
+            vec![1, 3],
+        ),
         (
             "after a fallback, what it fell back to",
             {
@@ -288,6 +418,12 @@ fn only_so_much_is_kept() {
             &good_1,
             files(&[(1, 40), (5, 10), (6, 40), (7, 40)]),
             vec![6],
+        ),
+        (
+            "what is served and what is good are among the changes of a file",
+            &play(&[Serves(4, 0), Promoted(4, 30), Serves(9, 40)]).0,
+            files(&[(1, 40), (3, 40), (5, 10), (6, 40), (7, 40)]),
+            vec![6, 1],
         ),
         (
             "too large, but needed",

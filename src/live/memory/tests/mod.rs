@@ -1,5 +1,7 @@
 //! The memory: its decisions as tables, its files as a restart finds them.
 
+mod chain;
+mod changes;
 mod disk;
 mod journal;
 mod record;
