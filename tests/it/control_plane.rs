@@ -113,13 +113,13 @@ async fn a_snapshot_and_then_deltas_are_served() {
         "last_error": null});
     assert_eq!(shown, expected);
     for (parts, value) in [
-        (&["cellgate_control_connected"][..], 1.0),
-        (&["cellgate_control_generation"], 6.0),
-        (&["cellgate_control_stale_seconds"], 0.0),
-        (&["cellgate_control_connects_total", "ok"], 1.0),
-        (&["cellgate_control_messages_total", "\"delta\""], 1.0),
-        (&["cellgate_control_messages_total", "\"ack\""], 2.0),
-        (&["cellgate_control_messages_total", "\"nack\""], 0.0),
+        (&["cellgate_control_plane_connected"][..], 1.0),
+        (&["cellgate_control_plane_generation"], 6.0),
+        (&["cellgate_control_plane_stale_seconds"], 0.0),
+        (&["cellgate_control_plane_connects_total", "ok"], 1.0),
+        (&["cellgate_control_plane_messages_total", "\"delta\""], 1.0),
+        (&["cellgate_control_plane_messages_total", "\"ack\""], 2.0),
+        (&["cellgate_control_plane_messages_total", "\"nack\""], 0.0),
     ] {
         assert_eq!(edge.metric(parts).await, value, "{parts:?}");
     }
@@ -139,7 +139,7 @@ async fn nothing_is_said_of_a_control_plane_that_is_not_to_be() {
     let edge = Edge::serving(&cells.to("1", "one")).await;
     assert_eq!(edge.config().await["control_plane"], Value::Null);
     let metrics = edge.admin("/metrics").await.text();
-    assert!(!metrics.contains("cellgate_control_"), "{metrics}");
+    assert!(!metrics.contains("cellgate_control_plane_"), "{metrics}");
 }
 
 /// A file with the content that the control plane has is all that there is to send.

@@ -82,13 +82,16 @@ async fn absent_at_start_killed_and_restarted() {
     })
     .await;
     assert!(shown["last_error"]["at"].is_string(), "{shown}");
-    assert_eq!(edge.metric(&["cellgate_control_connected"]).await, 0.0);
+    assert_eq!(
+        edge.metric(&["cellgate_control_plane_connected"]).await,
+        0.0
+    );
     load.progress(WHILE).await;
     wait_control(&edge, "it is stale", |shown| {
         shown["stale_seconds"].as_u64() > Some(0)
     })
     .await;
-    assert!(edge.metric(&["cellgate_control_stale_seconds"]).await >= 1.0);
+    assert!(edge.metric(&["cellgate_control_plane_stale_seconds"]).await >= 1.0);
 
     // It comes back, and nothing has to be sent again.
     world.control = FakeControl::start_at(Dialect::V1, address).await;
@@ -281,7 +284,7 @@ async fn an_invalid_table() {
     assert_unharmed(&edge, &two, 4).await;
     let error = edge.config().await["last_error"]["problems"].take();
     assert_eq!(error, nack["problems"]);
-    let nacks = ["cellgate_control_messages_total", "\"nack\""];
+    let nacks = ["cellgate_control_plane_messages_total", "\"nack\""];
     assert_eq!(edge.metric(&nacks).await, 1.0);
 
     // A head that is not valid, with the place in its text.

@@ -135,8 +135,8 @@ impl ConnectMetrics {
         )?;
         let messages = counters(
             "cellgate_control_messages_total",
-            "Messages from and to edges, by type",
-            &["direction", "type"],
+            "Messages from and to edges, by kind",
+            &["direction", "kind"],
         )?;
         let refused = counters(
             "cellgate_control_edges_refused_total",

@@ -40,27 +40,27 @@ pub struct ControlMetrics {
 impl ControlMetrics {
     pub(super) fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
         let connected = IntGauge::new(
-            "cellgate_control_connected",
+            "cellgate_control_plane_connected",
             "1 while a control plane is connected",
         )?;
         let stale = Gauge::new(
-            "cellgate_control_stale_seconds",
+            "cellgate_control_plane_stale_seconds",
             "Seconds since a control plane was last heard, or since the start; 0 while one is connected",
         )?;
         let generation = IntGauge::new(
-            "cellgate_control_generation",
+            "cellgate_control_plane_generation",
             "What the control plane calls the generation that is served; 0 if it is from elsewhere",
         )?;
         let messages = IntCounterVec::new(
             Opts::new(
-                "cellgate_control_messages_total",
+                "cellgate_control_plane_messages_total",
                 "Messages from and to the control plane, by kind",
             ),
             &["direction", "kind"],
         )?;
         let connects = IntCounterVec::new(
             Opts::new(
-                "cellgate_control_connects_total",
+                "cellgate_control_plane_connects_total",
                 "Attempts to connect to a control plane, by how they ended",
             ),
             &["result"],
