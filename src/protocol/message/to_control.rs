@@ -87,9 +87,10 @@ pub struct Status {
     /// Why the newest content is not the one being served.
     #[serde(default)]
     pub last_error: Option<LastError>,
-    /// By name; the busiest only.
-    #[serde(default)]
-    pub placements: BTreeMap<String, Load>,
+    /// By name; the busiest only. None: this status says nothing of them, as one
+    /// that was sent because something changed does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub placements: Option<BTreeMap<String, Load>>,
 }
 
 /// What went wrong last.
@@ -155,7 +156,9 @@ impl ToControl {
             Self::Nack(nack) => cut_problems(&mut nack.problems, share),
             Self::Resync(resync) => cut_line(&mut resync.reason, REASON_BYTES),
             Self::Status(status) => {
-                keep_busiest(&mut status.placements, STATUS_PLACEMENTS / share);
+                if let Some(placements) = &mut status.placements {
+                    keep_busiest(placements, STATUS_PLACEMENTS / share);
+                }
                 if let Some(error) = &mut status.last_error {
                     cut_problems(&mut error.problems, share);
                 }
@@ -219,9 +222,16 @@ impl Status {
             line("last_error: at", &error.at, WORD_BYTES)?;
             problems(&error.problems)?;
         }
-        let placements = self.placements.len();
-        count("placements", placements, "placements", STATUS_PLACEMENTS)?;
-        for (placement, load) in &self.placements {
+        let Some(placements) = &self.placements else {
+            return Ok(());
+        };
+        count(
+            "placements",
+            placements.len(),
+            "placements",
+            STATUS_PLACEMENTS,
+        )?;
+        for (placement, load) in placements {
             name("placements", placement, NAME_BYTES)?;
             number("placements: in_flight", load.in_flight)?;
             if load.requests_per_second < 0.0 || load.errors_per_second < 0.0 {

@@ -8,17 +8,14 @@ use tokio::time::{sleep, timeout};
 use url::Url;
 
 use super::link::{Ended, Frame, Link};
-use super::status::{Loads, status};
+use super::status::{Loads, Statuses, status};
 use super::v1::{self, MAX_FRAME, Session};
 use super::{Client, Stopped, m3};
-use crate::protocol::limits::{GREETING, STATUS_EVERY};
+use crate::protocol::limits::GREETING;
 use crate::protocol::{
     Close, Hello, Received, Refusal, SnapshotLimits, ToControl, ToEdge, Welcome,
 };
 use crate::telemetry::metrics::Direction;
-
-/// The least time between two statuses: changes may come by the hundred.
-const STATUS_PAUSE: Duration = Duration::from_secs(1);
 
 /// How many types of message that nobody knows are logged by name.
 const UNKNOWN_TYPES: usize = 16;
@@ -100,8 +97,7 @@ impl Client {
         let mut session = Session::new(self.live.clone(), SnapshotLimits::default());
         let mut unknown = HashSet::new();
         let mut loads = Loads::new(&self.live, Instant::now());
-        let mut status_due = Instant::now();
-        let mut status_sent: Option<Instant> = None;
+        let mut statuses = Statuses::new(Instant::now(), rand::random());
         if let Some(answer) = link.busy_with(session.welcome(welcome)).await?? {
             self.send(link, answer).await?;
         }
@@ -118,17 +114,14 @@ impl Client {
                     }
                     if let Some(answer) = outcome.answer {
                         self.send(link, answer).await?;
-                        let earliest = status_sent.map(|sent| sent + STATUS_PAUSE);
-                        let soon = earliest.unwrap_or(now).max(now);
-                        status_due = status_due.min(soon);
+                        statuses.changed(Instant::now());
                     }
                 }
-                () = sleep(status_due.saturating_duration_since(now)) => {
+                () = sleep(statuses.due().saturating_duration_since(now)) => {
                     let now = Instant::now();
-                    let status = status(&self.live, &mut loads, stale, now);
+                    let loads = statuses.sent(now).then_some(&mut loads);
+                    let status = status(&self.live, loads, stale, now);
                     self.send(link, ToControl::Status(status)).await?;
-                    status_sent = Some(now);
-                    status_due = now + STATUS_EVERY;
                 }
                 () = sleep(resync.unwrap_or_default()), if resync.is_some() => {
                     if let Some(wish) = session.resync(Instant::now()) {

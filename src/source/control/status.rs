@@ -4,8 +4,57 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 
 use crate::live::{ConfigStatus, Generation, Live, Traffic};
+use crate::protocol::limits::STATUS_EVERY;
 use crate::protocol::{LastError, Load, Status};
 use crate::telemetry::time::rfc3339;
+
+/// The least time between a status and one because of a change: changes may come
+/// by the hundred.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// When a status is due: soon after a change one without rates, and every
+/// [`STATUS_EVERY`] one with them. A function of what happened and when.
+pub(super) struct Statuses {
+    /// The next with rates. Its phase stays, whatever changes: a change comes to all
+    /// edges at once, and would make them all send at once from then on.
+    full: Instant,
+    change: Option<Instant>,
+    last: Option<Instant>,
+}
+
+impl Statuses {
+    /// The first is due at once, and the first with rates after `phase` of the
+    /// time between two, which is at random from 0 to 1.
+    pub fn new(now: Instant, phase: f64) -> Self {
+        Self {
+            full: now + STATUS_EVERY.mul_f64(phase.clamp(0.0, 1.0)),
+            change: Some(now),
+            last: None,
+        }
+    }
+
+    /// Something has changed.
+    pub fn changed(&mut self, now: Instant) {
+        let earliest = self.last.map_or(now, |last| last + PAUSE);
+        self.change.get_or_insert(earliest.max(now));
+    }
+
+    pub fn due(&self) -> Instant {
+        self.change
+            .map_or(self.full, |change| change.min(self.full))
+    }
+
+    /// One goes now. Says whether it has rates.
+    pub fn sent(&mut self, now: Instant) -> bool {
+        self.change = None;
+        self.last = Some(now);
+        let full = self.full <= now;
+        while self.full <= now {
+            self.full += STATUS_EVERY;
+        }
+        full
+    }
+}
 
 /// Rates are those between two looks.
 pub(super) struct Loads {
@@ -66,28 +115,66 @@ fn per_second(count: u64, seconds: f64) -> f64 {
     }
 }
 
-/// The status as it is now. The edge had been without a control plane for `stale`
-/// when the connection began.
-pub(super) fn status(live: &Live, loads: &mut Loads, stale: Duration, now: Instant) -> Status {
+/// The status as it is now, with the placements' rates if `loads` are given: there
+/// may be many. The edge had been without a control plane for `stale` when the
+/// connection began.
+pub(super) fn status(
+    live: &Live,
+    loads: Option<&mut Loads>,
+    stale: Duration,
+    now: Instant,
+) -> Status {
     let current = live.current();
     let ConfigStatus {
         source, last_error, ..
     } = live.status();
-    let placements = current.as_deref();
+    let current = current.as_deref();
     Status {
-        generation: placements
+        generation: current
             .and_then(|current| current.control_generation)
             .unwrap_or_default(),
-        digest: placements.map(|current| current.table.digest()),
-        serving_since: placements.map(|current| rfc3339(current.applied_at)),
+        digest: current.map(|current| current.table.digest()),
+        serving_since: current.map(|current| rfc3339(current.applied_at)),
         source: source.map(|source| source.as_str().to_owned()),
         stale_seconds: stale.as_secs(),
         last_error: last_error.map(|error| LastError {
             at: rfc3339(error.at),
             problems: error.problems,
         }),
-        placements: placements
-            .map(|current| loads.look(current, now))
-            .unwrap_or_default(),
+        placements: loads.map(|loads| match current {
+            Some(current) => loads.look(current, now),
+            None => BTreeMap::new(),
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rates_keep_their_phase_whatever_changes() {
+        let start = Instant::now();
+        let at = |tenths: u64| start + Duration::from_millis(100 * tenths);
+        let mut statuses = Statuses::new(start, 0.25);
+        assert_eq!(statuses.due(), at(0), "one at the start");
+        assert!(!statuses.sent(at(0)));
+        assert_eq!(statuses.due(), at(25));
+        assert!(statuses.sent(at(25)));
+        assert_eq!(statuses.due(), at(125));
+        // Many changes are one status, not too soon after the last.
+        for tenth in 30..34 {
+            statuses.changed(at(tenth));
+            assert_eq!(statuses.due(), at(35));
+        }
+        assert!(!statuses.sent(at(35)));
+        assert_eq!(statuses.due(), at(125));
+        statuses.changed(at(100));
+        assert_eq!(statuses.due(), at(100));
+        // One that goes late has them, and moves nothing.
+        assert!(statuses.sent(at(130)));
+        assert_eq!(statuses.due(), at(225));
+        assert!(statuses.sent(at(500)));
+        assert_eq!(statuses.due(), at(525));
     }
 }

@@ -1,5 +1,6 @@
 //! What an edge serves and answers, message by message, without a socket.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -24,7 +25,7 @@ struct Edge {
 }
 
 fn document(version: &str, keys: &[(&str, &str)]) -> Vec<u8> {
-    let keys: std::collections::BTreeMap<_, _> = keys.iter().copied().collect();
+    let keys: BTreeMap<_, _> = keys.iter().copied().collect();
     let document = json!({
         "version": version, "routingTable": keys, "defaultPlacement": "one",
         "cellEndpoints": {"one": "http://10.0.0.1", "two": "http://10.0.0.2"},
@@ -407,7 +408,7 @@ async fn a_document_of_m3_is_judged_as_a_file_is() {
 }
 
 #[tokio::test]
-async fn a_status_has_rates_since_the_last_one() {
+async fn a_status_has_rates_since_the_last_one_with_rates() {
     let here = table("1", &[("acme", "two")]);
     let edge = Edge::at(6, &here).await;
     let start = Instant::now();
@@ -418,18 +419,21 @@ async fn a_status_has_rates_since_the_last_one() {
         metrics.request_done(RouteReason::Dedicated, answered, 0.1);
     }
     let stale = Duration::from_secs(42);
-    let first = status(
-        &edge.live,
-        &mut loads,
-        stale,
-        start + Duration::from_secs(8),
-    );
+    let mut status_after = |seconds, loads: Option<&mut Loads>| {
+        let now = start + Duration::from_secs(seconds);
+        status(&edge.live, loads, stale, now)
+    };
+    // Without them, and the next one's are not affected.
+    let change = status_after(4, None);
+    assert_eq!(change.placements, None);
+    let first = status_after(8, Some(&mut loads));
     assert_eq!((first.generation, first.stale_seconds), (6, 42));
     assert_eq!(first.digest, Some(here.digest()));
     assert_eq!(first.source.as_deref(), Some("control_plane"));
     assert_eq!(first.last_error, None);
-    assert_eq!(first.placements.len(), 1, "the idle one is left out");
-    let load = first.placements["two"];
+    let placements = first.placements.as_ref().expect("placements");
+    assert_eq!(placements.len(), 1, "the idle one is left out");
+    let load = placements["two"];
     assert_eq!(
         (
             load.requests_per_second,
@@ -438,12 +442,7 @@ async fn a_status_has_rates_since_the_last_one() {
         ),
         (0.5, 0.125, 0)
     );
-    let second = status(
-        &edge.live,
-        &mut loads,
-        stale,
-        start + Duration::from_secs(9),
-    );
-    assert!(second.placements.is_empty(), "{second:?}");
+    let second = status_after(9, Some(&mut loads));
+    assert_eq!(second.placements, Some(BTreeMap::new()), "all are idle");
     ToControl::Status(first).encode().unwrap();
 }

@@ -54,6 +54,9 @@ pub struct Link {
     /// Frames that were sent, and their payloads in bytes.
     pub sent: usize,
     pub sent_bytes: usize,
+    /// Text frames that came, and their payloads in bytes.
+    pub received: usize,
+    pub received_bytes: usize,
 }
 
 /// A document with what the protocol makes of it.
@@ -204,6 +207,8 @@ async fn upgrade(
         certificate: None,
         sent: 0,
         sent_bytes: 0,
+        received: 0,
+        received_bytes: 0,
     })
 }
 
@@ -280,6 +285,8 @@ impl Link {
         loop {
             match self.socket.next().await {
                 Some(Ok(Message::Text(text))) => {
+                    self.received += 1;
+                    self.received_bytes += text.len();
                     return Ok(serde_json::from_str(&text).expect("JSON from the edge"));
                 }
                 Some(Ok(Message::Close(frame))) => {

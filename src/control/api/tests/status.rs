@@ -57,15 +57,17 @@ async fn edges_are_shown_while_they_are_here_and_after() {
         source: Some("file".to_owned()),
         stale_seconds: 3,
         last_error: None,
-        placements: [(
-            "one".to_owned(),
-            Load {
-                requests_per_second: 1.5,
-                errors_per_second: 0.0,
-                in_flight: 2,
-            },
-        )]
-        .into(),
+        placements: Some(
+            [(
+                "one".to_owned(),
+                Load {
+                    requests_per_second: 1.5,
+                    errors_per_second: 0.0,
+                    in_flight: 2,
+                },
+            )]
+            .into(),
+        ),
     });
     let one = api.get("/edges/e%2F1").await.is(200).json();
     assert_eq!(

@@ -263,17 +263,27 @@ async fn a_status_is_shown_within_bounds() {
             at: "2026-01-03T20:46:00Z".to_owned(),
             problems: problems.take(20).collect(),
         }),
-        placements: (0..150)
-            .map(|index| (format!("cell-{index}"), load(f64::from(index))))
-            .collect(),
+        placements: Some(
+            (0..150)
+                .map(|index| (format!("cell-{index}"), load(f64::from(index))))
+                .collect(),
+        ),
     };
-    edge.send(ToControl::Status(status)).await;
-    site.until("the status", |site| {
-        site.edges.get("edge-1").unwrap().status.is_some()
+    edge.send(ToControl::Status(status.clone())).await;
+    // One that says nothing of the placements leaves them as they were.
+    let later = Status {
+        stale_seconds: 8,
+        placements: None,
+        ..status
+    };
+    edge.send(ToControl::Status(later)).await;
+    site.until("the second status", |site| {
+        let status = site.edges.get("edge-1").unwrap().status;
+        status.is_some_and(|status| status.stale_seconds == 8)
     })
     .await;
     let status = site.edges.get("edge-1").unwrap().status.unwrap();
-    assert_eq!((status.stale_seconds, status.placements_left_out), (7, 50));
+    assert_eq!((status.stale_seconds, status.placements_left_out), (8, 50));
     assert_eq!(status.placements.len(), 100);
     assert!(status.placements.contains_key("cell-149"));
     let problems = status.last_error.unwrap().problems;

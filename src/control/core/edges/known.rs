@@ -1,12 +1,13 @@
 //! What is known of one edge.
 
+use std::collections::BTreeMap;
 use std::time::{Instant, SystemTime};
 
 use serde::Serialize;
 
 use super::Arrival;
 use super::view::{EdgeView, NackView, StatusView};
-use crate::protocol::{Mark, Status};
+use crate::protocol::{Load, Mark, Status};
 use crate::routing::{Digest, Problem};
 use crate::telemetry::time::rfc3339_millis;
 
@@ -105,15 +106,13 @@ impl Known {
         if let Some(error) = &mut last_error {
             error.problems = bounded(std::mem::take(&mut error.problems));
         }
-        let mut busiest: Vec<_> = placements.into_iter().collect();
-        busiest.sort_by(|(_, one), (_, other)| {
-            let rate = other
-                .requests_per_second
-                .total_cmp(&one.requests_per_second);
-            rate.then(other.in_flight.cmp(&one.in_flight))
-        });
-        let left_out = busiest.len().saturating_sub(PLACEMENTS);
-        busiest.truncate(PLACEMENTS);
+        let before = self.status.take();
+        let (placements, placements_left_out) = match (placements, before) {
+            (Some(placements), _) => busiest(placements),
+            // It says nothing of them, so what was said last still stands.
+            (None, Some(before)) => (before.placements, before.placements_left_out),
+            (None, None) => Default::default(),
+        };
         self.status = Some(Box::new(StatusView {
             at: rfc3339_millis(SystemTime::now()),
             generation,
@@ -121,8 +120,8 @@ impl Known {
             source,
             stale_seconds,
             last_error,
-            placements: busiest.into_iter().collect(),
-            placements_left_out: left_out,
+            placements,
+            placements_left_out,
         }));
     }
 
@@ -180,6 +179,20 @@ impl Known {
             sent: self.sent,
         }
     }
+}
+
+/// The busiest of `placements`, and how many there were more.
+fn busiest(placements: BTreeMap<String, Load>) -> (BTreeMap<String, Load>, usize) {
+    let mut all: Vec<_> = placements.into_iter().collect();
+    all.sort_by(|(_, one), (_, other)| {
+        let rate = other
+            .requests_per_second
+            .total_cmp(&one.requests_per_second);
+        rate.then(other.in_flight.cmp(&one.in_flight))
+    });
+    let left_out = all.len().saturating_sub(PLACEMENTS);
+    all.truncate(PLACEMENTS);
+    (all.into_iter().collect(), left_out)
 }
 
 /// The first of `problems`, none longer than an operator reads.
