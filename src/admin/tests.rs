@@ -28,6 +28,7 @@ fn empty() -> Admin {
     let hosts = [("cell-tier1".to_owned(), "127.0.0.1".parse().unwrap())];
     let options = LiveOptions {
         hosts: hosts.into(),
+        ..LiveOptions::default()
     };
     let live = Live::new(options, Arc::clone(&metrics));
     let lifecycle = Arc::new(Lifecycle::new());

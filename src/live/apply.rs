@@ -21,6 +21,7 @@ use super::explain::LiveExplanation;
 use super::generation::{Generation, Head, Sha256, Source};
 use super::memory::MemoryStatus;
 use super::placement::LivePlacement;
+use super::push::PushLimits;
 use super::restore::Barred;
 use super::status::{ConfigStatus, LastError};
 use crate::routing::{self, Endpoint, Problem, RoutingTable};
@@ -50,6 +51,7 @@ pub struct Live {
     /// Rung when an endpoint's addresses change.
     addresses: watch::Sender<()>,
     hosts: HashMap<String, IpAddr>,
+    pub(super) push_limits: PushLimits,
     pub(super) metrics: Arc<Metrics>,
 }
 
@@ -58,6 +60,8 @@ pub struct Live {
 pub struct LiveOptions {
     /// Addresses of hosts that are not to be looked up.
     pub hosts: HashMap<String, IpAddr>,
+    /// The largest table that is taken piece by piece.
+    pub push_limits: PushLimits,
 }
 
 /// What only the writer needs.
@@ -123,6 +127,7 @@ impl Live {
             number: watch::Sender::new(0),
             addresses: watch::Sender::new(()),
             hosts,
+            push_limits: options.push_limits,
             metrics,
         })
     }

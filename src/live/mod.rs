@@ -48,7 +48,7 @@ pub use memory::{Fallback, Memory, MemoryOptions, MemoryStatus};
 pub use placement::{LivePlacement, Outage};
 pub use probe::{HttpProbe, Probe, Probed};
 pub use prober::Prober;
-pub use push::{Push, Pushed};
+pub use push::{Push, PushLimits, Pushed};
 pub use resolver::{Lookup, Resolver, SystemLookup};
 pub use status::{ConfigStatus, LastError};
 pub use traffic::Traffic;

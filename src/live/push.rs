@@ -28,6 +28,39 @@ pub enum Pushed {
     Differs(Digest),
 }
 
+/// How large a table may become by pushes. Many small deltas make a large one.
+#[derive(Clone, Copy, Debug)]
+pub struct PushLimits {
+    /// Most routing keys.
+    pub keys: u64,
+    /// Most bytes of the keys and the head together.
+    pub bytes: u64,
+}
+
+impl Default for PushLimits {
+    /// Whatever comes.
+    fn default() -> Self {
+        Self {
+            keys: u64::MAX,
+            bytes: u64::MAX,
+        }
+    }
+}
+
+impl PushLimits {
+    fn admit(&self, table: &RoutingTable) -> Result<(), Vec<Problem>> {
+        let (keys, bytes) = (table.key_count() as u64, table.content_bytes());
+        let (has, most) = match () {
+            () if keys > self.keys => (format!("{keys} keys"), self.keys),
+            () if bytes > self.bytes => (format!("{bytes} bytes of keys and head"), self.bytes),
+            () => return Ok(()),
+        };
+        Err(vec![Problem::without_place(format!(
+            "the table would have {has} (at most {most}; see limits.routing_file_bytes of this edge)"
+        ))])
+    }
+}
+
 impl Live {
     /// Makes what `push` says the routing table of all requests that start from
     /// now on, or changes nothing. `generation` is what the control plane calls it,
@@ -57,7 +90,11 @@ impl Live {
             control_generation: Some(generation),
             applied_at: now,
         };
-        match table.and_then(|table| self.serve(&mut writer, head, table)) {
+        let served = table.and_then(|table| {
+            self.push_limits.admit(&table)?;
+            self.serve(&mut writer, head, table)
+        });
+        match served {
             Ok(generation) => Pushed::Changed(generation),
             Err(problems) => {
                 self.deny(&mut writer, cause, &problems, now);

@@ -91,12 +91,24 @@ pub struct SnapshotLimits {
     pub bytes: u64,
 }
 
+impl SnapshotLimits {
+    /// Most keys, whatever the documents that are taken.
+    pub const KEYS: u64 = 50_000_000;
+
+    /// What a document of at most `bytes` may have in it. A snapshot is shorter
+    /// than its document, and of a key there are 8 bytes in one, or more:
+    /// `"k":"p",`.
+    pub fn of_document(bytes: u64) -> Self {
+        Self {
+            keys: Self::KEYS.min(bytes / 8),
+            bytes,
+        }
+    }
+}
+
 impl Default for SnapshotLimits {
     /// 50 million keys and 1 GiB, as the routing file's own limit is.
     fn default() -> Self {
-        Self {
-            keys: 50_000_000,
-            bytes: 1 << 30,
-        }
+        Self::of_document(1 << 30)
     }
 }

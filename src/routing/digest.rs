@@ -36,23 +36,33 @@ pub struct Digest(u128);
 /// Entries up to so many bytes are hashed without an allocation.
 const SHORT: usize = 256;
 
-/// The sum over the entries of a table.
+/// The sum over the entries of a table, and how long their keys are.
 #[derive(Clone, Copy, Default)]
-pub(super) struct Entries(u128);
+pub(super) struct Entries {
+    sum: u128,
+    key_bytes: u64,
+}
 
 impl Entries {
     pub fn add(&mut self, key: &str, placement: &str) {
-        self.0 = self.0.wrapping_add(entry(key, placement));
+        self.sum = self.sum.wrapping_add(entry(key, placement));
+        self.key_bytes += key.len() as u64;
     }
 
     /// Undoes [`add`](Self::add) of the same.
     pub fn remove(&mut self, key: &str, placement: &str) {
-        self.0 = self.0.wrapping_sub(entry(key, placement));
+        self.sum = self.sum.wrapping_sub(entry(key, placement));
+        self.key_bytes -= key.len() as u64;
     }
 
     /// The digest of a table with these entries and a head of the hash `head`.
     pub fn with_head(&self, head: HeadHash) -> Digest {
-        Digest(self.0.wrapping_add(head.0))
+        Digest(self.sum.wrapping_add(head.0))
+    }
+
+    /// Of all keys together.
+    pub fn key_bytes(&self) -> u64 {
+        self.key_bytes
     }
 }
 

@@ -162,6 +162,12 @@ impl RoutingTable {
         self.entries.with_head(self.head.hash)
     }
 
+    /// How long its keys and its head are together, in bytes: less than any
+    /// document of the same content. It is kept, not computed.
+    pub fn content_bytes(&self) -> u64 {
+        self.entries.key_bytes() + self.head.json.len() as u64
+    }
+
     /// A table without keys.
     pub(super) fn empty(head: Arc<Head>) -> Self {
         Self {

@@ -15,8 +15,9 @@ use super::limits;
 use super::sockets::Sockets;
 use crate::admin::AdminApp;
 use crate::lifecycle::{Handover, Lifecycle, Signals};
-use crate::live::{Live, LiveOptions, Memory, MemoryOptions, Prober, Resolver};
+use crate::live::{Live, LiveOptions, Memory, MemoryOptions, Prober, PushLimits, Resolver};
 use crate::net::{ConnConfig, EdgeListener};
+use crate::protocol::SnapshotLimits;
 use crate::proxy::{EdgeProxy, ProxyConfig};
 use crate::settings::{Settings, system_bundle};
 use crate::source::{ControlOptions, ControlSource, FileSource, load_initial};
@@ -50,9 +51,13 @@ impl Edge {
         let connections = settings.limits.client_connections.saturating_mul(2);
         limits::raise_open_files("limits.client_connections", connections);
         let metrics = Arc::new(Metrics::new());
+        // What is pushed piece by piece may become what a file may be.
+        let SnapshotLimits { keys, bytes } =
+            SnapshotLimits::of_document(settings.limits.routing_file_bytes);
         let live = Live::new(
             LiveOptions {
                 hosts: settings.hosts.clone(),
+                push_limits: PushLimits { keys, bytes },
             },
             metrics.clone(),
         );

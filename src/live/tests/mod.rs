@@ -48,12 +48,19 @@ impl Fixture {
     }
 
     fn with_hosts(hosts: &[(&str, &str)]) -> Self {
-        let metrics = Arc::new(Metrics::new());
         let hosts = hosts
             .iter()
             .map(|(host, address)| ((*host).to_owned(), address.parse().unwrap()))
             .collect();
-        let live = Live::new(LiveOptions { hosts }, Arc::clone(&metrics));
+        Self::with(LiveOptions {
+            hosts,
+            ..LiveOptions::default()
+        })
+    }
+
+    fn with(options: LiveOptions) -> Self {
+        let metrics = Arc::new(Metrics::new());
+        let live = Live::new(options, Arc::clone(&metrics));
         Self { live, metrics }
     }
 

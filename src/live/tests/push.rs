@@ -2,7 +2,7 @@
 
 use super::{Fixture, at, document};
 use crate::live::restore::Barred;
-use crate::live::{Push, Pushed, Source};
+use crate::live::{LiveOptions, Push, PushLimits, Pushed, Source};
 use crate::routing::{Delta, RoutingTable, compile};
 
 const A: (&str, &str) = ("tier1", "http://10.0.0.1:9001");
@@ -142,6 +142,51 @@ fn what_cannot_be_served_is_refused_and_shown_until_all_is_well() {
     assert_eq!(edge.metric(unchanged), Some(1.0));
     edge.live.in_step();
     assert_eq!(edge.metric(unchanged), Some(1.0), "it was said already");
+}
+
+#[test]
+fn a_table_does_not_grow_beyond_its_limits() {
+    let head = table("1", &[]).content_bytes();
+    let key = |key: &str| Delta {
+        set: vec![(key.to_owned(), "visa".to_owned())],
+        ..Delta::default()
+    };
+    for (keys, bytes, words) in [
+        (2, u64::MAX, "3 keys (at most 2;"),
+        (u64::MAX, head + 10, "bytes of keys and head (at most "),
+    ] {
+        let edge = Fixture::with(LiveOptions {
+            push_limits: PushLimits { keys, bytes },
+            ..LiveOptions::default()
+        });
+        // 4, 4 and 4 bytes.
+        edge.changed(&document("1", &[A, B], &[("acme", "tier1")]));
+        let mut generation = 1;
+        let mut push = |delta: Delta| {
+            generation += 1;
+            let next = edge.live.current().unwrap().table.apply(&delta).unwrap();
+            let digest = next.digest();
+            [Push::Delta(delta), Push::Table(next)]
+                .map(|push| edge.live.push(push, generation, digest, at(1)))
+        };
+        for pushed in push(key("glob")) {
+            assert!(matches!(pushed, Pushed::Changed(_)), "{pushed:?}");
+        }
+        for pushed in push(key("init")) {
+            let Pushed::Refused(problems) = pushed else {
+                panic!("{pushed:?}");
+            };
+            assert!(problems[0].message.contains(words), "{problems:?}");
+        }
+        // Moving one is no growth, and what is taken out makes room.
+        let swap = Delta {
+            remove: vec!["acme".to_owned()],
+            ..key("init")
+        };
+        for pushed in push(swap) {
+            assert!(matches!(pushed, Pushed::Changed(_)), "{pushed:?}");
+        }
+    }
 }
 
 #[test]

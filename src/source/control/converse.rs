@@ -75,6 +75,10 @@ impl Client {
         }
     }
 
+    fn snapshot_limits(&self) -> SnapshotLimits {
+        SnapshotLimits::of_document(self.options.document_bytes as u64)
+    }
+
     fn hello(&self) -> Hello {
         Hello {
             edge_id: self.options.edge_id.clone(),
@@ -94,7 +98,7 @@ impl Client {
         welcome: &Welcome,
         stale: Duration,
     ) -> Result<std::convert::Infallible, Ended> {
-        let mut session = Session::new(self.live.clone(), SnapshotLimits::default());
+        let mut session = Session::new(self.live.clone(), self.snapshot_limits());
         let mut unknown = HashSet::new();
         let mut loads = Loads::new(&self.live, Instant::now());
         let mut statuses = Statuses::new(Instant::now(), rand::random());

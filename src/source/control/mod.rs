@@ -58,7 +58,8 @@ pub struct ControlOptions {
     pub labels: BTreeMap<String, String>,
     /// Addresses of hosts that are not to be looked up.
     pub hosts: HashMap<String, IpAddr>,
-    /// The largest document of a control plane that speaks M3, in bytes.
+    /// The largest document, in bytes, be it one message of M3 or what a snapshot
+    /// has in it.
     pub document_bytes: usize,
 }
 
