@@ -266,6 +266,35 @@ async fn a_snapshot_is_asked_for_once() {
 }
 
 #[tokio::test]
+async fn a_snapshot_that_stalls_is_given_up_and_asked_for_again() {
+    let (here, next) = (table("1", &[]), table("2", &[("acme", "two")]));
+    let mut edge = Edge::at(1, &here).await;
+    let mut sender = SnapshotSender::new(&next, 7, 2).unwrap();
+    let chunks: Vec<_> = {
+        edge.hear(ToEdge::SnapshotBegin(sender.begin())).await;
+        sender.by_ref().map(Result::unwrap).collect()
+    };
+    let begun = Instant::now();
+    let after = |seconds| begun + Duration::from_secs(seconds);
+    assert_eq!(edge.session.resync(after(59)), None);
+    // What comes is a reason to wait on.
+    assert_eq!(edge.chunk(chunks[0].clone()).await, None);
+    let due = edge.session.resync_due().expect("it may stall");
+    assert!(due >= after(59), "{due:?}");
+    resync(
+        edge.session.resync(due),
+        "nothing of the snapshot of generation 2 came for 60 s",
+    );
+    // The rest comes too late, and is nobody's.
+    assert_eq!(edge.chunk(chunks[1].clone()).await, None);
+    assert_eq!(edge.hear(ToEdge::SnapshotEnd(sender.end())).await, None);
+    assert_eq!(edge.session.resync(due), None, "it was asked for");
+    let answer = edge.snapshot(8, 2, &next).await;
+    assert_eq!(answer, Some(acked(2, &next)));
+    assert_eq!(edge.session.resync_due(), None);
+}
+
+#[tokio::test]
 async fn an_edge_from_a_file_knows_what_it_has_by_its_content() {
     let file = table("file", &[("acme", "one")]);
     let mut edge = Edge::new();

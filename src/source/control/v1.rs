@@ -20,12 +20,18 @@ use crate::routing::{Digest, Problem};
 /// The largest frame that this edge takes, in bytes.
 pub(super) const MAX_FRAME: usize = TO_EDGE_BYTES;
 
+/// A snapshot of which nothing came for so long is given up. Until then checkpoints
+/// are not compared, as it may still bring what they speak of.
+const STALLED: Duration = Duration::from_secs(60);
+
 /// One conversation, from the welcome on.
 pub(super) struct Session {
     live: Arc<Live>,
     limits: SnapshotLimits,
     /// What is being received.
     receiver: Option<SnapshotReceiver>,
+    /// When the last of it came.
+    received: Instant,
     /// What was refused last.
     refused: Option<u64>,
     resyncs: Resyncs,
@@ -51,6 +57,7 @@ impl Session {
             live,
             limits,
             receiver: None,
+            received: Instant::now(),
             refused: None,
             resyncs: Resyncs::default(),
             newest: 0,
@@ -64,11 +71,23 @@ impl Session {
 
     /// When [`resync`](Self::resync) may have something to say.
     pub fn resync_due(&self) -> Option<Instant> {
-        self.resyncs.due()
+        let stalls = self.receiver.as_ref().map(|_| self.received + STALLED);
+        [stalls, self.resyncs.due()].into_iter().flatten().min()
     }
 
-    /// Asks for a snapshot, if one is wanted and it is time.
+    /// Asks for a snapshot, if one is wanted and it is time. One of which nothing
+    /// came for [`STALLED`] is given up, and asked for again.
     pub fn resync(&mut self, now: Instant) -> Option<ToControl> {
+        if self.received + STALLED <= now
+            && let Some(receiver) = self.receiver.take()
+        {
+            let reason = format!(
+                "nothing of the snapshot of generation {} came for {} s",
+                receiver.begin().generation,
+                STALLED.as_secs()
+            );
+            self.resyncs.want(reason, now);
+        }
         let reason = self.resyncs.take(now)?;
         log::info!(
             target: "cellgate::source",
@@ -171,6 +190,7 @@ impl Session {
             Verdict::Apply => match SnapshotReceiver::new(begin, self.limits) {
                 Ok(receiver) => {
                     self.receiver = Some(receiver);
+                    self.received = Instant::now();
                     None
                 }
                 Err(error) => self.fail(error, to),
@@ -197,6 +217,7 @@ impl Session {
         match taken {
             Ok(receiver) => {
                 self.receiver = Some(receiver);
+                self.received = Instant::now();
                 Ok(None)
             }
             Err(error) => Ok(self.fail(error, to)),
