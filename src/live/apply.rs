@@ -93,6 +93,8 @@ pub(super) enum Cause {
     Document(Sha256),
     /// What a control plane calls by this number.
     Pushed(u64),
+    /// A control plane sends, and it does not become what it should.
+    OutOfStep,
     Source,
 }
 
@@ -278,6 +280,21 @@ impl Live {
     pub fn source_failed(&self, problems: Vec<Problem>, now: SystemTime) {
         if self.refused(Cause::Source, &problems, now) {
             self.metrics.reloaded(Reload::Unreadable);
+        }
+    }
+
+    /// Shows that what a control plane sends does not become what it should, and
+    /// logs it when it is news, whatever the words.
+    pub fn out_of_step(&self, problems: Vec<Problem>, now: SystemTime) {
+        let shown = LastError::new(now, &problems);
+        let cause = Cause::OutOfStep;
+        let before = lock(&self.failure).replace(Failure { shown, cause });
+        if before.is_none_or(|before| before.cause != Cause::OutOfStep) {
+            log::warn!(
+                target: "cellgate::live",
+                "the table is not what the control plane says that it should be: {}",
+                Listed(&problems)
+            );
         }
     }
 

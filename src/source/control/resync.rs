@@ -46,6 +46,12 @@ impl Resyncs {
         answer.max(pause).max(Some(*since))
     }
 
+    /// How often asking did not help since all was well; the one that is being asked
+    /// for is not among them.
+    pub fn in_vain(&self) -> u32 {
+        self.last.map_or(0, |(_, times)| times.saturating_sub(1))
+    }
+
     /// A snapshot has begun.
     pub fn answered(&mut self) {
         self.asked = None;
@@ -89,7 +95,9 @@ mod tests {
             now += pause;
             assert_eq!(resyncs.take(at(now)).as_deref(), Some("c"));
         }
+        assert_eq!(resyncs.in_vain(), 8);
         resyncs.healed();
+        assert_eq!(resyncs.in_vain(), 0);
         assert_eq!(resyncs.due(), None);
         resyncs.want("d".to_owned(), at(now));
         assert_eq!(resyncs.take(at(now)).as_deref(), Some("d"));

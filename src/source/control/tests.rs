@@ -13,8 +13,8 @@ use super::v1::{MAX_FRAME, Session};
 use crate::live::{Live, LiveOptions, Source};
 use crate::protocol::m3::Reply;
 use crate::protocol::{
-    Ack, Checkpoint, Close, DeltaMessage, Mark, Nack, Resync, SnapshotLimits, SnapshotSender,
-    ToControl, ToEdge, Welcome,
+    Ack, Checkpoint, Close, DeltaMessage, Mark, Nack, Resync, SnapshotEnd, SnapshotLimits,
+    SnapshotSender, ToControl, ToEdge, Welcome,
 };
 use crate::routing::{Delta, RouteReason, RoutingTable, compile};
 use crate::telemetry::metrics::Metrics;
@@ -263,6 +263,47 @@ async fn a_snapshot_is_asked_for_once() {
     let answer = edge.snapshot(2, 20, &here).await;
     assert_eq!(answer, Some(acked(20, &here)));
     assert_eq!(edge.session.resync_due(), None);
+}
+
+#[tokio::test]
+async fn asking_in_vain_is_shown_until_it_helps() {
+    let (here, next) = (table("1", &[]), table("2", &[("acme", "two")]));
+    let mut edge = Edge::at(1, &here).await;
+    let broken = |id| {
+        let begin = SnapshotSender::new(&next, id, 2).unwrap().begin();
+        let end = SnapshotEnd { id, chunks: 0 };
+        [ToEdge::SnapshotBegin(begin), ToEdge::SnapshotEnd(end)]
+    };
+    let start = Instant::now();
+    let mut asked = 0;
+    for id in 2..6 {
+        let mut answer = None;
+        for message in broken(id) {
+            answer = answer.or(edge.hear(message).await);
+        }
+        // More than any pause.
+        let later = start + Duration::from_secs(1000 * id);
+        resync(
+            answer.or(edge.session.resync(later)),
+            "it ends within its head",
+        );
+        asked += 1;
+        let shown = edge.live.status().last_error;
+        let message = shown.map(|shown| shown.problems[0].message.clone());
+        match asked {
+            1 | 2 => assert_eq!(message, None),
+            _ => {
+                let words = format!("asked {} times for the whole table", asked - 1);
+                assert!(
+                    message.as_deref().unwrap_or_default().starts_with(&words),
+                    "{message:?}"
+                );
+            }
+        }
+    }
+    let answer = edge.snapshot(9, 2, &next).await;
+    assert_eq!(answer, Some(acked(2, &next)));
+    assert_eq!(edge.live.status().last_error, None);
 }
 
 #[tokio::test]

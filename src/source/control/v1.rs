@@ -20,6 +20,9 @@ use crate::routing::{Digest, Problem};
 /// The largest frame that this edge takes, in bytes.
 pub(super) const MAX_FRAME: usize = TO_EDGE_BYTES;
 
+/// When asking for snapshots did not help so often, an operator has to know.
+const LOOPING: u32 = 2;
+
 /// A snapshot of which nothing came for so long is given up. Until then checkpoints
 /// are not compared, as it may still bring what they speak of.
 const STALLED: Duration = Duration::from_secs(60);
@@ -89,10 +92,20 @@ impl Session {
             self.resyncs.want(reason, now);
         }
         let reason = self.resyncs.take(now)?;
-        log::info!(
-            target: "cellgate::source",
-            "asking the control plane for the whole table: {reason}"
-        );
+        match self.resyncs.in_vain() {
+            in_vain @ ..LOOPING => log::info!(
+                target: "cellgate::source",
+                "asking the control plane for the whole table: {reason}{}",
+                if in_vain == 0 { "" } else { " (once more)" }
+            ),
+            in_vain => {
+                let message = format!(
+                    "asked {in_vain} times for the whole table, and it did not help: {reason}"
+                );
+                let problems = vec![Problem::without_place(message)];
+                self.live.out_of_step(problems, SystemTime::now());
+            }
+        }
         Some(ToControl::Resync(Resync { reason }))
     }
 
