@@ -64,7 +64,7 @@ impl PushLimits {
 impl Live {
     /// Makes what `push` says the routing table of all requests that start from
     /// now on, or changes nothing. `generation` is what the control plane calls it,
-    /// and `digest` what comes of it.
+    /// which is never below that of what is served, and `digest` what comes of it.
     ///
     /// A delta costs what it changes: no key of the table is read that it does not
     /// name, and while the head stays, the placements of the last generation are
@@ -72,6 +72,15 @@ impl Live {
     pub fn push(&self, push: Push, generation: u64, digest: Digest, now: SystemTime) -> Pushed {
         let mut writer = lock(&self.writer);
         let cause = Cause::Pushed(generation);
+        // Whoever pushes has looked as well, but something else may have come in between.
+        let held = self.current().and_then(|it| it.control_generation);
+        if let Some(held) = held.filter(|held| *held > generation) {
+            let problems = vec![Problem::without_place(format!(
+                "older generation {generation} (this edge has {held}; generations only grow)"
+            ))];
+            self.deny(&mut writer, cause, &problems, now);
+            return Pushed::Refused(problems);
+        }
         let made = match push {
             Push::Table(table) => Ok(table),
             Push::Delta(delta) => match self.current() {

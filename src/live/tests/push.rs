@@ -145,6 +145,30 @@ fn what_cannot_be_served_is_refused_and_shown_until_all_is_well() {
 }
 
 #[test]
+fn an_older_generation_is_refused_whatever_its_content() {
+    let edge = serving();
+    let now = table("2", &[]);
+    let digest = now.digest();
+    // A file has no generation.
+    let pushed = edge.live.push(Push::Table(now), 5, digest, at(1));
+    assert!(matches!(pushed, Pushed::Changed(_)), "{pushed:?}");
+    for push in [Push::Delta(Delta::default()), Push::Table(table("2", &[]))] {
+        let pushed = edge.live.push(push, 4, digest, at(2));
+        let Pushed::Refused(problems) = pushed else {
+            panic!("{pushed:?}");
+        };
+        let words = "older generation 4 (this edge has 5; generations only grow)";
+        assert_eq!(problems[0].message, words);
+    }
+    let served = edge.live.current().unwrap();
+    assert_eq!(served.control_generation, Some(5));
+    let other = table("3", &[]);
+    let digest = other.digest();
+    let pushed = edge.live.push(Push::Table(other), 5, digest, at(3));
+    assert!(matches!(pushed, Pushed::Changed(_)), "it mends: {pushed:?}");
+}
+
+#[test]
 fn a_table_does_not_grow_beyond_its_limits() {
     let head = table("1", &[]).content_bytes();
     let key = |key: &str| Delta {
