@@ -71,9 +71,11 @@ impl Writer {
         let digest = table.digest().to_string();
         match self.barred.iter().find(|barred| barred.digest == digest) {
             None => Ok(()),
+            // The number is this edge's own, which a control plane knows nothing of.
             Some(Barred { number, .. }) => Err(vec![Problem::without_place(format!(
-                "this is generation {number}, with which the edge crashed twice within a minute \
-                 (once the cause is mended, give it another version to have it tried again)"
+                "this is what was this edge's generation {number} (digest {digest}), with which it \
+                 crashed twice within a minute (once the cause is mended, give it another version \
+                 to have it tried again)"
             ))]),
         }
     }

@@ -174,7 +174,7 @@ async fn a_table_that_crashes_the_edge_twice_is_given_up() {
     assert_eq!(edge.metric(&["cellgate_state_fallback"]).await, 1.0);
     // The routing file still has it.
     let error = edge.wait_refused().await.to_string();
-    assert!(error.contains("this is generation 2"), "{error}");
+    assert!(error.contains("this edge's generation 2 "), "{error}");
     assert_eq!(home(&edge).await, "one");
 
     // Under another version it is another attempt.

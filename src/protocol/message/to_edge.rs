@@ -132,6 +132,11 @@ impl Welcome {
     fn check(&self) -> Result<(), String> {
         name("control_id", &self.control_id, NAME_BYTES)?;
         number("generation", self.generation)?;
+        if let (0, Some(digest)) = (self.generation, self.digest) {
+            return Err(format!(
+                "digest: {digest} of generation 0 (must be null: that is no content)"
+            ));
+        }
         match PING_SECONDS.contains(&self.ping_seconds) {
             true => Ok(()),
             false => Err(format!(

@@ -183,6 +183,12 @@ fn bounds_are_kept() {
         ),
         (
             "welcome",
+            json!({"generation": 0}),
+            1008,
+            "of generation 0 (must be null",
+        ),
+        (
+            "welcome",
             json!({"ping_seconds": 0}),
             1008,
             "(valid: 1 to 300)",

@@ -54,6 +54,10 @@ pub(super) enum Ended {
     Broken(String),
     /// Nothing came for so long.
     Silent(Duration),
+    /// Nothing could be sent for so long.
+    Stalled(Duration),
+    /// Something is wrong with the edge itself.
+    Faulty(String),
     /// What came is not what may come.
     Refused(Refusal),
 }
@@ -61,7 +65,7 @@ pub(super) enum Ended {
 impl Ended {
     /// Something is wrong with the edge itself.
     pub fn here(why: impl fmt::Display) -> Self {
-        Self::Refused(Refusal::new(Close::Internal, why))
+        Self::Faulty(why.to_string())
     }
 }
 
@@ -71,7 +75,11 @@ impl fmt::Display for Ended {
             Self::Shutdown => f.write_str("this edge ends"),
             Self::Undialled(why) | Self::Broken(why) => f.write_str(why),
             Self::Closed(why) => write!(f, "the control plane closed the connection{why}"),
-            Self::Silent(time) => write!(f, "nothing came for {} s", time.as_secs_f32()),
+            Self::Silent(time) => write!(f, "nothing came for {:.1} s", time.as_secs_f32()),
+            Self::Stalled(time) => {
+                write!(f, "nothing could be sent for {:.1} s", time.as_secs_f32())
+            }
+            Self::Faulty(why) => write!(f, "this edge has a fault: {why}"),
             Self::Refused(refusal) => {
                 write!(
                     f,
@@ -177,7 +185,7 @@ impl Link {
         match timeout(self.patience(), self.socket.send(message)).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => Err(broken(error)),
-            Err(_) => Err(Ended::Silent(self.patience())),
+            Err(_) => Err(Ended::Stalled(self.patience())),
         }
     }
 
@@ -187,7 +195,11 @@ impl Link {
             Ended::Shutdown => (Close::GoingAway, "the edge ends"),
             Ended::Silent(_) => (Close::Internal, "nothing came"),
             Ended::Refused(refusal) => (refusal.close, refusal.reason()),
-            Ended::Undialled(_) | Ended::Closed(_) | Ended::Broken(_) => return,
+            Ended::Faulty(_) => (Close::Internal, "the edge has a fault"),
+            // What cannot be sent now could not be sent then.
+            Ended::Undialled(_) | Ended::Closed(_) | Ended::Broken(_) | Ended::Stalled(_) => {
+                return;
+            }
         };
         let frame = CloseFrame {
             code: close.code().into(),

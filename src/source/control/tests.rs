@@ -233,6 +233,25 @@ async fn what_cannot_be_served_is_refused_with_all_problems() {
 }
 
 #[tokio::test]
+async fn an_older_generation_does_not_hide_what_was_refused() {
+    let here = table("1", &[]);
+    let mut edge = Edge::at(5, &here).await;
+    let delta = Delta {
+        set: vec![("acme".to_owned(), "three".to_owned())],
+        ..Delta::default()
+    };
+    let message = DeltaMessage::new(5, mark(6, &here), delta);
+    let answer = edge.hear(ToEdge::Delta(message)).await;
+    refused(answer, 6, "three");
+    refused(edge.snapshot(2, 3, &here).await, 3, "older generation 3");
+    let checkpoint = ToEdge::Checkpoint(Checkpoint {
+        generation: 6,
+        digest: here.digest(),
+    });
+    assert_eq!(edge.hear(checkpoint).await, None, "6 was refused");
+}
+
+#[tokio::test]
 async fn a_wrong_digest_is_not_served_and_a_snapshot_mends_it() {
     let (here, next) = (table("1", &[]), table("1", &[("acme", "two")]));
     let mut edge = Edge::at(1, &here).await;

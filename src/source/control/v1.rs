@@ -321,7 +321,8 @@ impl Session {
     }
 
     fn nack(&mut self, generation: u64, problems: Vec<Problem>) -> Option<ToControl> {
-        self.refused = Some(generation);
+        // An older one that comes late is not what the next checkpoint is about.
+        self.refused = self.refused.max(Some(generation));
         Some(ToControl::Nack(Nack {
             generation,
             problems,

@@ -250,7 +250,7 @@ fn a_table_that_crashes_the_edge_is_given_up() {
         Applied::Refused(problems) => {
             let message = problems[0].to_string();
             assert!(
-                message.starts_with("this is generation 2, with which"),
+                message.starts_with("this is what was this edge's generation 2 (digest "),
                 "{message}"
             );
         }
