@@ -210,6 +210,29 @@ async fn garbage() {
     finish(load).await;
 }
 
+/// An edge never reserves what was only announced; what is large may come in parts.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn frames_and_documents_of_m3() {
+    let world = World::often(Dialect::M3).await;
+    let edge = world.builder.spawn().ready().await;
+    let load = load(&edge);
+    let mut link = world.control.accept().await;
+    let text = world.content("2", "two").message().to_string();
+    let (first, rest) = text.split_at(text.len() / 2);
+    let (second, third) = rest.split_at(rest.len() / 2);
+    link.send_fragments(&[first, second, third]).await;
+    assert_eq!(link.receive().await, json!({"type": "ack", "version": "2"}));
+    // Less than the largest document, and more than the largest frame.
+    link.announce((64 << 20) + 1).await;
+    let (code, reason) = link.ended().await;
+    assert_eq!(code, 1009, "{reason}");
+    assert_eq!(home(&edge).await, "two");
+    let mut link = world.control.accept().await;
+    link.send(world.content("3", "one").message()).await;
+    assert_eq!(link.receive().await, json!({"type": "ack", "version": "3"}));
+    finish(load).await;
+}
+
 #[derive(Debug)]
 enum Garbage {
     Text(String),

@@ -231,7 +231,11 @@ fn what_made_the_edge_crash_is_refused_whoever_sends_it() {
         let Pushed::Refused(problems) = pushed else {
             panic!("{pushed:?}");
         };
-        assert!(problems[0].message.contains("this edge's generation 7 (digest "));
+        assert!(
+            problems[0]
+                .message
+                .contains("this edge's generation 7 (digest ")
+        );
     }
 }
 

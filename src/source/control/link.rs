@@ -26,6 +26,9 @@ const READ_BYTES: usize = 32 << 10;
 /// What may wait to be written. Pongs do, and they are small.
 const WRITE_BYTES: usize = 1 << 20;
 
+/// The largest frame, in bytes, however large a document may be.
+const FRAME_BYTES: usize = 64 << 20;
+
 /// A connection that speaks one dialect.
 pub(super) struct Link {
     pub dialect: Dialect,
@@ -103,11 +106,14 @@ impl Link {
             Dialect::V1 => TO_EDGE_BYTES,
             Dialect::M3 => document_bytes,
         };
+        // For a frame, its announced length is reserved; a message of several grows
+        // with what came.
+        let frame = most.min(FRAME_BYTES);
         let config = WebSocketConfig::default()
             .read_buffer_size(READ_BYTES)
             .max_write_buffer_size(WRITE_BYTES)
             .max_message_size(Some(most))
-            .max_frame_size(Some(most));
+            .max_frame_size(Some(frame));
         let stream = Heard {
             stream,
             last: Instant::now(),

@@ -11,10 +11,13 @@ use cellgate::protocol::SnapshotSender;
 use cellgate::routing::{RoutingTable, compile};
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 use tokio_tungstenite::tungstenite::handshake::server::{ErrorResponse, Request, Response};
+use tokio_tungstenite::tungstenite::protocol::frame::Frame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
 use tokio_tungstenite::tungstenite::{Bytes, Message};
 use tokio_tungstenite::{WebSocketStream, accept_hdr_async};
 
@@ -224,6 +227,29 @@ impl Link {
 
     pub async fn send_binary(&mut self, bytes: impl Into<Bytes>) {
         self.write(Message::binary(bytes)).await;
+    }
+
+    /// One text in several frames.
+    pub async fn send_fragments(&mut self, parts: &[&str]) {
+        for (index, part) in parts.iter().enumerate() {
+            let kind = match index {
+                0 => Data::Text,
+                _ => Data::Continue,
+            };
+            let last = index + 1 == parts.len();
+            let part = Bytes::copy_from_slice(part.as_bytes());
+            let frame = Frame::message(part, OpCode::Data(kind), last);
+            self.write(Message::Frame(frame)).await;
+        }
+    }
+
+    /// The beginning of a text frame of `bytes`, of which nothing follows.
+    pub async fn announce(&mut self, bytes: u64) {
+        let mut header = vec![0x81, 127];
+        header.extend(bytes.to_be_bytes());
+        let stream = self.socket.get_mut();
+        stream.write_all(&header).await.expect("write a header");
+        stream.flush().await.expect("write a header");
     }
 
     async fn write(&mut self, message: Message) {
