@@ -290,12 +290,20 @@ async fn all_urls_have_their_turn() {
 }
 
 #[tokio::test]
-async fn an_edge_that_ends_says_goodbye() {
+async fn an_edge_that_ends_follows_for_as_long_as_it_listens_and_says_goodbye() {
     let mut world = World::new(Dialect::V1).await;
-    world.builder = world.builder.set("cellgate.drain_delay", "500ms");
+    world.builder = world.builder.set("cellgate.drain_delay", "4s");
     let one = world.content("1", "one");
     let (mut edge, mut link) = world.following(1, &one).await;
     edge.signal(libc::SIGTERM);
+    eventually("it is not ready", async || {
+        (edge.admin("/readyz").await.status == 503).then_some(())
+    })
+    .await;
+    let two = world.content("1", "two");
+    link.moved(1, 2, &two, "acme").await;
+    link.expect_ack(2, &two).await;
+    assert_eq!(home(&edge).await, "two");
     let (code, reason) = link.ended().await;
     assert_eq!((code, reason.as_str()), (1001, "the edge ends"));
     assert!(edge.exited().await.success());

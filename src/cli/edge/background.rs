@@ -8,7 +8,7 @@ use pingora::server::ShutdownWatch;
 use pingora::services::background::BackgroundService;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::lifecycle::{Handover, Lifecycle};
+use crate::lifecycle::{Accepting, Handover, Lifecycle};
 use crate::live::Memory;
 use crate::source::ControlSource;
 use crate::telemetry::{AccessLog, Metrics, logging};
@@ -67,8 +67,8 @@ impl BackgroundService for Logs {
     }
 }
 
-/// Follows the control plane until this process is on its way out: its requests
-/// end on what they have, and a successor may be following already.
+/// Follows the control plane until the listeners close: as long as requests come
+/// in, they go where they should.
 pub(super) struct Follower {
     pub control: ControlSource,
     pub lifecycle: Arc<Lifecycle>,
@@ -76,10 +76,19 @@ pub(super) struct Follower {
 
 #[async_trait]
 impl BackgroundService for Follower {
-    async fn start(&self, shutdown: ShutdownWatch) {
-        if let Some(stop) = on_the_way_out(&self.lifecycle, shutdown) {
-            self.control.follow(stop).await;
-        }
+    async fn start(&self, mut shutdown: ShutdownWatch) {
+        let mut accepting = self.lifecycle.watch_accepting();
+        let closing = async move {
+            // No sender: nothing will be accepted any more.
+            let _ = accepting.wait_for(|it| *it != Accepting::Open).await;
+        };
+        let stop = async move {
+            tokio::select! {
+                () = closing => {}
+                _ = shutdown.changed() => {}
+            }
+        };
+        self.control.follow(stop).await;
     }
 }
 
