@@ -2,8 +2,6 @@
 //! from, how the edge proves who it is, and what it keeps of them.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::Read;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
@@ -18,6 +16,7 @@ use super::sections::{self, path};
 use super::value::{self, Parsed};
 use super::yaml::Node;
 use super::{ControlPlane, Settings};
+use crate::files::token;
 use crate::protocol::limits::{LABELS, NAME_BYTES, VALUE_BYTES};
 
 /// The variable that wins over `urls`.
@@ -25,9 +24,6 @@ pub(super) const URLS: &str = "CONTROL_PLANE_URL";
 
 /// The most control planes that an edge knows of.
 const MOST_URLS: usize = 100;
-
-/// The longest token, with the white space around it. It travels in a header.
-const LONGEST_TOKEN: u64 = 8 << 10;
 
 /// The longest `edge_id`: that of the protocol.
 const LONGEST_ID: usize = NAME_BYTES;
@@ -152,7 +148,8 @@ fn read_urls<'a>(reader: &mut Reader<'a>, at: &At<'a>) -> Vec<(Url, At<'a>)> {
 fn parse_list(text: &str) -> Parsed<Vec<Url>> {
     let mut urls = Vec::new();
     for part in text.split(',') {
-        let url = parse_url(part.trim())?;
+        // A password may have a comma in it.
+        let url = parse_shown(part.trim(), !text.contains('@'))?;
         if urls.contains(&url) {
             return Err(twice(&url));
         }
@@ -172,7 +169,16 @@ const A_URL: &str = "a ws:// or wss:// URL, such as wss://control:8081/connect";
 
 /// Without a path, it is `/connect`.
 fn parse_url(text: &str) -> Parsed<Url> {
-    let wrong = |why: &str| format!("got {text:?}{why}, want {A_URL}");
+    parse_shown(text, !text.contains('@'))
+}
+
+/// The same. Only what is to be shown is repeated: where there is an `@`, there may
+/// be a password.
+fn parse_shown(text: &str, show: bool) -> Parsed<Url> {
+    let wrong = |why: &str| match show {
+        true => format!("got {text:?}{why}, want {A_URL}"),
+        false => format!("got a URL{why} that may have a secret in it, want {A_URL}"),
+    };
     let mut url = Url::parse(text).map_err(|error| wrong(&format!(" ({error})")))?;
     if !matches!(url.scheme(), "ws" | "wss") {
         return Err(wrong(""));
@@ -196,37 +202,8 @@ fn parse_url(text: &str) -> Parsed<Url> {
 /// it can be replaced; that there is one now shows that the path is right.
 fn token_file(node: &Node) -> Parsed<PathBuf> {
     let path = path(node)?;
-    read_token(&path)?;
+    token::read(&path)?;
     Ok(path)
-}
-
-/// The token that is in a file, which may have white space around it.
-pub(crate) fn read_token(path: &Path) -> Parsed<String> {
-    let token = read_text(path, LONGEST_TOKEN)?;
-    let token = token.trim();
-    let visible = |byte: u8| byte.is_ascii_graphic();
-    if token.is_empty() || !token.bytes().all(visible) {
-        return Err(format!(
-            "{} holds no token (want one word of visible ASCII)",
-            shown(path)
-        ));
-    }
-    Ok(token.to_owned())
-}
-
-fn read_text(path: &Path, most: u64) -> Parsed<String> {
-    let cannot = |error: std::io::Error| format!("cannot read {}: {error}", shown(path));
-    // Opening a pipe would wait for somebody to write.
-    if !std::fs::metadata(path).map_err(cannot)?.is_file() {
-        return Err(format!("{} is not a file", shown(path)));
-    }
-    let mut text = String::new();
-    let file = File::open(path).map_err(cannot)?;
-    let read = file.take(most + 1).read_to_string(&mut text);
-    if read.map_err(cannot)? as u64 > most {
-        return Err(format!("{} has more than {most} bytes", shown(path)));
-    }
-    Ok(text)
 }
 
 /// `client_cert` and `client_key`, of which one is of no use.

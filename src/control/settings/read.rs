@@ -6,8 +6,9 @@ use url::Url;
 
 use super::types::{EtcdSettings, FileSettings, Settings, StoreSettings, Tls};
 use crate::control::access::{Role, Token};
+use crate::files::token::read as read_token;
 use crate::protocol::limits::{NAME_BYTES, PING_SECONDS};
-use crate::settings::control_plane::{client_cert, key_of, read_token};
+use crate::settings::control_plane::{client_cert, key_of};
 use crate::settings::keys::Keys;
 use crate::settings::reader::{At, Reader, Section};
 use crate::settings::value::{self, Parsed};

@@ -4,7 +4,6 @@
 //! client: only its answer tells which dialect is spoken, and with it how large a
 //! message may be.
 
-use std::io::Read;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
@@ -21,29 +20,24 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, lookup_host};
 use tokio::task::spawn_blocking;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_tungstenite::tungstenite::handshake::client::generate_key;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use url::{Host, Url};
 
 use super::link::Link;
 use super::{ControlOptions, tls};
+use crate::files::token;
 use crate::protocol::SUBPROTOCOL;
 
 /// From the lookup of the name to the answer to the upgrade.
 const DIAL: Duration = Duration::from_secs(10);
-
-/// One address of several, so that the others have a chance.
-const ONE_ADDRESS: Duration = Duration::from_secs(3);
 
 /// Of the answer's header, in bytes.
 const ANSWER_BYTES: usize = 16 << 10;
 
 /// Of the body of an answer that is a refusal: what may be said of it.
 const REFUSAL_BYTES: usize = 1 << 10;
-
-/// The longest token with the white space around it, in bytes.
-const TOKEN_BYTES: u64 = 8 << 10;
 
 /// What is spoken on a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,24 +69,31 @@ pub(super) async fn dial(options: &ControlOptions, url: &Url) -> Result<Link, St
 }
 
 async fn dial_now(options: &ControlOptions, url: &Url) -> Result<Link, String> {
+    let deadline = Instant::now() + DIAL;
     let host = bare_host(url);
     let files = {
         let options = options.clone();
         let secure = url.scheme() == "wss";
         spawn_blocking(move || {
-            let token = options.token_file.as_deref().map(read_token).transpose()?;
+            let token = options.token_file.as_deref().map(bearer).transpose()?;
             let tls = secure.then(|| tls::configure(&options)).transpose()?;
             Ok::<_, String>((token, tls))
         })
     };
     let (token, tls) = files.await.map_err(|error| error.to_string())??;
-    let stream = connect(options, url, &host).await?;
+    let stream = connect(options, url, &host, deadline).await?;
     let (upgraded, dialect) = match tls {
         Some(configuration) => {
             let stream = tls::connect(configuration, &host, stream).await?;
             upgrade(url, token, stream).await?
         }
-        None => upgrade(url, token, stream).await?,
+        None => {
+            if token.is_some() {
+                let peer = stream.peer_addr().map_err(|error| error.to_string())?;
+                trust_plain(peer)?;
+            }
+            upgrade(url, token, stream).await?
+        }
     };
     Ok(Link::new(upgraded, dialect, options.document_bytes).await)
 }
@@ -107,7 +108,12 @@ fn bare_host(url: &Url) -> String {
     }
 }
 
-async fn connect(options: &ControlOptions, url: &Url, host: &str) -> Result<TcpStream, String> {
+async fn connect(
+    options: &ControlOptions,
+    url: &Url,
+    host: &str,
+    deadline: Instant,
+) -> Result<TcpStream, String> {
     let port = url.port_or_known_default().unwrap_or_default();
     let known = host.parse::<IpAddr>().ok();
     let known = known.or_else(|| options.hosts.get(&host.to_ascii_lowercase()).copied());
@@ -118,19 +124,47 @@ async fn connect(options: &ControlOptions, url: &Url, host: &str) -> Result<TcpS
             .map_err(|error| format!("{host} does not resolve: {error}"))?
             .collect(),
     };
-    let mut failed = format!("{host} has no address");
-    for address in addresses {
-        match timeout(ONE_ADDRESS, TcpStream::connect(address)).await {
+    if addresses.is_empty() {
+        return Err(format!("{host} has no address"));
+    }
+    // Edges spread over them, and one that is dead does not always cost time.
+    let first = rand::random::<u32>() as usize;
+    let left = deadline.saturating_duration_since(Instant::now());
+    connect_to(addresses, first, left).await
+}
+
+/// Tries each address, from that of the index `first` on, within `time` for all.
+async fn connect_to(
+    mut addresses: Vec<SocketAddr>,
+    first: usize,
+    time: Duration,
+) -> Result<TcpStream, String> {
+    let deadline = Instant::now() + time;
+    let count = addresses.len();
+    addresses.rotate_left(first.checked_rem(count).unwrap_or_default());
+    let mut failed = "no address".to_owned();
+    for (tried, address) in addresses.into_iter().enumerate() {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let share = share(left, count - tried);
+        match timeout(share, TcpStream::connect(address)).await {
             Ok(Ok(stream)) => {
                 // Acks are small, and somebody waits for them.
                 let _ = stream.set_nodelay(true);
                 return Ok(stream);
             }
             Ok(Err(error)) => failed = format!("{address}: {error}"),
-            Err(_) => failed = format!("{address}: no connection within {ONE_ADDRESS:?}"),
+            Err(_) => {
+                let seconds = share.as_secs_f32();
+                failed = format!("{address}: no connection within {seconds:.1} s");
+            }
         }
     }
     Err(failed)
+}
+
+/// What one address has of the time that is `left` for so many.
+fn share(left: Duration, addresses: usize) -> Duration {
+    left / u32::try_from(addresses).unwrap_or(u32::MAX).max(1)
 }
 
 async fn upgrade<S>(
@@ -246,20 +280,24 @@ fn judge(headers: &HeaderMap, key: &str) -> Result<Dialect, String> {
     }
 }
 
-fn read_token(path: &Path) -> Result<HeaderValue, String> {
-    let wrong = |why: &dyn std::fmt::Display| format!("token_file {}: {why}", path.display());
-    let mut text = String::new();
-    std::fs::File::open(path)
-        .and_then(|file| file.take(TOKEN_BYTES).read_to_string(&mut text))
-        .map_err(|error| wrong(&error))?;
-    let token = text.trim();
-    if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Err(wrong(&"no token (want one word of visible ascii)"));
-    }
-    let mut value =
-        HeaderValue::try_from(format!("Bearer {token}")).map_err(|error| wrong(&error))?;
+fn bearer(path: &Path) -> Result<HeaderValue, String> {
+    let token = token::read(path).map_err(|why| format!("token_file: {why}"))?;
+    let value = HeaderValue::try_from(format!("Bearer {token}"));
+    let mut value = value.map_err(|error| format!("token_file {}: {error}", path.display()))?;
     value.set_sensitive(true);
     Ok(value)
+}
+
+/// Whether a token may be sent to `peer` without TLS. The settings take only URLs
+/// of names that are this machine's; what such a name means can change.
+fn trust_plain(peer: SocketAddr) -> Result<(), String> {
+    match peer.ip().to_canonical().is_loopback() {
+        true => Ok(()),
+        false => Err(format!(
+            "{peer} is not loopback, and without TLS everyone on the way could read the token \
+             (want wss:// because of token_file)"
+        )),
+    }
 }
 
 #[cfg(test)]
@@ -323,16 +361,46 @@ mod tests {
     }
 
     #[test]
-    fn a_token_is_one_word() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("token");
-        std::fs::write(&path, " s3cret\n").unwrap();
-        assert_eq!(read_token(&path).unwrap(), "Bearer s3cret");
-        for bad in ["", "\n", "two words", "caf\u{e9}"] {
-            std::fs::write(&path, bad).unwrap();
-            assert!(read_token(&path).is_err(), "{bad:?}");
+    fn a_token_goes_to_this_machine_only_without_tls() {
+        for (peer, trusted) in [
+            ("127.0.0.1:1", true),
+            ("127.9.9.9:1", true),
+            ("[::1]:1", true),
+            ("[::ffff:127.0.0.1]:1", true),
+            ("10.0.0.1:1", false),
+            ("[::ffff:10.0.0.1]:1", false),
+            ("[2001:db8::1]:1", false),
+        ] {
+            let verdict = trust_plain(peer.parse().unwrap());
+            assert_eq!(verdict.is_ok(), trusted, "{peer}: {verdict:?}");
         }
-        std::fs::remove_file(&path).unwrap();
-        assert!(read_token(&path).unwrap_err().starts_with("token_file /"));
+    }
+
+    #[test]
+    fn each_address_has_its_share_of_the_time() {
+        let left = Duration::from_secs(9);
+        for (addresses, expected) in [(1, 9), (2, 4), (3, 3), (0, 9)] {
+            let share = share(left, addresses).as_secs();
+            assert_eq!(share, expected, "{addresses} addresses");
+        }
+        assert_eq!(share(Duration::ZERO, 3), Duration::ZERO);
+    }
+
+    #[tokio::test]
+    async fn any_address_of_a_name_will_do() {
+        let good = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let good = good.local_addr().map(|address| (good, address)).unwrap();
+        let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let refusing = gone.local_addr().unwrap();
+        drop(gone);
+        // Wherever it begins.
+        for first in 0..3 {
+            let addresses = vec![refusing, good.1, refusing];
+            let stream = connect_to(addresses, first, DIAL).await.unwrap();
+            assert_eq!(stream.peer_addr().unwrap(), good.1);
+        }
+        let error = connect_to(vec![refusing; 2], 1, DIAL).await.unwrap_err();
+        assert!(error.starts_with(&format!("{refusing}: ")), "{error}");
+        assert!(connect_to(Vec::new(), 7, DIAL).await.is_err());
     }
 }

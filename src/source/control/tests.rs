@@ -508,7 +508,7 @@ async fn a_status_has_rates_since_the_last_one_with_rates() {
         metrics.request_done(RouteReason::Dedicated, answered, 0.1);
     }
     let stale = Duration::from_secs(42);
-    let mut status_after = |seconds, loads: Option<&mut Loads>| {
+    let status_after = |seconds, loads: Option<&mut Loads>| {
         let now = start + Duration::from_secs(seconds);
         status(&edge.live, loads, stale, now)
     };
