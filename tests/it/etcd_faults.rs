@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
 
 use cellgate::control::core::{CommitError, Committed, Edit, Expected, Truth};
 use cellgate::control::store::{AppendError, Store};
@@ -117,8 +116,8 @@ async fn the_leader_stops_while_two_write_and_goes_on_later() {
     let cluster = EtcdCluster::start().await;
     under_writes(cluster, async |cluster, leader| {
         cluster.pause(leader);
-        // Long enough for another to be elected, by its own time-out of 1 s.
-        tokio::time::sleep(Duration::from_secs(3)).await;
+        let others = [(leader + 1) % 3, (leader + 2) % 3];
+        cluster.leader_among(&others).await;
         cluster.resume(leader);
     })
     .await;

@@ -221,7 +221,9 @@ impl Truth {
             }
             let outcome = match outcome(Arc::clone(&edit), current.clone()).await {
                 // A placement or a head that is not known here may be there.
-                Err(CommitError::Invalid(problems)) if !std::mem::replace(&mut looked, true) => {
+                Err(CommitError::Invalid(problems))
+                    if matches!(*edit, Edit::Delta(_)) && !std::mem::replace(&mut looked, true) =>
+                {
                     self.catch_up().await.map_err(CommitError::Store)?;
                     if self.newest().map(|newest| newest.record.mark()) != mark {
                         continue;

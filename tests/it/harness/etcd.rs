@@ -115,9 +115,15 @@ impl EtcdCluster {
 
     /// The member that leads, once all that run agree on one that runs.
     pub async fn leader(&self) -> usize {
+        self.leader_among(&[0, 1, 2]).await
+    }
+
+    /// The member that leads, once all of these that run agree on one of them.
+    pub async fn leader_among(&self, members: &[usize]) -> usize {
         eventually("a leader", async || {
             let mut agreed = None;
-            for (index, member) in self.members.iter().enumerate() {
+            for &index in members {
+                let member = &self.members[index];
                 if member.child.is_none() {
                     continue;
                 }

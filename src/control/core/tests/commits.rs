@@ -149,6 +149,35 @@ async fn a_condition_is_held_against_the_newest() {
 }
 
 /// Another control plane was first, which this one learns from the store.
+/// What others added a moment ago counts, although nobody has told of it yet.
+#[tokio::test]
+async fn what_is_valid_for_the_newest_in_the_store_is_valid() {
+    let (truth, store) = empty().await;
+    let other = open(&store).await;
+    changed(&other, Edit::Document(document("1", &[]))).await;
+    let head = serde_json::json!({
+        "version": "2",
+        "cellEndpoints": {"one": "http://127.0.0.1:1", "three": "http://127.0.0.1:3"},
+        "defaultPlacement": "one",
+    });
+    let head = Edit::Delta(Delta {
+        head: Some(head.to_string()),
+        ..Delta::default()
+    });
+
+    assert_eq!(
+        changed(&truth, set("acme", "one")).await.record.generation,
+        2
+    );
+    changed(&other, head).await;
+    let made = changed(&truth, set("acme", "three")).await;
+    assert_eq!(home(&made, "acme"), Some("three"));
+    assert!(matches!(
+        commit(&truth, set("acme", "four")).await,
+        Err(CommitError::Invalid(_))
+    ));
+}
+
 #[tokio::test]
 async fn a_race_that_another_won() {
     let (truth, store) = founded().await;
