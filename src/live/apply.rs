@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwapOption;
 use http::HeaderValue;
@@ -26,9 +26,13 @@ use super::restore::Barred;
 use super::status::{ConfigStatus, LastError};
 use crate::routing::{self, Endpoint, Problem, RoutingTable};
 use crate::telemetry::metrics::{Metrics, Reload};
+use crate::telemetry::once_per::OncePer;
 
 /// How many of a document's problems one log line spells out.
 const LOGGED_PROBLEMS: usize = 10;
+
+/// How often the log says at most that a push is refused.
+const COMPLAINTS: Duration = Duration::from_secs(10);
 
 /// The running edge's state.
 pub struct Live {
@@ -40,6 +44,9 @@ pub struct Live {
     /// Held for a moment when the outcome of a change is written or shown, so
     /// that nobody is shown half of it. No request ever takes it.
     failure: Mutex<Option<Failure>>,
+    /// For what is logged of pushes that are refused: a faulty control plane may
+    /// send one after the other.
+    complaints: Mutex<OncePer>,
     /// What is shown of the memory; none without one.
     pub(super) memory: Mutex<Option<MemoryStatus>>,
     /// How it stands with the control plane; none without one.
@@ -85,6 +92,8 @@ pub(super) struct Writer {
 struct Failure {
     shown: LastError,
     cause: Cause,
+    /// Whether the log has it.
+    logged: bool,
 }
 
 /// What a failure is told apart by from the one before it.
@@ -123,6 +132,7 @@ impl Live {
             current: ArcSwapOption::empty(),
             writer: Mutex::default(),
             failure: Mutex::new(None),
+            complaints: Mutex::new(OncePer::new(COMPLAINTS)),
             memory: Mutex::new(None),
             connection: Mutex::new(None),
             heard_before: Mutex::new(None),
@@ -205,7 +215,7 @@ impl Live {
         match compiled.and_then(|table| self.serve(&mut writer, head, table)) {
             Ok(generation) => Applied::Changed(generation),
             Err(problems) => {
-                self.deny(&mut writer, Cause::Document(sha256), &problems, now);
+                self.deny(&mut writer, Cause::Document(sha256), source, &problems, now);
                 Applied::Refused(problems)
             }
         }
@@ -238,10 +248,11 @@ impl Live {
         &self,
         writer: &mut Writer,
         cause: Cause,
+        source: Source,
         problems: &[Problem],
         now: SystemTime,
     ) {
-        self.refused(cause, problems, now);
+        self.refused(cause, source, problems, now);
         self.metrics.reloaded(Reload::Refused);
         self.sweep(writer);
     }
@@ -278,7 +289,7 @@ impl Live {
     /// Records that there is no document to be had, in words for the operator.
     /// Logged when it is news.
     pub fn source_failed(&self, problems: Vec<Problem>, now: SystemTime) {
-        if self.refused(Cause::Source, &problems, now) {
+        if self.refused(Cause::Source, Source::File, &problems, now) {
             self.metrics.reloaded(Reload::Unreadable);
         }
     }
@@ -288,7 +299,11 @@ impl Live {
     pub fn out_of_step(&self, problems: Vec<Problem>, now: SystemTime) {
         let shown = LastError::new(now, &problems);
         let cause = Cause::OutOfStep;
-        let before = lock(&self.failure).replace(Failure { shown, cause });
+        let before = lock(&self.failure).replace(Failure {
+            shown,
+            cause,
+            logged: true,
+        });
         if before.is_none_or(|before| before.cause != Cause::OutOfStep) {
             log::warn!(
                 target: "cellgate::live",
@@ -348,7 +363,10 @@ impl Live {
     /// The newest document is the one being served.
     pub(super) fn recovered(&self, source: Source) {
         self.metrics.reloaded(Reload::Unchanged);
-        if lock(&self.failure).take().is_some() {
+        if lock(&self.failure)
+            .take()
+            .is_some_and(|failure| failure.logged)
+        {
             log::info!(
                 target: "cellgate::live",
                 source = source.as_str();
@@ -359,7 +377,7 @@ impl Live {
 
     /// Shows and, if it is news, logs why nothing has changed. Says whether it
     /// was news.
-    fn refused(&self, cause: Cause, problems: &[Problem], now: SystemTime) -> bool {
+    fn refused(&self, cause: Cause, source: Source, problems: &[Problem], now: SystemTime) -> bool {
         let shown = LastError::new(now, problems);
         let mut failure = lock(&self.failure);
         let known = failure.as_ref().is_some_and(|last| {
@@ -370,15 +388,27 @@ impl Live {
         if known {
             return false;
         }
-        *failure = Some(Failure { shown, cause });
+        let held_back = match source {
+            Source::ControlPlane => lock(&self.complaints).allow(Instant::now()),
+            Source::File => Some(0),
+        };
+        *failure = Some(Failure {
+            shown,
+            cause,
+            logged: held_back.is_some(),
+        });
         drop(failure);
+        let Some(held_back) = held_back else {
+            return true;
+        };
         // Without a table there is nothing to reload: this is the start, where
         // whoever asked gets the problems and ends the process with them.
         if let Some(current) = self.current() {
             log::error!(
                 target: "cellgate::live",
                 serving_version = current.table.version(),
-                serving_generation = current.number;
+                serving_generation = current.number,
+                refused_unlogged = held_back;
                 "Config reload failed: {}",
                 Listed(problems)
             );

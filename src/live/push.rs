@@ -78,7 +78,7 @@ impl Live {
             let problems = vec![Problem::without_place(format!(
                 "older generation {generation} (this edge has {held}; generations only grow)"
             ))];
-            self.deny(&mut writer, cause, &problems, now);
+            self.deny(&mut writer, cause, Source::ControlPlane, &problems, now);
             return Pushed::Refused(problems);
         }
         let made = match push {
@@ -106,7 +106,7 @@ impl Live {
         match served {
             Ok(generation) => Pushed::Changed(generation),
             Err(problems) => {
-                self.deny(&mut writer, cause, &problems, now);
+                self.deny(&mut writer, cause, Source::ControlPlane, &problems, now);
                 Pushed::Refused(problems)
             }
         }
@@ -116,7 +116,8 @@ impl Live {
     /// tried.
     pub fn refuse_push(&self, generation: u64, problems: &[Problem], now: SystemTime) {
         let mut writer = lock(&self.writer);
-        self.deny(&mut writer, Cause::Pushed(generation), problems, now);
+        let cause = Cause::Pushed(generation);
+        self.deny(&mut writer, cause, Source::ControlPlane, problems, now);
     }
 
     /// The control plane says that what is served is what should be, whatever was
