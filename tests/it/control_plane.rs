@@ -1,6 +1,7 @@
 //! An edge that follows a control plane: what it says, what it serves, what it shows.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -9,6 +10,9 @@ use crate::harness::{
 };
 
 pub const URLS: &str = "cellgate.control_plane.urls";
+
+/// How often the routing file would be looked at.
+const FILE_LOOKED_AT: Duration = Duration::from_millis(500);
 
 /// Two cells, a control plane, and an edge that is to follow it.
 pub struct World {
@@ -70,7 +74,11 @@ pub async fn home(edge: &Edge) -> String {
 
 #[tokio::test]
 async fn a_snapshot_and_then_deltas_are_served() {
-    let world = World::new(Dialect::V1).await;
+    let mut world = World::new(Dialect::V1).await;
+    let looked_at = format!("{}ms", FILE_LOOKED_AT.as_millis());
+    world.builder = world
+        .builder
+        .set("cellgate.routing.poll_interval", looked_at);
     let edge = world.builder.spawn().ready().await;
     let mut link = world.control.accept().await;
     assert_eq!(link.offered.as_deref(), Some("cellgate.v1"));
@@ -126,6 +134,13 @@ async fn a_snapshot_and_then_deltas_are_served() {
     // The file is out of it.
     edge.write_routing(&world.cells.to("other", "one"));
     edge.signal(libc::SIGHUP);
+    // Longer than the file would be looked at without the signal.
+    tokio::time::sleep(FILE_LOOKED_AT * 2).await;
+    let config = edge.config().await;
+    assert_eq!(
+        (&config["version"], &config["generation"]),
+        (&json!("1"), &json!(3))
+    );
     link.checkpoint(6, &two).await;
     let next = world.content("2", "one");
     link.snapshot(2, 7, &next).await;

@@ -282,6 +282,28 @@ async fn broken_snapshots() {
     finish(load).await;
 }
 
+/// The connection breaks while a snapshot is under way: nothing of it is served, and nothing of it is left.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_snapshot_that_is_cut_off() {
+    let world = World::often(Dialect::V1).await;
+    let two = world.content("2", "two");
+    let (edge, mut link) = world.following(4, &two).await;
+    let load = load(&edge);
+    let three = world.content("3", "one");
+    for parts in 0..3 {
+        link.part_of_snapshot(2, 5, &three, parts).await;
+        drop(link);
+        let hello;
+        (link, hello) = world.control.greet(5, &three).await;
+        assert_has(&hello, 4, &two);
+        assert_unharmed(&edge, &two, 4).await;
+    }
+    link.snapshot(2, 5, &three).await;
+    link.expect_ack(5, &three).await;
+    assert_eq!(home(&edge).await, "one");
+    finish(load).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_invalid_table() {
     let world = World::often(Dialect::V1).await;
@@ -346,6 +368,13 @@ async fn an_older_generation_and_a_wrong_digest() {
             (&json!(4), &json!(older))
         );
     }
+    // However many come, the log stays readable.
+    for from in 1..100 {
+        link.moved(from % 7 + 1, from % 7 + 2, &old, "acme").await;
+        link.expect("nack").await;
+    }
+    let lines = edge.log.count("Config reload failed");
+    assert!((1..10).contains(&lines), "{lines} lines");
     assert_unharmed(&edge, &two, 9).await;
 
     // The delta says one thing, its digest another.

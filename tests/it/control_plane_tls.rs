@@ -28,13 +28,18 @@ fn named(control: &FakeControl) -> String {
     format!("wss://control.test:{}", control.address.port())
 }
 
-async fn follows(control: &FakeControl, edge: &Edge, cells: &Two) -> Option<String> {
+/// It is served what the control plane sends. Says what the edge showed: its token and its certificate.
+async fn follows(
+    control: &FakeControl,
+    edge: &Edge,
+    cells: &Two,
+) -> (Option<String>, Option<String>) {
     let two = Content::new(cells.to("2", "two"));
     let (mut link, _) = control.greet(1, &two).await;
     link.snapshot(1, 1, &two).await;
     link.expect_ack(1, &two).await;
     assert_eq!(home(edge).await, "two");
-    link.certificate
+    (link.authorization, link.certificate)
 }
 
 #[tokio::test]
@@ -51,7 +56,8 @@ async fn a_verified_control_plane_is_followed() {
             .set("cellgate.control_plane.token_file", shown(&token))
             .start()
             .await;
-        assert_eq!(follows(&control, &edge, &cells).await, None, "{host}");
+        let shown = follows(&control, &edge, &cells).await;
+        assert_eq!(shown, (Some("Bearer s3cret".to_owned()), None), "{host}");
     }
 }
 
@@ -97,8 +103,8 @@ async fn the_edge_shows_its_certificate() {
         .set("cellgate.control_plane.client_key", shown(&key))
         .start()
         .await;
-    let name = follows(&control, &edge, &cells).await;
-    assert_eq!(name.as_deref(), Some("edge-7"));
+    let shown = follows(&control, &edge, &cells).await;
+    assert_eq!(shown, (None, Some("edge-7".to_owned())));
 
     // Without one, it is not let in.
     let edge = trusting(&ours, &cells, named(&control)).start().await;

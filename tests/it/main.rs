@@ -19,6 +19,7 @@ mod control_plane;
 mod control_plane_cost;
 mod control_plane_failures;
 mod control_plane_memory;
+mod control_plane_real;
 mod control_plane_tls;
 mod control_process;
 mod cost;

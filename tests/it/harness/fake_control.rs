@@ -286,6 +286,21 @@ impl Link {
 
     /// All of `content`.
     pub async fn snapshot(&mut self, id: u64, generation: u64, content: &Content) {
+        let count = self
+            .part_of_snapshot(id, generation, content, usize::MAX)
+            .await;
+        self.send(json!({"type": "snapshot_end", "id": id, "chunks": count}))
+            .await;
+    }
+
+    /// The beginning of that and the first `most` of its chunks. Says how many they were.
+    pub async fn part_of_snapshot(
+        &mut self,
+        id: u64,
+        generation: u64,
+        content: &Content,
+        most: usize,
+    ) -> usize {
         let mut sender = SnapshotSender::new(&content.table, id, generation).expect("a sender");
         let chunks: Vec<_> = sender
             .by_ref()
@@ -298,12 +313,11 @@ impl Link {
             "keys": table.key_count(), "encoding": "zstd"}),
         )
         .await;
-        let count = chunks.len();
-        for chunk in chunks {
+        let count = chunks.len().min(most);
+        for chunk in chunks.into_iter().take(most) {
             self.send_binary(chunk).await;
         }
-        self.send(json!({"type": "snapshot_end", "id": id, "chunks": count}))
-            .await;
+        count
     }
 
     /// The next text frame; `Err` has the code and the reason of the end instead.

@@ -16,6 +16,7 @@ mod load;
 mod log;
 mod message;
 mod process;
+mod relay;
 mod routing;
 mod tls;
 mod wire;
@@ -34,6 +35,7 @@ pub use process::{
     cpu_time, memory, open_files, peak_memory, pin, raise_open_files, reset_peak_memory,
     send_signal,
 };
+pub use relay::Relay;
 pub use routing::{Two, document, guarded, placements, table, tiers};
 pub use tls::{Authority, tls_cell, tls_client, tls_control};
 
