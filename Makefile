@@ -40,8 +40,8 @@ lints:
 soak: setup ## The long reload tests: 60 s of load and 600 replacements; 1,000 while cells flap
 	CELLGATE_SOAK=full $(CARGO) test --locked --release --test it -- --nocapture --test-threads=1 soak:: streaming:: flapping:: under_fire::
 
-measure: setup ## What resilience costs, and how isolated cells are; on a quiet machine
-	CELLGATE_MEASURE=full $(CARGO) test --locked --release --test it -- --nocapture --test-threads=1 cost:: isolation::
+measure: setup ## What resilience costs, how isolated cells are, how soon thousands of edges have a change; on a quiet machine
+	CELLGATE_MEASURE=full $(CARGO) test --locked --release --test it -- --nocapture --test-threads=1 cost:: isolation:: control_edges::
 
 clean: ## Remove everything that was built
 	$(CARGO) clean
