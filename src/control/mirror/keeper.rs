@@ -104,17 +104,8 @@ enum Seen {
 struct Known {
     sha256: Sha256,
     table: Arc<RoutingTable>,
-    generation: u64,
-}
-
-impl Known {
-    fn content(&self) -> Content {
-        Content {
-            sha256: self.sha256.to_string(),
-            generation: self.generation,
-            digest: self.table.digest().to_string(),
-        }
-    }
+    /// How it is remembered.
+    content: Content,
 }
 
 /// An edit that cannot be taken over.
@@ -171,23 +162,39 @@ impl RoutingFile {
             memory.known = Some(Known {
                 sha256: snapshot.sha256,
                 table: Arc::new(table),
-                generation: content.generation,
+                content: content.clone(),
             });
             return;
         }
-        for content in contents {
-            let stored = self.truth.store().generation(content.generation).await;
-            if let (Ok(Some(stored)), Some(sha256)) = (stored, parse_sha256(&content.sha256))
-                && stored.record.digest.to_string() == content.digest
-            {
-                memory.known = Some(Known {
-                    sha256,
-                    table: stored.table,
-                    generation: content.generation,
-                });
+        // The older one first: it may not have been replaced yet when it was edited,
+        // and what the newer one has more must not look as if it was taken out.
+        for content in contents.into_iter().rev() {
+            if let Some(known) = self.remembered(content).await {
+                memory.known = Some(known);
                 return;
             }
         }
+    }
+
+    /// A content that is not in the file any more.
+    async fn remembered(&self, content: Content) -> Option<Known> {
+        let stored = self.truth.store().generation(content.generation).await;
+        let stored = stored.ok().flatten()?;
+        if stored.record.digest.to_string() != content.digest {
+            return None;
+        }
+        let table = match content.edit.clone() {
+            None => stored.table,
+            Some(edit) => {
+                let edited = spawn_blocking(move || stored.table.apply(&edit.into()));
+                Arc::new(edited.await.ok()?.ok()?)
+            }
+        };
+        Some(Known {
+            sha256: parse_sha256(&content.sha256)?,
+            table,
+            content,
+        })
     }
 
     /// Keeps file and generations the same until `ending` says so, and writes what is

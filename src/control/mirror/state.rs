@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::routing::Delta;
+
 /// The only format there is.
 const FORMAT: u32 = 1;
 
@@ -15,10 +17,39 @@ const FORMAT: u32 = 1;
 pub(super) struct Content {
     /// Of its bytes, in hexadecimal.
     pub sha256: String,
-    /// What it was the document of when it was read or written.
+    /// A generation that says what it does, but for `edit`.
     pub generation: u64,
-    /// Of what it says.
+    /// Of that generation.
     pub digest: String,
+    /// What makes what it says of that generation; none: they say the same. It is not
+    /// none where the generation also has what was changed otherwise meanwhile.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub edit: Option<Edit>,
+}
+
+/// A [`Delta`], as it is remembered.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Edit {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    head: Option<String>,
+    #[serde(default)]
+    set: Vec<(String, String)>,
+    #[serde(default)]
+    remove: Vec<String>,
+}
+
+impl From<Delta> for Edit {
+    fn from(delta: Delta) -> Self {
+        let Delta { head, set, remove } = delta;
+        Self { head, set, remove }
+    }
+}
+
+impl From<Edit> for Delta {
+    fn from(edit: Edit) -> Self {
+        let Edit { head, set, remove } = edit;
+        Self { head, set, remove }
+    }
 }
 
 #[derive(Serialize, Deserialize)]

@@ -10,24 +10,33 @@ use super::state::sync_directory_of;
 use crate::files::read::read;
 use crate::live::Sha256;
 
+/// How many edits in a row are put back.
+const MOST_GIVEN_BACK: u32 = 8;
+
 /// A file that is ready to take the place of another.
 #[derive(Debug)]
 pub(super) struct Prepared {
     new: PathBuf,
     target: PathBuf,
+    /// Of what is to take the place.
+    sha256: Sha256,
+    /// The largest file that is looked into.
+    max_bytes: u64,
 }
 
 /// What became of a replacement.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Swapped {
     Done,
+    /// The same, but what was there before may be back after a crash, for this reason.
+    Unsure(String),
     /// Something else was there by then; it is there still.
     Edited,
 }
 
 impl Prepared {
     /// Writes `content` beside what `path` leads to.
-    pub fn write(path: &Path, content: &[u8]) -> io::Result<Self> {
+    pub fn write(path: &Path, content: &[u8], max_bytes: u64) -> io::Result<Self> {
         // The file itself, and not a link to it, is replaced.
         let target = match fs::canonicalize(path) {
             Err(error) if error.kind() == ErrorKind::NotFound => path.to_owned(),
@@ -37,7 +46,12 @@ impl Prepared {
         name.push(target.file_name().unwrap_or_default());
         name.push(".new");
         let new = target.with_file_name(name);
-        let prepared = Self { new, target };
+        let prepared = Self {
+            new,
+            target,
+            sha256: Sha256::of(content),
+            max_bytes,
+        };
         match prepared.fill(content) {
             Ok(()) => Ok(prepared),
             Err(error) => {
@@ -67,51 +81,143 @@ impl Prepared {
 
     /// Puts it in its place, if what is there has the SHA-256 `known`; none: if
     /// nothing is there.
-    pub fn swap(self, known: Option<Sha256>, max_bytes: u64) -> io::Result<Swapped> {
-        let swapped = self.try_swap(known, max_bytes);
-        // What was replaced, or what could not take its place.
-        let _ = fs::remove_file(&self.new);
+    ///
+    /// # Errors
+    /// It is not in its place, and an edit that was is there still, or where the error
+    /// says.
+    pub fn swap(self, known: Option<Sha256>) -> io::Result<Swapped> {
+        self.swap_on(known, &System)
+    }
+
+    pub fn swap_on(self, known: Option<Sha256>, disk: &impl Disk) -> io::Result<Swapped> {
+        let swapped = self.try_swap(known, disk);
+        // Whatever else is there by now is not ours to remove.
+        if self.sha256_of(&self.new) == Some(self.sha256) {
+            self.discard();
+        }
         swapped
     }
 
-    fn try_swap(&self, known: Option<Sha256>, max_bytes: u64) -> io::Result<Swapped> {
+    fn try_swap(&self, known: Option<Sha256>, disk: &impl Disk) -> io::Result<Swapped> {
         let Some(known) = known else {
-            return match rename(&self.new, &self.target, NOREPLACE) {
+            return match disk.rename(&self.new, &self.target, How::NoReplace) {
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(Swapped::Edited),
                 Err(error) if !offered(&error) => {
                     if self.target.exists() {
                         return Ok(Swapped::Edited);
                     }
-                    fs::rename(&self.new, &self.target)?;
-                    self.done()
+                    disk.rename(&self.new, &self.target, How::Replace)?;
+                    Ok(self.done(disk))
                 }
-                renamed => renamed.and_then(|()| self.done()),
+                renamed => renamed.map(|()| self.done(disk)),
             };
         };
-        let is_known = |path: &Path| read(path, max_bytes).is_ok_and(|was| was.sha256 == known);
-        match rename(&self.new, &self.target, EXCHANGE) {
-            Ok(()) if is_known(&self.new) => self.done(),
-            Ok(()) => {
-                rename(&self.new, &self.target, EXCHANGE)?;
-                Ok(Swapped::Edited)
-            }
+        match disk.rename(&self.new, &self.target, How::Exchange) {
+            Ok(()) => match self.sha256_of(&self.new) {
+                Some(was) if was == known => {
+                    self.discard();
+                    Ok(self.done(disk))
+                }
+                was => self.give_back(was, disk).map(|()| Swapped::Edited),
+            },
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(Swapped::Edited),
             // Looking first leaves a moment in which an edit would be lost, but some
             // file systems offer nothing better.
-            Err(error) if !offered(&error) => match is_known(&self.target) {
-                true => {
-                    fs::rename(&self.new, &self.target)?;
-                    self.done()
+            Err(error) if !offered(&error) => match self.sha256_of(&self.target) {
+                Some(was) if was == known => {
+                    disk.rename(&self.new, &self.target, How::Replace)?;
+                    Ok(self.done(disk))
                 }
-                false => Ok(Swapped::Edited),
+                _ => Ok(Swapped::Edited),
             },
             Err(error) => Err(error),
         }
     }
 
-    fn done(&self) -> io::Result<Swapped> {
-        sync_directory_of(&self.target)?;
-        Ok(Swapped::Done)
+    /// Puts an edit back that was replaced. If the next one was saved at that very
+    /// moment, it is what comes back, and is put back in turn.
+    fn give_back(&self, edit: Option<Sha256>, disk: &impl Disk) -> io::Result<()> {
+        let (mut there, mut here) = (Some(self.sha256), edit);
+        for _ in 0..MOST_GIVEN_BACK {
+            if let Err(error) = disk.rename(&self.new, &self.target, How::Exchange) {
+                return Err(self.keep_aside(&error));
+            }
+            let came = self.sha256_of(&self.new);
+            // What cannot be read may be anything.
+            if came.is_some() && came == there {
+                self.discard();
+                return Ok(());
+            }
+            (there, here) = (here, came);
+        }
+        Err(self.keep_aside(&"it was saved again and again"))
+    }
+
+    /// What cannot be put back is not thrown away.
+    fn keep_aside(&self, why: &dyn std::fmt::Display) -> io::Error {
+        let mut name = self.new.clone().into_os_string();
+        name.push(format!(".{:016x}", rand::random::<u64>()));
+        let aside = match fs::rename(&self.new, &name) {
+            Ok(()) => name,
+            Err(_) => self.new.clone().into_os_string(),
+        };
+        io::Error::other(format!(
+            "an edit was saved while it was replaced, and cannot be put back: {why}; it is in {}",
+            Path::new(&aside).display()
+        ))
+    }
+
+    fn sha256_of(&self, path: &Path) -> Option<Sha256> {
+        read(path, self.max_bytes).ok().map(|was| was.sha256)
+    }
+
+    /// Removes what was replaced, or what could not take its place.
+    fn discard(&self) {
+        // It takes up space, and that is all.
+        let _ = fs::remove_file(&self.new);
+    }
+
+    fn done(&self, disk: &impl Disk) -> Swapped {
+        match disk.sync(&self.target) {
+            Ok(()) => Swapped::Done,
+            Err(error) => Swapped::Unsure(error.to_string()),
+        }
+    }
+}
+
+/// How a file takes the place of another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum How {
+    /// Whatever is there.
+    Replace,
+    /// Fails if there is something in the way.
+    NoReplace,
+    /// Each takes the other's place.
+    Exchange,
+}
+
+/// What is asked of the file system; another one in tests.
+pub(super) trait Disk {
+    fn rename(&self, from: &Path, to: &Path, how: How) -> io::Result<()>;
+
+    /// Makes a renaming to this path durable.
+    fn sync(&self, path: &Path) -> io::Result<()>;
+}
+
+/// The real one.
+pub(super) struct System;
+
+impl Disk for System {
+    fn rename(&self, from: &Path, to: &Path, how: How) -> io::Result<()> {
+        match how {
+            How::Replace => fs::rename(from, to),
+            How::NoReplace => rename(from, to, NOREPLACE),
+            How::Exchange => rename(from, to, EXCHANGE),
+        }
+    }
+
+    fn sync(&self, path: &Path) -> io::Result<()> {
+        sync_directory_of(path)
     }
 }
 
@@ -120,10 +226,9 @@ fn offered(error: &io::Error) -> bool {
     !matches!(error.raw_os_error(), Some(libc::EINVAL | libc::ENOSYS))
 }
 
-/// Fails if there is something in the way (renameat2(2)).
+/// See [`How`], and renameat2(2).
 const NOREPLACE: libc::c_uint = 1;
 
-/// Each file takes the other's place.
 const EXCHANGE: libc::c_uint = 2;
 
 #[cfg(target_os = "linux")]

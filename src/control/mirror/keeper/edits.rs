@@ -20,12 +20,19 @@ impl RoutingFile {
         };
         match self.commit(memory.known.as_ref(), &table).await {
             Ok(generation) => {
-                let known = Known {
-                    sha256,
-                    table,
-                    generation,
+                let known = match content_of(sha256, &table, generation).await {
+                    Ok(content) => Known {
+                        sha256,
+                        table,
+                        content,
+                    },
+                    Err(error) => {
+                        let problem = Problem::without_place(broken(&error));
+                        self.set_error("take over", vec![problem]);
+                        return Seen::Unsure;
+                    }
                 };
-                self.remember(&[known.content()]);
+                self.remember(&[known.content.clone()]);
                 memory.known = Some(known);
                 memory.rejected = None;
                 Seen::Known
@@ -50,12 +57,12 @@ impl RoutingFile {
     }
 
     /// Has the truth say what `table` says that `known` did not. Gives the generation
-    /// that the table is in.
+    /// that has it.
     async fn commit(
         &self,
         known: Option<&Known>,
         table: &Arc<RoutingTable>,
-    ) -> Result<u64, CommitError> {
+    ) -> Result<Arc<Generation>, CommitError> {
         let newest = self.truth.newest();
         let (edit, what) = match (known, newest) {
             (_, None) => (Edit::Table(Arc::clone(table)), "load"),
@@ -72,13 +79,13 @@ impl RoutingFile {
                         "{}: placements or defaults were edited, and changed otherwise between \
                          the generations {} and {} as well: those of the file are taken",
                         self.file.path.display(),
-                        known.generation,
+                        known.content.generation,
                         newest.record.generation
                     );
                 }
                 (Edit::Delta(delta), "edit")
             }
-            (None, Some(newest)) => match self.find(&newest, table).await {
+            (None, Some(newest)) => match self.find(newest, table).await {
                 Some(generation) => return Ok(generation),
                 None => (Edit::Table(Arc::clone(table)), "edit"),
             },
@@ -89,24 +96,53 @@ impl RoutingFile {
             what: what.to_owned(),
         };
         let committed = self.truth.commit(edit, &Expected::Anything, author).await?;
-        Ok(committed.generation().record.generation)
+        Ok(Arc::clone(committed.generation()))
     }
 
     /// The generation, from `newest` on back, that says what `table` does. Such a file
     /// is old and not edited.
-    async fn find(&self, newest: &Generation, table: &RoutingTable) -> Option<u64> {
+    async fn find(
+        &self,
+        newest: Arc<Generation>,
+        table: &Arc<RoutingTable>,
+    ) -> Option<Arc<Generation>> {
         if newest.record.digest == table.digest() {
-            return Some(newest.record.generation);
+            return Some(newest);
         }
         let records = self.truth.store().records(None, LOOK_BACK).await.ok()?;
         let same = |record: &&crate::control::store::Record| record.digest == table.digest();
-        let found = records.iter().find(same)?.generation;
+        let record = records.iter().find(same)?.clone();
         log::warn!(
             target: "cellgate::control",
-            "{}: it is not known when it was written; it says what generation {found} does, and \
-             is taken for old",
-            self.file.path.display()
+            "{}: it is not known when it was written; it says what generation {} does, and is \
+             taken for old",
+            self.file.path.display(),
+            record.generation
         );
-        Some(found)
+        let table = Arc::clone(table);
+        Some(Arc::new(Generation { record, table }))
     }
+}
+
+/// A file that says what `table` does, which was merged into `generation`.
+async fn content_of(
+    sha256: Sha256,
+    table: &Arc<RoutingTable>,
+    generation: Arc<Generation>,
+) -> Result<Content, JoinError> {
+    let (number, digest) = (generation.record.generation, generation.record.digest);
+    let edit = match table.digest() == digest {
+        true => None,
+        false => {
+            let table = Arc::clone(table);
+            let edit = spawn_blocking(move || generation.table.delta_to(&table));
+            Some(edit.await?.into())
+        }
+    };
+    Ok(Content {
+        sha256: sha256.to_string(),
+        generation: number,
+        digest: digest.to_string(),
+        edit,
+    })
 }

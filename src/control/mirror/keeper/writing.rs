@@ -42,34 +42,58 @@ impl RoutingFile {
         let next = Known {
             sha256,
             table: Arc::clone(&newest.table),
-            generation: newest.record.generation,
+            content: Content {
+                sha256: sha256.to_string(),
+                generation: newest.record.generation,
+                digest: newest.record.digest.to_string(),
+                edit: None,
+            },
         };
+        let known = memory.known.as_ref().map(|known| known.content.clone());
+        let known: Vec<Content> = known.into_iter().collect();
         // Whatever a crash leaves, it is known for what it is.
-        let both = [
-            Some(next.content()),
-            memory.known.as_ref().map(Known::content),
-        ];
-        self.remember(&both.into_iter().flatten().collect::<Vec<_>>());
+        let both = [vec![next.content.clone()], known.clone()].concat();
+        self.remember(&both);
         let path = self.file.path.clone();
         let there = match memory.seen {
             Seen::Missing => None,
             Seen::Known | Seen::Unsure => memory.known.as_ref().map(|known| known.sha256),
         };
         let swapped = spawn_blocking(move || {
-            Prepared::write(&path, &text).and_then(|new| new.swap(there, max_bytes))
+            Prepared::write(&path, &text, max_bytes).and_then(|new| new.swap(there))
         });
-        let swapped = swapped.await.map_err(|error| broken(&error))?;
         memory.stamp = None;
-        match swapped.map_err(|error| error.to_string())? {
-            Swapped::Done => {
-                self.remember(&[next.content()]);
+        let swapped = match swapped.await {
+            Ok(swapped) => swapped.map_err(|error| error.to_string()),
+            // Whatever it did, both are remembered.
+            Err(error) => return Err(broken(&error)),
+        };
+        match swapped {
+            Ok(Swapped::Done) => {
+                self.remember(&[next.content.clone()]);
                 memory.known = Some(next);
                 memory.seen = Seen::Known;
+                Ok(())
             }
-            // The next look finds it.
-            Swapped::Edited => memory.seen = Seen::Unsure,
+            // It has been written, and is known for that; as is what it replaced, which
+            // a crash may bring back.
+            Ok(Swapped::Unsure(why)) => {
+                memory.known = Some(next);
+                memory.seen = Seen::Known;
+                Err(format!("it is written, but may not outlast a crash: {why}"))
+            }
+            // The next look finds it. What is in the file is an edit of what was known,
+            // and not of what could not be written.
+            Ok(Swapped::Edited) => {
+                self.remember(&known);
+                memory.seen = Seen::Unsure;
+                Ok(())
+            }
+            Err(why) => {
+                self.remember(&known);
+                Err(why)
+            }
         }
-        Ok(())
     }
 
     /// What cannot be remembered is found out by other means at the next start.

@@ -1,13 +1,16 @@
 //! What is written, and how.
 
+use std::cell::RefCell;
 use std::fs;
+use std::io;
 use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::Path;
 
 use super::super::document;
 use super::super::state::{Content, StateFile};
-use super::super::swap::{Prepared, Swapped};
+use super::super::swap::{Disk, How, Prepared, Swapped, System};
 use crate::live::Sha256;
-use crate::routing;
+use crate::routing::{self, Delta};
 
 const RICH: &str = r#"{
   "version": "2.1",
@@ -50,8 +53,8 @@ fn a_file_is_replaced_only_if_it_is_the_one_that_is_meant() {
     let path = directory.path().join("routing.json");
     let swap = |content: &str, known: Option<&str>| {
         let known = known.map(|known| Sha256::of(known.as_bytes()));
-        let new = Prepared::write(&path, content.as_bytes()).unwrap();
-        new.swap(known, 1000).unwrap()
+        let new = Prepared::write(&path, content.as_bytes(), 1000).unwrap();
+        new.swap(known).unwrap()
     };
     let content = || fs::read_to_string(&path).unwrap();
     assert_eq!(swap("one", None), Swapped::Done);
@@ -79,8 +82,8 @@ fn a_link_stays_one() {
     let link = directory.path().join("routing.json");
     fs::write(&real, "one").unwrap();
     symlink("real.json", &link).unwrap();
-    let new = Prepared::write(&link, b"two").unwrap();
-    let swapped = new.swap(Some(Sha256::of(b"one")), 1000).unwrap();
+    let new = Prepared::write(&link, b"two", 1000).unwrap();
+    let swapped = new.swap(Some(Sha256::of(b"one"))).unwrap();
     assert_eq!(swapped, Swapped::Done);
     assert_eq!(fs::read_to_string(&real).unwrap(), "two");
     assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
@@ -95,6 +98,7 @@ fn what_was_in_the_file_is_remembered() {
         sha256: "ab".to_owned(),
         generation,
         digest: "cd".to_owned(),
+        edit: (generation == 1).then(|| Delta::default().into()),
     };
     state.write(&[content(2), content(1)]).unwrap();
     assert_eq!(state.read(), [content(2), content(1)]);
@@ -102,4 +106,83 @@ fn what_was_in_the_file_is_remembered() {
         fs::write(&state.0, damaged).unwrap();
         assert_eq!(state.read(), [], "{damaged:?}");
     }
+}
+
+/// A disk on which somebody saves an edit after each exchange, and which may not sync.
+struct Busy {
+    edits: RefCell<Vec<&'static str>>,
+    syncs: bool,
+}
+
+impl Disk for Busy {
+    fn rename(&self, from: &Path, to: &Path, how: How) -> io::Result<()> {
+        System.rename(from, to, how)?;
+        if let Some(edit) = self.edits.borrow_mut().pop() {
+            let new = to.with_file_name("of the editor");
+            fs::write(&new, edit)?;
+            fs::rename(new, to)?;
+        }
+        Ok(())
+    }
+
+    fn sync(&self, _path: &Path) -> io::Result<()> {
+        match self.syncs {
+            true => Ok(()),
+            false => Err(io::Error::other("a bad disk")),
+        }
+    }
+}
+
+#[test]
+fn an_edit_that_is_saved_while_another_is_put_back_is_not_lost() {
+    for edits in [vec![], vec!["b"], vec!["c", "b"]] {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("routing.json");
+        fs::write(&path, "a").unwrap();
+        let last = edits.first().copied().unwrap_or("a");
+        let busy = Busy {
+            edits: RefCell::new(edits),
+            syncs: true,
+        };
+        let new = Prepared::write(&path, b"ours", 1000).unwrap();
+        let swapped = new.swap_on(Some(Sha256::of(b"known")), &busy).unwrap();
+        assert_eq!(swapped, Swapped::Edited);
+        assert_eq!(fs::read_to_string(&path).unwrap(), last);
+        let left = fs::read_dir(directory.path()).unwrap().count();
+        assert_eq!(left, 1, "something was left beside the file");
+    }
+}
+
+#[test]
+fn an_edit_that_cannot_be_put_back_is_kept() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("routing.json");
+    fs::write(&path, "a").unwrap();
+    let names: Vec<&str> = vec!["b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l", "m"];
+    let busy = Busy {
+        edits: RefCell::new(names),
+        syncs: true,
+    };
+    let new = Prepared::write(&path, b"ours", 1000).unwrap();
+    let error = new.swap_on(Some(Sha256::of(b"known")), &busy).unwrap_err();
+    let error = error.to_string();
+    let aside = error.rsplit_once("it is in ").expect("a place").1;
+    // Each is in one of the two places, or was overwritten by whoever saved the next.
+    assert_eq!(fs::read_to_string(aside).unwrap().len(), 1, "{error}");
+    assert_eq!(fs::read_to_string(&path).unwrap().len(), 1);
+}
+
+#[test]
+fn what_was_written_and_may_not_last_was_written() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("routing.json");
+    fs::write(&path, "known").unwrap();
+    let bad = Busy {
+        edits: RefCell::default(),
+        syncs: false,
+    };
+    let new = Prepared::write(&path, b"ours", 1000).unwrap();
+    let swapped = new.swap_on(Some(Sha256::of(b"known")), &bad).unwrap();
+    assert_eq!(swapped, Swapped::Unsure("a bad disk".to_owned()));
+    assert_eq!(fs::read_to_string(&path).unwrap(), "ours");
 }

@@ -69,6 +69,11 @@ impl Place {
         fs::rename(new, self.path()).unwrap();
     }
 
+    /// From here on, the file cannot be written.
+    fn block(&self) {
+        fs::create_dir(self.directory.path().join(".routing.json.new")).unwrap();
+    }
+
     fn state(&self) -> PathBuf {
         self.directory.path().join("routing.state")
     }

@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use super::super::state::StateFile;
 use super::{Place, home};
 use crate::control::core::tests::set;
 
@@ -84,4 +85,47 @@ async fn a_file_without_changes_is_not_touched() {
     running.end().await;
     let after = fs::metadata(place.path()).unwrap().modified().unwrap();
     assert_eq!(before, after);
+}
+
+/// What cannot be written to the file is no part of it: an edit of the file is one of
+/// what is in it.
+#[tokio::test]
+async fn a_write_that_failed_takes_nothing_back() {
+    let place = Place::with("1", &[("a", "one")]);
+    let running = place.start().await;
+    place.block();
+    running.change(set("theirs", "two")).await;
+    running.refused("write").await;
+    running.crash().await;
+    place.save("1", &[("a", "two")]);
+    let running = place.start().await;
+    let newest = running.newest();
+    assert_eq!(newest.record.generation, 3);
+    assert_eq!(home(&newest, "theirs"), Some("two"));
+    assert_eq!(home(&newest, "a"), Some("two"));
+    running.end().await;
+}
+
+/// A crash between what is remembered and the writing, after which the file is edited:
+/// what was remembered last never was in it.
+#[tokio::test]
+async fn of_two_contents_the_older_is_what_was_edited() {
+    let place = Place::with("1", &[("a", "one")]);
+    let running = place.start().await;
+    let old = StateFile(place.state()).read();
+    running.change(set("theirs", "two")).await;
+    place.file_has(&[("a", "one"), ("theirs", "two")]).await;
+    running.end().await;
+    let new = StateFile(place.state()).read();
+    assert_eq!((old.len(), new.len()), (1, 1));
+    StateFile(place.state())
+        .write(&[new, old].concat())
+        .unwrap();
+    place.save("1", &[("a", "two")]);
+    let running = place.start().await;
+    let newest = running.newest();
+    assert_eq!(newest.record.generation, 3);
+    assert_eq!(home(&newest, "theirs"), Some("two"));
+    assert_eq!(home(&newest, "a"), Some("two"));
+    running.end().await;
 }
