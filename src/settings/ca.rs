@@ -6,7 +6,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use pingora_core::tls::ssl::{SslConnector, SslMethod};
+use pingora_core::tls::ssl::{SslConnector, SslConnectorBuilder, SslMethod};
+use pingora_core::tls::x509::X509;
+use pingora_core::tls::x509::store::X509StoreBuilder;
 
 use super::files::shown;
 
@@ -47,4 +49,19 @@ pub fn system_bundle() -> Option<PathBuf> {
         .iter()
         .map(PathBuf::from)
         .find(|path| check(path).is_ok())
+}
+
+/// Trusts what is in `file`, and nothing else: not what the system does, either.
+pub(crate) fn trust(builder: &mut SslConnectorBuilder, file: &Path) -> Result<(), String> {
+    let pem = fs::read(file).map_err(|error| format!("cannot be read: {error}"))?;
+    let roots = X509::stack_from_pem(&pem)
+        .ok()
+        .filter(|roots| !roots.is_empty())
+        .ok_or("no usable PEM certificate in it")?;
+    let mut store = X509StoreBuilder::new().map_err(|error| error.to_string())?;
+    for root in roots {
+        store.add_cert(root).map_err(|error| error.to_string())?;
+    }
+    builder.set_cert_store(store.build());
+    Ok(())
 }

@@ -3,10 +3,8 @@
 use std::path::Path;
 use std::pin::Pin;
 
-use pingora_core::tls::ssl::{SslConnector, SslConnectorBuilder, SslFiletype, SslMethod};
+use pingora_core::tls::ssl::{SslConnector, SslFiletype, SslMethod};
 use pingora_core::tls::tokio_ssl::SslStream;
-use pingora_core::tls::x509::X509;
-use pingora_core::tls::x509::store::X509StoreBuilder;
 use tokio::net::TcpStream;
 
 use super::Server;
@@ -18,7 +16,7 @@ pub(super) fn connector(server: &Server) -> Result<SslConnector, String> {
     let mut builder = SslConnector::builder(SslMethod::tls()).map_err(|error| error.to_string())?;
     let roots = server.ca_file.clone().or_else(ca::system_bundle);
     let roots = roots.ok_or("no certificates to verify with on this system (give --ca-file)")?;
-    trust(&mut builder, &roots)?;
+    ca::trust(&mut builder, &roots).map_err(|why| format!("{}: {why}", roots.display()))?;
     builder
         .set_alpn_protos(b"\x08http/1.1")
         .map_err(|error| error.to_string())?;
@@ -37,22 +35,6 @@ pub(super) fn connector(server: &Server) -> Result<SslConnector, String> {
             .map_err(|error| bad(key, "key of the certificate", error))?;
     }
     Ok(builder.build())
-}
-
-/// Trusts what is in `file`, and nothing else.
-fn trust(builder: &mut SslConnectorBuilder, file: &Path) -> Result<(), String> {
-    let shown = file.display();
-    let pem = std::fs::read(file).map_err(|error| format!("{shown}: cannot be read: {error}"))?;
-    let roots = X509::stack_from_pem(&pem)
-        .ok()
-        .filter(|roots| !roots.is_empty())
-        .ok_or_else(|| format!("{shown}: no usable PEM certificate in it"))?;
-    let mut store = X509StoreBuilder::new().map_err(|error| error.to_string())?;
-    for root in roots {
-        store.add_cert(root).map_err(|error| error.to_string())?;
-    }
-    builder.set_cert_store(store.build());
-    Ok(())
 }
 
 /// Speaks TLS to `host`, whose certificate has to be valid for that name.

@@ -48,9 +48,7 @@ impl Tls {
             .map_err(|error| broken(&error))?;
         let roots = settings.ca_file.clone().or_else(ca::system_bundle);
         if let Some(path) = &roots {
-            builder
-                .set_ca_file(path)
-                .map_err(|error| failed("ca_file", path, &error))?;
+            ca::trust(&mut builder, path).map_err(|error| failed("ca_file", path, &error))?;
         }
         if let Some(path) = &settings.client_cert {
             builder
