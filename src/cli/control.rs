@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
+use tokio::task::{JoinError, JoinHandle};
 use tokio::time::timeout;
 
 use super::edge::limits::raise_open_files;
@@ -168,7 +169,7 @@ async fn serve(args: &Args, settings: Settings) -> Result<(), String> {
         let told = end.subscribe();
         mirroring = Some(tokio::spawn(async move { mirror.keep(told).await }));
     }
-    let following = tokio::spawn({
+    let mut following = tokio::spawn({
         let truth = Arc::clone(&control.truth);
         async move { truth.follow().await }
     });
@@ -190,6 +191,10 @@ async fn serve(args: &Args, settings: Settings) -> Result<(), String> {
                     Ok(Err(error)) => format!("the listener failed: {error}"),
                     _ => "the listener failed".to_owned(),
                 });
+            }
+            ended = &mut following => return Err(broken_off("following the store", ended)),
+            ended = until_it_ends(&mut mirroring) => {
+                return Err(broken_off("keeping the routing file", ended));
             }
             told = signals.next() => match told {
                 Told::Reload => reload(args, &settings, &control, tls.as_deref()),
@@ -216,6 +221,23 @@ async fn serve(args: &Args, settings: Settings) -> Result<(), String> {
     following.abort();
     log::info!("ended");
     Ok(())
+}
+
+/// Never, if there is no such task.
+async fn until_it_ends(task: &mut Option<JoinHandle<()>>) -> Result<(), JoinError> {
+    match task {
+        Some(task) => task.await,
+        None => std::future::pending().await,
+    }
+}
+
+/// What goes on for as long as the process does has ended, which only a mistake of ours
+/// can do. Without it, edges would be left behind without a word.
+fn broken_off(what: &str, ended: Result<(), JoinError>) -> String {
+    match ended {
+        Ok(()) => format!("{what} ended"),
+        Err(error) => format!("{what} broke off: {error}"),
+    }
 }
 
 async fn open_store(settings: &Settings) -> Result<Arc<dyn Store>, String> {
