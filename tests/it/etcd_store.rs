@@ -85,6 +85,7 @@ pub fn change(parent: &Generation, key: &str) -> Commit {
     };
     Commit {
         record,
+        parent: Some(parent.record.mark()),
         delta: Some(Arc::new(delta)),
         table,
     }

@@ -131,7 +131,7 @@ impl<'a> Conversation<'a> {
             .borrow_and_update()
             .as_ref()
             .map(|newest| newest.record.mark());
-        hub.control.truth.heard_of(hello.generation);
+        hub.control.truth.heard_of(&hello.edge_id, hello.generation);
         let welcome = Welcome {
             control_id: hub.control.id.to_string(),
             generation: has.map_or(0, |has| has.generation),

@@ -26,18 +26,49 @@ pub(super) struct Outcome {
     pub delta: Option<Delta>,
 }
 
+/// An edit, as far as it can be got without knowing what it is made on.
+pub(super) enum Ready {
+    Table(Result<Arc<RoutingTable>, Vec<Problem>>),
+    Delta(Delta),
+}
+
 impl Edit {
+    /// Takes time that grows with the document, or the table.
+    pub(super) fn ready(self) -> Ready {
+        let table = match self {
+            Self::Delta(delta) => return Ready::Delta(delta),
+            Self::Table(table) => Ok(table),
+            Self::Document(document) => routing::compile(&document).map(Arc::new),
+        };
+        Ready::Table(table.and_then(|table| {
+            check_sendable(table.keys().map(|(key, _)| key), "/routingTable")?;
+            Ok(table)
+        }))
+    }
+}
+
+impl Ready {
+    /// Whether it is done at once.
+    pub fn is_small(&self) -> bool {
+        match self {
+            Self::Delta(delta) => {
+                delta.head.is_none() && delta.set.len() + delta.remove.len() < 100
+            }
+            Self::Table(table) => table.is_err(),
+        }
+    }
+
     /// What comes of this on top of `current`. Takes time that grows with the
-    /// document, or with the delta.
+    /// table, or with the delta.
     ///
     /// # Errors
     /// Everything that is wrong, at once.
-    pub(super) fn on(&self, current: Option<&RoutingTable>) -> Result<Outcome, Vec<Problem>> {
+    pub fn on(&self, current: Option<&RoutingTable>) -> Result<Outcome, Vec<Problem>> {
         match (self, current) {
-            (Self::Document(document), _) => {
-                replace(Arc::new(routing::compile(document)?), current)
-            }
-            (Self::Table(table), _) => replace(Arc::clone(table), current),
+            (Self::Table(table), _) => match table {
+                Ok(table) => Ok(replace(Arc::clone(table), current)),
+                Err(problems) => Err(problems.clone()),
+            },
             (Self::Delta(delta), None) => {
                 let table = RoutingTable::founded_by(delta)?;
                 check_sendable(table.keys().map(|(key, _)| key), "/set")?;
@@ -61,26 +92,22 @@ impl Edit {
 }
 
 /// `next` instead of `current`, sharing with it what is the same in both.
-fn replace(
-    next: Arc<RoutingTable>,
-    current: Option<&RoutingTable>,
-) -> Result<Outcome, Vec<Problem>> {
-    check_sendable(next.keys().map(|(key, _)| key), "/routingTable")?;
+fn replace(next: Arc<RoutingTable>, current: Option<&RoutingTable>) -> Outcome {
     let Some(current) = current else {
-        return Ok(Outcome {
+        return Outcome {
             table: next,
             delta: None,
-        });
+        };
     };
     let delta = current.delta_to(&next);
     let shared = current.apply(&delta).map(Arc::new);
     let table = shared
         .ok()
         .filter(|shared| shared.digest() == next.digest());
-    Ok(Outcome {
+    Outcome {
         table: table.unwrap_or(next),
         delta: Some(delta),
-    })
+    }
 }
 
 /// A key that no message can carry would cut all edges off from every later

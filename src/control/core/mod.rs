@@ -6,9 +6,12 @@
 //! adds it to the store. Whoever pushes to edges watches [`Truth::watch`] and asks
 //! [`Truth::since`] what an edge lacks.
 
+mod ahead;
+mod commit;
 mod edges;
 mod edit;
 mod expected;
+mod follow;
 mod ring;
 mod tally;
 mod truth;
@@ -16,9 +19,11 @@ mod truth;
 #[cfg(test)]
 pub(crate) mod tests;
 
+pub use commit::{CommitError, Committed};
 pub use edges::{Arrival, Counts, Dialect, EdgeView, Edges, NackView, Sent, Session, StatusView};
 pub use edit::Edit;
 pub use expected::{Etag, EtagError, Expected};
-pub use ring::Step;
 pub use tally::{Fate, Tally};
-pub use truth::{CommitError, Committed, Since, Truth};
+pub use truth::{Since, Truth};
+
+pub use crate::control::store::Step;

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::truth::{CommitError, Committed};
+use super::commit::{CommitError, Committed};
 
 /// What became of one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

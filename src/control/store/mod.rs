@@ -69,6 +69,9 @@ pub struct Author {
 #[derive(Clone, Debug)]
 pub struct Commit {
     pub record: Record,
+    /// The generation that it is made of, which has to be the newest; none: there has
+    /// to be none yet. Its number is `record.parent`.
+    pub parent: Option<Mark>,
     /// What makes it of its parent. None: it has none, or has too little in common
     /// with it for a delta to be worth the while.
     pub delta: Option<Arc<Delta>>,
@@ -81,6 +84,25 @@ pub struct Commit {
 pub struct Generation {
     pub record: Record,
     pub table: Arc<RoutingTable>,
+}
+
+/// What made a generation of the one before it.
+#[derive(Clone, Debug)]
+pub struct Step {
+    pub from: Mark,
+    pub to: Mark,
+    pub delta: Arc<Delta>,
+}
+
+/// About how many bytes of memory a delta takes.
+pub fn weight(delta: &Delta) -> usize {
+    /// A string, and what the allocator adds to it.
+    const STRING: usize = 40;
+    let head = delta.head.as_deref().map_or(0, str::len);
+    let set = delta.set.iter();
+    let set = set.map(|(key, name)| key.len() + name.len() + 2 * STRING);
+    let remove = delta.remove.iter().map(|key| key.len() + STRING);
+    STRING + head + set.chain(remove).sum::<usize>()
 }
 
 /// What a store has that follows on a generation.
@@ -133,6 +155,11 @@ pub trait Store: Send + Sync + 'static {
 
     /// What follows on generation `after`. Does not wait for anything to happen.
     async fn since(&self, after: u64) -> Result<News, StoreError>;
+
+    /// The last steps that lead to the newest generation, oldest first, as far as they
+    /// are at hand: at most `most`, of about `most_bytes` together. For edges that
+    /// missed them while nobody was there.
+    async fn recent(&self, most: usize, most_bytes: usize) -> Result<Vec<Step>, StoreError>;
 
     /// Waits until there may be something after generation `after` that was not
     /// added through this value. Never returns if nobody else can add.

@@ -6,7 +6,9 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use tokio::sync::{Semaphore, watch};
 
-use crate::control::store::{AppendError, Commit, Generation, News, Record, Store, StoreError};
+use crate::control::store::{
+    AppendError, Commit, Generation, News, Record, Step, Store, StoreError,
+};
 use crate::routing::Delta;
 
 /// See the [module](self).
@@ -72,6 +74,11 @@ impl Memory {
             .collect()
     }
 
+    /// As restoring an old backup does: only the first so many generations are there.
+    pub(crate) fn put_back(&self, count: usize) {
+        self.line.lock().unwrap().truncate(count);
+    }
+
     fn last(&self) -> Option<Generation> {
         let line = self.line.lock().unwrap();
         line.last().map(|(generation, _)| generation.clone())
@@ -97,11 +104,11 @@ impl Store for Memory {
             return Err(fault);
         }
         let mut line = self.line.lock().unwrap();
-        let newest = line.last().map_or(0, |(last, _)| last.record.generation);
-        if commit.record.parent != newest {
+        let newest = line.last().map(|(last, _)| last.record.mark());
+        if commit.parent != newest {
             return Err(AppendError::Conflict);
         }
-        assert!(commit.record.generation > newest);
+        assert!(newest.is_none_or(|newest| commit.record.generation > newest.generation));
         let generation = Generation {
             record: commit.record.clone(),
             table: Arc::clone(&commit.table),
@@ -133,6 +140,21 @@ impl Store for Memory {
             (Answers::Steps, Some(steps)) => News::Steps(steps),
             (Answers::Gap, Some(mut steps)) => News::Steps(steps.split_off(1)),
         })
+    }
+
+    async fn recent(&self, most: usize, _most_bytes: usize) -> Result<Vec<Step>, StoreError> {
+        let line = self.line.lock().unwrap();
+        let mut steps = Vec::new();
+        for pair in line.windows(2).rev().take(most) {
+            let Some(delta) = &pair[1].1 else { break };
+            steps.push(Step {
+                from: pair[0].0.record.mark(),
+                to: pair[1].0.record.mark(),
+                delta: Arc::clone(delta),
+            });
+        }
+        steps.reverse();
+        Ok(steps)
     }
 
     async fn changed(&self, after: u64) {

@@ -4,43 +4,49 @@ use std::sync::Arc;
 
 use etcd_client::{Compare, CompareOp, Txn, TxnOp, TxnOpResponse};
 
+use super::blob::Written;
 use super::keys::{BlobId, Kind};
 use super::value::{self, BaseValue, CommitValue, Content};
 use super::{Etcd, Known};
 use crate::control::store::{AppendError, Commit, Record, StoreError};
+use crate::protocol::Mark;
 
 impl Etcd {
     pub(super) async fn append(&self, commit: &Commit) -> Result<(), AppendError> {
-        let head = self.revision_of(commit.record.parent).await?;
+        let head = self.revision_of(commit.parent).await?;
         let (content, blob) = self.content_of(commit).await.map_err(AppendError::Failed)?;
         let appended = self.transact(commit, content, blob.as_ref(), head).await;
         // In doubt, it is left to the upkeep, which knows more by then.
         if let (Some(blob), Err(AppendError::Conflict | AppendError::Failed(_))) =
             (&blob, &appended)
         {
-            self.delete_blob(blob).await;
+            self.delete_blob(&blob.name.id).await;
+        }
+        if let Err(AppendError::Conflict) = appended {
+            // Etcd may have been put back to what it was before.
+            self.forget(head);
         }
         appended
     }
 
-    /// The revision that made `generation` the newest one, which it is; 0 for none
+    /// The revision that made `parent` the newest generation, which it is; 0 for none
     /// before the first.
-    async fn revision_of(&self, generation: u64) -> Result<i64, AppendError> {
-        if let Some(known) = self.known()
-            && known.generation == generation
+    async fn revision_of(&self, parent: Option<Mark>) -> Result<i64, AppendError> {
+        if let (Some(known), Some(parent)) = (self.known(), parent)
+            && known.mark == parent
         {
             return Ok(known.revision);
         }
         let head = self.head().await.map_err(AppendError::Failed)?;
-        match head {
-            None if generation == 0 => Ok(0),
-            Some((record, revision)) if record.generation == generation => Ok(revision),
+        match (head, parent) {
+            (None, None) => Ok(0),
+            (Some((record, revision)), Some(parent)) if record.mark() == parent => Ok(revision),
             _ => Err(AppendError::Conflict),
         }
     }
 
     /// Writes down what does not fit the commit itself.
-    async fn content_of(&self, commit: &Commit) -> Result<(Content, Option<BlobId>), StoreError> {
+    async fn content_of(&self, commit: &Commit) -> Result<(Content, Option<Written>), StoreError> {
         let generation = commit.record.generation;
         let id = BlobId::new(generation, Kind::Commit);
         match &commit.delta {
@@ -48,15 +54,15 @@ impl Etcd {
             Some(delta) => {
                 let delta = Arc::clone(delta);
                 let produce = move |out: &mut dyn std::io::Write| value::write_delta(&delta, out);
-                let name = self.write_blob(&id, produce).await?;
-                Ok((Content::DeltaBlob(name), Some(id)))
+                let blob = self.write_blob(&id, produce).await?;
+                Ok((Content::DeltaBlob(blob.name.clone()), Some(blob)))
             }
             None => {
                 let table = Arc::clone(&commit.table);
                 let produce =
                     move |out: &mut dyn std::io::Write| value::write_table(&table, generation, out);
-                let name = self.write_blob(&id, produce).await?;
-                Ok((Content::TableBlob(name), Some(id)))
+                let blob = self.write_blob(&id, produce).await?;
+                Ok((Content::TableBlob(blob.name.clone()), Some(blob)))
             }
         }
     }
@@ -65,7 +71,7 @@ impl Etcd {
         &self,
         commit: &Commit,
         content: Content,
-        blob: Option<&BlobId>,
+        blob: Option<&Written>,
         head: i64,
     ) -> Result<(), AppendError> {
         let record = &commit.record;
@@ -110,13 +116,13 @@ impl Etcd {
         })?;
         if answer.succeeded() {
             if let Some(header) = answer.header() {
-                self.learn(record.generation, header.revision());
+                self.learn(record.mark(), header.revision());
             }
             return Ok(());
         }
         match self.found(answer.op_responses(), record)? {
             Some(revision) => {
-                self.learn(record.generation, revision);
+                self.learn(record.mark(), revision);
                 Ok(())
             }
             None => Err(AppendError::Conflict),
@@ -148,9 +154,11 @@ impl Etcd {
         Ok(None)
     }
 
-    /// That nobody has deleted the blob meanwhile, taking it for an old one.
-    pub(super) fn is_whole(&self, blob: &BlobId) -> Compare {
-        Compare::create_revision(self.keys.piece(&blob.text, 0), CompareOp::Greater, 0)
+    /// That nobody has deleted the blob meanwhile, taking it for an old one; also not
+    /// if a late request has put its first piece there again.
+    pub(super) fn is_whole(&self, blob: &Written) -> Compare {
+        let first = self.keys.piece(&blob.name.id, 0);
+        Compare::create_revision(first, CompareOp::Equal, blob.made)
     }
 
     pub(super) fn known(&self) -> Option<Known> {
@@ -158,14 +166,17 @@ impl Etcd {
     }
 
     /// Remembers the newest generation.
-    pub(super) fn learn(&self, generation: u64, revision: i64) {
+    pub(super) fn learn(&self, mark: Mark, revision: i64) {
         let mut known = self.lock_known();
         if known.is_none_or(|known| known.revision < revision) {
-            *known = Some(Known {
-                generation,
-                revision,
-            });
+            *known = Some(Known { mark, revision });
         }
+    }
+
+    /// That this revision made the newest generation is not so, or not any more.
+    fn forget(&self, revision: i64) {
+        self.lock_known()
+            .take_if(|known| known.revision == revision);
     }
 
     fn lock_known(&self) -> std::sync::MutexGuard<'_, Option<Known>> {

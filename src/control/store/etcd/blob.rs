@@ -5,7 +5,7 @@
 
 use std::io::{self, Read, Write};
 
-use etcd_client::{DeleteOptions, GetOptions};
+use etcd_client::{DeleteOptions, GetOptions, Txn, TxnOp, TxnOpResponse};
 use tokio::sync::mpsc;
 
 use super::Etcd;
@@ -23,6 +23,15 @@ const PAGE: i64 = 8;
 
 /// How many pieces wait for the other side.
 const AHEAD: usize = 2;
+
+/// A blob that was written, and that nothing names yet.
+#[derive(Clone, Debug)]
+pub(super) struct Written {
+    pub name: BlobName,
+    /// The revision that made its first piece. Pieces are deleted all at once, so as
+    /// long as this is the one, all are there.
+    pub made: i64,
+}
 
 /// Why a blob was not written.
 #[derive(Debug)]
@@ -52,10 +61,10 @@ impl Etcd {
         &self,
         id: &BlobId,
         produce: impl FnOnce(&mut dyn Write) -> io::Result<()> + Send + 'static,
-    ) -> Result<BlobName, StoreError> {
+    ) -> Result<Written, StoreError> {
         let written = self.try_write_blob(id, produce).await;
         if written.is_err() {
-            self.delete_blob(id).await;
+            self.delete_blob(&id.text).await;
         }
         Ok(written?)
     }
@@ -64,7 +73,7 @@ impl Etcd {
         &self,
         id: &BlobId,
         produce: impl FnOnce(&mut dyn Write) -> io::Result<()> + Send + 'static,
-    ) -> Result<BlobName, WriteError> {
+    ) -> Result<Written, WriteError> {
         let (to, mut pieces) = mpsc::channel::<Vec<u8>>(AHEAD);
         let task = tokio::task::spawn_blocking(move || {
             let mut out = Pieces {
@@ -79,30 +88,40 @@ impl Etcd {
             pieces: 0,
             bytes: 0,
         };
+        let mut made = None;
         while let Some(piece) = pieces.recv().await {
             let key = self.keys.piece(&id.text, name.pieces);
             name.pieces += 1;
             name.bytes += piece.len() as u64;
             // The same bytes under the same name, however often.
+            let gets = match made {
+                None => vec![TxnOp::get(key.clone(), None)],
+                Some(_) => Vec::new(),
+            };
+            let put = Txn::new().and_then([vec![TxnOp::put(key, piece, None)], gets].concat());
             let put = self.members.ask(|client| {
-                let (key, piece) = (key.clone(), piece.clone());
-                async move { client.kv_client().put(key, piece, None).await }
+                let put = put.clone();
+                async move { client.kv_client().txn(put).await }
             });
-            put.await.map_err(WriteError::Trouble)?;
+            let answer = put.await.map_err(WriteError::Trouble)?;
+            made = made.or_else(|| created(answer.op_responses()));
         }
         let failed = |error: &dyn std::fmt::Display| {
             WriteError::Failed(StoreError(format!("cannot write it down: {error}")))
         };
         match task.await {
-            Ok(Ok(())) => Ok(name),
+            Ok(Ok(())) => Ok(Written {
+                name,
+                made: made.unwrap_or_default(),
+            }),
             Ok(Err(error)) => Err(failed(&error)),
             Err(error) => Err(failed(&error)),
         }
     }
 
-    /// Deletes what nothing names, if that is possible now; the upkeep tries again.
-    pub(super) async fn delete_blob(&self, id: &BlobId) {
-        let range = self.keys.pieces(&id.text, 0);
+    /// Deletes what nothing names or ever will, if that is possible now; the upkeep tries again.
+    pub(super) async fn delete_blob(&self, id: &str) {
+        let range = self.keys.pieces(id, 0);
         let deleted = self.members.ask(|client| {
             let range = range.clone();
             let options = DeleteOptions::new().with_range(range.end);
@@ -171,6 +190,14 @@ impl Etcd {
         }
         Ok(())
     }
+}
+
+/// The revision that made what was asked for.
+fn created(responses: Vec<TxnOpResponse>) -> Option<i64> {
+    responses.into_iter().find_map(|response| match response {
+        TxnOpResponse::Get(found) => found.kvs().first().map(|found| found.create_revision()),
+        _ => None,
+    })
 }
 
 /// Sends on what is written, in pieces.

@@ -7,7 +7,7 @@ use etcd_client::{GetOptions, KeyValue, SortOrder, SortTarget, Txn, TxnOp, TxnOp
 use super::Etcd;
 use super::keys::Kind;
 use super::value::{self, BaseValue, BlobName, CommitValue, Content};
-use crate::control::store::{Generation, News, Record, StoreError};
+use crate::control::store::{Generation, News, Record, Step, StoreError, weight};
 use crate::routing::{Delta, RoutingTable};
 
 /// The most bytes of an answer: a page of commits, or of pieces.
@@ -65,7 +65,7 @@ impl Etcd {
             return Ok(None);
         };
         let record: Record = value::read(found.key(), found.value())?;
-        self.learn(record.generation, found.mod_revision());
+        self.learn(record.mark(), found.mod_revision());
         Ok(Some((record, found.mod_revision())))
     }
 
@@ -119,12 +119,8 @@ impl Etcd {
 
     /// A base, and what followed on it up to `generation`.
     async fn load(&self, generation: u64) -> Result<Option<Generation>, LoadError> {
-        let Some(base) = self.last_base(generation).await? else {
+        let Some(mut found) = self.whole_base(generation).await? else {
             return Ok(None);
-        };
-        let mut found = Generation {
-            table: self.table(&base.table).await?,
-            record: base.record,
         };
         while found.record.generation < generation {
             let page = self.commits(found.record.generation, generation).await?;
@@ -135,6 +131,39 @@ impl Etcd {
             found = self.replay(found, page).await?;
         }
         Ok(Some(found))
+    }
+
+    /// The last base up to a generation whose table is there.
+    async fn whole_base(&self, generation: u64) -> Result<Option<Generation>, LoadError> {
+        let (mut upto, mut gone) = (generation, None);
+        loop {
+            let base = match (self.last_base(upto).await?, gone) {
+                (Some(base), _) => base,
+                (None, None) => return Ok(None),
+                (None, Some(_)) => return Err(LoadError::Gone),
+            };
+            let number = base.record.generation;
+            match self.table(&base.table).await {
+                Ok(table) => {
+                    if let Some(gone) = gone {
+                        log::warn!(
+                            target: "cellgate::control",
+                            "etcd: the table of the base of generation {gone} is gone, and that \
+                             of generation {number} is taken instead"
+                        );
+                    }
+                    let record = base.record;
+                    return Ok(Some(Generation { record, table }));
+                }
+                // Deleted meanwhile with all before it; or it alone, and those before
+                // it lead as far.
+                Err(LoadError::Gone) => {
+                    gone = gone.or(Some(number));
+                    upto = number.checked_sub(1).ok_or(LoadError::Gone)?;
+                }
+                Err(error) => return Err(error),
+            }
+        }
     }
 
     async fn table(&self, blob: &BlobName) -> Result<Arc<RoutingTable>, LoadError> {
@@ -283,6 +312,75 @@ impl Etcd {
         Ok((head, page.collect::<Result<_, _>>()?))
     }
 
+    /// The last steps that lead to the newest generation.
+    pub(super) async fn recent(
+        &self,
+        most: usize,
+        most_bytes: usize,
+    ) -> Result<Vec<Step>, StoreError> {
+        let mut steps = Vec::new();
+        // What the next older record makes a step, once it is known what it begins at.
+        let mut later: Option<(Record, Arc<Delta>)> = None;
+        let (mut before, mut bytes) = (u64::MAX, 0);
+        'pages: loop {
+            let page = self.commits_below(before, PAGE).await?;
+            if page.is_empty() {
+                break;
+            }
+            for CommitValue {
+                record, content, ..
+            } in page
+            {
+                before = record.generation;
+                if let Some((next, delta)) = later.take() {
+                    if next.parent != record.generation {
+                        break 'pages;
+                    }
+                    steps.push(Step {
+                        from: record.mark(),
+                        to: next.mark(),
+                        delta,
+                    });
+                }
+                if steps.len() >= most {
+                    break 'pages;
+                }
+                let delta = match content {
+                    Content::Delta(delta) => delta,
+                    Content::DeltaBlob(blob) if blob.bytes < most_bytes as u64 => {
+                        match self.delta(&blob).await {
+                            Ok(delta) => delta,
+                            Err(LoadError::Gone) => break 'pages,
+                            Err(LoadError::Store(error)) => return Err(error),
+                        }
+                    }
+                    Content::DeltaBlob(_) | Content::TableBlob(_) => break 'pages,
+                };
+                bytes += weight(&delta);
+                if bytes > most_bytes {
+                    break 'pages;
+                }
+                later = Some((record, Arc::new(delta)));
+            }
+        }
+        steps.reverse();
+        Ok(steps)
+    }
+
+    /// At most so many commits below a generation, the newest first.
+    async fn commits_below(&self, before: u64, most: i64) -> Result<Vec<CommitValue>, StoreError> {
+        let range = self.keys.range(Kind::Commit, 0..before);
+        let options = GetOptions::new()
+            .with_range(range.end)
+            .with_sort(SortTarget::Key, SortOrder::Descend)
+            .with_limit(most);
+        let page = self.get(range.start, options).await?;
+        let page = page
+            .iter()
+            .map(|found| value::read(found.key(), found.value()));
+        page.collect()
+    }
+
     pub(super) async fn records(
         &self,
         before: Option<u64>,
@@ -291,18 +389,12 @@ impl Etcd {
         let mut records = Vec::new();
         let mut before = before.unwrap_or(u64::MAX);
         while records.len() < limit {
-            let range = self.keys.range(Kind::Commit, 0..before);
             let left = i64::try_from(limit - records.len()).unwrap_or(PAGE);
-            let options = GetOptions::new()
-                .with_range(range.end)
-                .with_sort(SortTarget::Key, SortOrder::Descend)
-                .with_limit(left.min(PAGE));
-            let page = self.get(range.start, options).await?;
+            let page = self.commits_below(before, left.min(PAGE)).await?;
             if page.is_empty() {
                 break;
             }
-            for found in page {
-                let CommitValue { record, .. } = value::read(found.key(), found.value())?;
+            for CommitValue { record, .. } in page {
                 before = record.generation;
                 records.push(record);
             }

@@ -37,8 +37,9 @@ use self::follow::Watch;
 use self::keys::Keys;
 use self::members::Members;
 use self::upkeep::Upkeep;
-use super::{AppendError, Commit, Generation, News, Record, Store, StoreError};
+use super::{AppendError, Commit, Generation, News, Record, Step, Store, StoreError};
 use crate::control::settings::EtcdSettings;
+use crate::protocol::Mark;
 use async_trait::async_trait;
 use tokio::sync::Mutex as AsyncMutex;
 
@@ -59,7 +60,7 @@ struct Etcd {
 /// A head by its place in etcd's own history.
 #[derive(Clone, Copy, Debug)]
 struct Known {
-    generation: u64,
+    mark: Mark,
     /// The revision that wrote it.
     revision: i64,
 }
@@ -101,6 +102,10 @@ impl Store for EtcdStore {
 
     async fn since(&self, after: u64) -> Result<News, StoreError> {
         self.0.since(after).await
+    }
+
+    async fn recent(&self, most: usize, most_bytes: usize) -> Result<Vec<Step>, StoreError> {
+        self.0.recent(most, most_bytes).await
     }
 
     async fn changed(&self, after: u64) {

@@ -1,23 +1,28 @@
 //! Bases, so that a start does not read all of history; and the end of history.
 //!
 //! Done in the background by whoever commits, and by one process at a time: it holds
-//! a key with a lease. That is for economy. Everything here is safe at any time, as
-//! each step is one transaction that asks whether what it relies on still holds.
+//! a key with a lease, which it keeps alive. Each step is one transaction that asks
+//! whether the key is still its own and whether what it relies on still holds, so a
+//! process that was held up for however long does no harm when it goes on.
 //!
 //! A base is written when there are as many commits since the last one as history
 //! is to have, or when they outweigh it. What is older than the last base that
 //! history needs is deleted, so up to about twice as many generations as asked for
 //! are there.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use etcd_client::{
     Compare, CompareOp, DeleteOptions, GetOptions, PutOptions, SortOrder, SortTarget, Txn, TxnOp,
 };
 use tokio::sync::Mutex as AsyncMutex;
+use tokio::time::sleep;
 
 use super::Etcd;
+use super::blob::Written;
 use super::keys::{BlobId, Kind};
 use super::value::{self, BaseValue, CommitValue};
 use crate::control::store::{Commit, Record, StoreError};
@@ -29,11 +34,21 @@ const MOST_STEPS: usize = 1_000;
 /// Commits of fewer bytes are no reason for a base.
 const LEAST_BYTES: u64 = 4 << 20;
 
-/// How long the work is left to one process, in seconds.
+/// How long the work is left to a process that is not heard of, in seconds.
 const LEASE_SECONDS: i64 = 60;
+
+/// How often a process that does the work is heard of.
+const KEEP: Duration = Duration::from_secs(15);
 
 /// How many keys are listed at a time.
 const PAGE: i64 = 1_000;
+
+/// That the work is this process's.
+pub(super) struct Claim {
+    pub lease: i64,
+    /// The value of the key, which no other claim has.
+    name: String,
+}
 
 /// When there is something to do.
 pub(super) struct Upkeep {
@@ -114,49 +129,91 @@ impl Etcd {
         if !needs_base && cut.is_none() {
             return Ok(());
         }
-        let lease = self
-            .members
-            .ask(|client| async move { client.lease_client().grant(LEASE_SECONDS, None).await });
-        let lease = lease.await?.id();
-        let done = match self.claim(lease).await {
-            Ok(true) => self.upkeep_now(needs_base, record, table).await,
-            Ok(false) => Ok(()),
-            Err(error) => Err(error),
+        let Some(claim) = self.claim().await? else {
+            return Ok(());
+        };
+        let done = tokio::select! {
+            done = self.upkeep_now(&claim, needs_base, record, table) => done,
+            never = self.keep(&claim) => match never {},
         };
         // Else it ends by itself.
         let _ = self
             .members
-            .ask(|client| async move { client.lease_client().revoke(lease).await })
+            .ask(|client| async move { client.lease_client().revoke(claim.lease).await })
             .await;
         done
     }
 
-    async fn claim(&self, lease: i64) -> Result<bool, StoreError> {
+    /// Claims the work for this process; none: another one has it.
+    pub(super) async fn claim(&self) -> Result<Option<Claim>, StoreError> {
+        let lease = self
+            .members
+            .ask(|client| async move { client.lease_client().grant(LEASE_SECONDS, None).await });
+        let claim = Claim {
+            lease: lease.await?.id(),
+            name: format!("{:032x}", rand::random::<u128>()),
+        };
         let key = self.keys.upkeep();
-        let options = PutOptions::new().with_lease(lease);
+        let options = PutOptions::new().with_lease(claim.lease);
         let txn = Txn::new()
             .when(vec![Compare::create_revision(
                 key.clone(),
                 CompareOp::Equal,
                 0,
             )])
-            .and_then(vec![TxnOp::put(key, "", Some(options))]);
-        self.try_txn(txn).await
+            .and_then(vec![TxnOp::put(key, &*claim.name, Some(options))]);
+        if self.try_txn(txn).await? {
+            return Ok(Some(claim));
+        }
+        // It is its own, if it was asked twice because an answer was lost.
+        let own = Txn::new().when(vec![self.is_held(&claim)]);
+        if self.try_txn(own).await? {
+            return Ok(Some(claim));
+        }
+        let lease = claim.lease;
+        let _ = self
+            .members
+            .ask(|client| async move { client.lease_client().revoke(lease).await })
+            .await;
+        Ok(None)
+    }
+
+    /// That the work is still this process's.
+    fn is_held(&self, claim: &Claim) -> Compare {
+        Compare::value(self.keys.upkeep(), CompareOp::Equal, &*claim.name)
+    }
+
+    /// Keeps a claim alive. If that fails for too long it is gone, and nothing is done
+    /// in its name any more.
+    async fn keep(&self, claim: &Claim) -> Infallible {
+        let lease = claim.lease;
+        loop {
+            sleep(KEEP).await;
+            let kept = self.members.ask(|client| async move {
+                let (mut keeper, mut answers) = client.lease_client().keep_alive(lease).await?;
+                keeper.keep_alive().await?;
+                answers.message().await
+            });
+            if let Err(trouble) = kept.await {
+                log::debug!(target: "cellgate::control", "{trouble}");
+            }
+        }
     }
 
     async fn upkeep_now(
         &self,
+        claim: &Claim,
         needs_base: bool,
         record: Record,
         table: Arc<RoutingTable>,
     ) -> Result<(), StoreError> {
         if needs_base {
-            self.write_base(record, table).await?;
+            self.write_base(claim, record, table).await?;
         }
         if let Some(cut) = self.cut().await? {
-            self.delete_below(cut).await?;
+            self.delete_below(claim, &cut).await?;
         }
-        self.delete_orphans().await
+        self.delete_orphans(claim).await
     }
 
     /// Whether it is a long way from the last base to the newest generation.
@@ -164,11 +221,26 @@ impl Etcd {
         let Some(base) = self.last_base(u64::MAX - 1).await? else {
             return Ok(true);
         };
+        // Which should not be.
+        if !self.has_table(&base).await? {
+            return Ok(true);
+        }
         let after = base.record.generation.saturating_add(1);
         let steps = self.count(after).await?;
         let bytes = self.upkeep.bytes.load(Ordering::Relaxed);
         let heavy = bytes >= LEAST_BYTES.max(base.table.bytes / 2);
         Ok(steps >= self.upkeep.steps() || (steps > 0 && heavy))
+    }
+
+    async fn has_table(&self, base: &BaseValue) -> Result<bool, StoreError> {
+        let txn = Txn::new().when(vec![self.is_there(base)]);
+        self.try_txn(txn).await
+    }
+
+    /// That the table of a base is there.
+    fn is_there(&self, base: &BaseValue) -> Compare {
+        let first = self.keys.piece(&base.table.id, 0);
+        Compare::create_revision(first, CompareOp::Greater, 0)
     }
 
     /// How many commits there are from `generation` on.
@@ -182,36 +254,51 @@ impl Etcd {
         Ok(usize::try_from(answer.await?.count()).unwrap_or(0))
     }
 
-    async fn write_base(&self, record: Record, table: Arc<RoutingTable>) -> Result<(), StoreError> {
+    async fn write_base(
+        &self,
+        claim: &Claim,
+        record: Record,
+        table: Arc<RoutingTable>,
+    ) -> Result<(), StoreError> {
         let generation = record.generation;
         let id = BlobId::new(generation, Kind::Base);
         let bytes = self.upkeep.bytes.load(Ordering::Relaxed);
-        let name = self
+        let blob = self
             .write_blob(&id, move |out| value::write_table(&table, generation, out))
             .await?;
-        let base = value::write(&BaseValue::new(record, name))?;
-        let key = self.keys.of(Kind::Base, generation);
-        let commit = self.keys.of(Kind::Commit, generation);
+        if self.name_base(claim, record, &blob).await? {
+            self.upkeep.bytes.fetch_sub(bytes, Ordering::Relaxed);
+            log::info!(target: "cellgate::control", generation; "wrote a base to etcd");
+        } else if let Some(delete) = self.unnamed(claim, &id).await? {
+            // Or somebody has, or an answer was lost: then this is named.
+            self.try_txn(delete).await?;
+        }
+        Ok(())
+    }
+
+    /// Makes a table that was written a base, if it is of any use.
+    pub(super) async fn name_base(
+        &self,
+        claim: &Claim,
+        record: Record,
+        blob: &Written,
+    ) -> Result<bool, StoreError> {
+        let key = self.keys.of(Kind::Base, record.generation);
+        let commit = self.keys.of(Kind::Commit, record.generation);
+        let base = value::write(&BaseValue::new(record, blob.name.clone()))?;
         let txn = Txn::new()
             .when(vec![
-                self.is_whole(&id),
+                self.is_held(claim),
+                self.is_whole(blob),
                 Compare::create_revision(key.clone(), CompareOp::Equal, 0),
                 // Else it is older than all of history by now.
                 Compare::create_revision(commit, CompareOp::Greater, 0),
             ])
             .and_then(vec![TxnOp::put(key, base, None)]);
-        let written = self.try_txn(txn).await?;
-        if written {
-            self.upkeep.bytes.fetch_sub(bytes, Ordering::Relaxed);
-            log::info!(target: "cellgate::control", generation; "wrote a base to etcd");
-        } else {
-            // Or somebody has, or an answer was lost: then this is named.
-            self.delete_unnamed(&id).await?;
-        }
-        Ok(())
+        self.try_txn(txn).await
     }
 
-    async fn try_txn(&self, txn: Txn) -> Result<bool, StoreError> {
+    pub(super) async fn try_txn(&self, txn: Txn) -> Result<bool, StoreError> {
         let answer = self.members.ask(|client| {
             let txn = txn.clone();
             async move { client.kv_client().txn(txn).await }
@@ -219,9 +306,9 @@ impl Etcd {
         Ok(answer.await?.succeeded())
     }
 
-    /// The generation of the base that the oldest generation of history is read from,
-    /// if there is anything below it.
-    async fn cut(&self) -> Result<Option<u64>, StoreError> {
+    /// The base that the oldest generation of history is read from, if there is
+    /// anything below it.
+    async fn cut(&self) -> Result<Option<BaseValue>, StoreError> {
         let surplus = self.count(0).await?.saturating_sub(self.upkeep.history);
         if surplus == 0 {
             return Ok(None);
@@ -234,7 +321,7 @@ impl Etcd {
         };
         let cut = base.record.generation;
         let first = self.nth_commit(0).await?;
-        Ok(first.filter(|first| *first < cut).map(|_| cut))
+        Ok(first.filter(|first| *first < cut).map(|_| base))
     }
 
     /// The generation of a commit, counted from the oldest.
@@ -261,19 +348,24 @@ impl Etcd {
         }
     }
 
-    /// Deletes all that only generations below `cut` need. Whoever reads some of it
+    /// Deletes all that only generations below `base` need. Whoever reads some of it
     /// finds that it is gone.
-    async fn delete_below(&self, cut: u64) -> Result<(), StoreError> {
+    pub(super) async fn delete_below(
+        &self,
+        claim: &Claim,
+        base: &BaseValue,
+    ) -> Result<(), StoreError> {
+        let cut = base.record.generation;
         let delete = |range: std::ops::Range<String>| {
             let options = DeleteOptions::new().with_range(range.end);
             TxnOp::delete(range.start, Some(options))
         };
         let txn = Txn::new()
-            .when(vec![Compare::create_revision(
-                self.keys.of(Kind::Base, cut),
-                CompareOp::Greater,
-                0,
-            )])
+            .when(vec![
+                self.is_held(claim),
+                self.is_there(base),
+                Compare::create_revision(self.keys.of(Kind::Base, cut), CompareOp::Greater, 0),
+            ])
             .and_then(vec![
                 delete(self.keys.range(Kind::Commit, 0..cut)),
                 delete(self.keys.range(Kind::Base, 0..cut)),
@@ -287,7 +379,7 @@ impl Etcd {
 
     /// Deletes blobs that nothing names and nothing can name any more: of a change
     /// that was never made, or of a base whose writer was stopped.
-    async fn delete_orphans(&self) -> Result<(), StoreError> {
+    async fn delete_orphans(&self, claim: &Claim) -> Result<(), StoreError> {
         let Some((head, _)) = self.head().await? else {
             return Ok(());
         };
@@ -311,17 +403,24 @@ impl Etcd {
             for id in &ids {
                 // A change that is being made is of a generation that is not there yet;
                 // and this process alone writes bases now.
-                if id.generation <= head.generation {
-                    self.delete_unnamed(id).await?;
+                if id.generation <= head.generation
+                    && let Some(delete) = self.unnamed(claim, id).await?
+                {
+                    self.try_txn(delete).await?;
                 }
             }
         }
     }
 
-    /// Deletes a blob unless what should name it does.
-    async fn delete_unnamed(&self, id: &BlobId) -> Result<(), StoreError> {
+    /// What deletes a blob as long as nothing names it; none: something does. It asks
+    /// again whether that is so when it is made.
+    pub(super) async fn unnamed(
+        &self,
+        claim: &Claim,
+        id: &BlobId,
+    ) -> Result<Option<Txn>, StoreError> {
         let key = self.keys.of(id.kind, id.generation);
-        let found = self.get(key, GetOptions::new()).await?;
+        let found = self.get(key.clone(), GetOptions::new()).await?;
         let named = match (id.kind, found.first()) {
             (_, None) => None,
             (Kind::Commit, Some(found)) => {
@@ -333,9 +432,19 @@ impl Etcd {
                 Some(base.table)
             }
         };
-        if named.is_none_or(|named| named.id != id.text) {
-            self.delete_blob(id).await;
+        if named.is_some_and(|named| named.id == id.text) {
+            return Ok(None);
         }
-        Ok(())
+        // 0: there is none.
+        let revision = found.first().map_or(0, |found| found.mod_revision());
+        let pieces = self.keys.pieces(&id.text, 0);
+        let options = DeleteOptions::new().with_range(pieces.end);
+        let txn = Txn::new()
+            .when(vec![
+                self.is_held(claim),
+                Compare::mod_revision(key, CompareOp::Equal, revision),
+            ])
+            .and_then(vec![TxnOp::delete(pieces.start, Some(options))]);
+        Ok(Some(txn))
     }
 }

@@ -19,6 +19,18 @@ const MOST_NAMES: usize = 1_000_000;
 pub(super) struct Directory {
     path: PathBuf,
     _lock: File,
+    /// Of the next times that it is synced, how many fail; in tests.
+    #[cfg(test)]
+    pub bad_syncs: std::sync::atomic::AtomicU32,
+}
+
+/// Why a segment was not put in its place for good.
+#[derive(Debug)]
+pub(super) enum PutError {
+    /// It was not.
+    Failed(io::Error),
+    /// It was, and that may last or not.
+    Unsure(io::Error),
 }
 
 impl Directory {
@@ -54,6 +66,8 @@ impl Directory {
         Ok(Self {
             path: path.to_owned(),
             _lock: lock,
+            #[cfg(test)]
+            bad_syncs: Default::default(),
         })
     }
 
@@ -86,9 +100,12 @@ impl Directory {
     }
 
     /// Gives the new segment its name, for good.
-    pub fn put(&self, first: u64) -> io::Result<()> {
-        fs::rename(self.path.join(NEW), self.segment(first))?;
-        self.sync()
+    ///
+    /// # Errors
+    /// It is not there, or may be and may not stay.
+    pub fn put(&self, first: u64) -> Result<(), PutError> {
+        fs::rename(self.path.join(NEW), self.segment(first)).map_err(PutError::Failed)?;
+        self.sync().map_err(PutError::Unsure)
     }
 
     /// Takes a segment away that was begun in vain.
@@ -106,7 +123,22 @@ impl Directory {
     }
 
     fn sync(&self) -> io::Result<()> {
+        #[cfg(test)]
+        if self.syncs_badly() {
+            return Err(io::Error::other("a bad disk"));
+        }
         File::open(&self.path)?.sync_all()
+    }
+}
+
+#[cfg(test)]
+impl Directory {
+    fn syncs_badly(&self) -> bool {
+        use std::sync::atomic::Ordering::Relaxed;
+        let one_less = |left: u32| left.checked_sub(1);
+        self.bad_syncs
+            .fetch_update(Relaxed, Relaxed, one_less)
+            .is_ok()
     }
 }
 

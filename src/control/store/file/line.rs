@@ -3,9 +3,13 @@
 use super::FileOptions;
 use super::directory::Directory;
 use super::frame::{HEADER, Header, Kind, delta_frame};
+use super::reading::{Broken, Reading};
 use super::recover::recover;
-use super::segment::{AddError, Broken, Entry, Reading, Segment, Tail};
-use crate::control::store::{AppendError, Commit, Generation, News, Record, StoreError};
+use super::segment::{Entry, Segment};
+use super::tail::{AddError, Tail};
+use crate::control::store::{
+    AppendError, Commit, Generation, News, Record, Step, StoreError, weight,
+};
 use crate::routing::Delta;
 
 /// Changes may have this many bytes before they can outweigh a table, so that a
@@ -18,7 +22,7 @@ const MOST_STEPS: usize = 10_000;
 /// All generations of a directory.
 #[derive(Debug)]
 pub(super) struct Line {
-    directory: Directory,
+    pub(super) directory: Directory,
     options: FileOptions,
     /// In the order of their numbers. Only the last one is written to.
     segments: Vec<Segment>,
@@ -26,6 +30,10 @@ pub(super) struct Line {
     /// The end of the last segment; none where the next generation has to begin a
     /// new one.
     tail: Option<Tail>,
+    /// A segment that was begun in vain and may be there after the next start, and
+    /// would then take the place of what is added behind the last one. So nothing is
+    /// before it is gone, or before there is a later one.
+    doubtful: Option<u64>,
     /// [`LEAST`], but in tests.
     pub least: u64,
 }
@@ -42,6 +50,7 @@ impl Line {
             segments: recovered.segments,
             newest: recovered.newest,
             tail: recovered.tail,
+            doubtful: None,
             least: LEAST,
         };
         line.trim();
@@ -54,15 +63,18 @@ impl Line {
 
     pub fn append(&mut self, commit: &Commit) -> Result<(), AppendError> {
         let newest = self.newest.as_ref();
-        if commit.record.parent != newest.map_or(0, |newest| newest.record.generation) {
+        if commit.parent != newest.map(|newest| newest.record.mark()) {
             return Err(AppendError::Conflict);
         }
         let generation = Generation {
             record: commit.record.clone(),
             table: std::sync::Arc::clone(&commit.table),
         };
+        self.remove_doubtful();
         match &commit.delta {
-            Some(delta) if self.tail.is_some() => self.add(&generation.record, delta, commit)?,
+            Some(delta) if self.tail.is_some() && self.doubtful.is_none() => {
+                self.add(&generation.record, delta, commit)?
+            }
             _ => self.begin(&generation)?,
         }
         self.newest = Some(generation);
@@ -107,10 +119,23 @@ impl Line {
             Ok((segment, tail)) => {
                 self.segments.push(segment);
                 self.tail = Some(tail);
+                // It is the one itself, or a later one, which says what came before.
+                self.doubtful = None;
                 Ok(())
             }
-            Err(error) => Err(AppendError::Failed(failed(&generation.record, error))),
+            Err(AddError::Failed(error)) => {
+                Err(AppendError::Failed(failed(&generation.record, error)))
+            }
+            Err(AddError::Unknown(error)) => {
+                self.doubtful = Some(generation.record.generation);
+                Err(AppendError::Unknown(failed(&generation.record, error)))
+            }
         }
+    }
+
+    fn remove_doubtful(&mut self) {
+        self.doubtful
+            .take_if(|doubtful| self.directory.remove(*doubtful).is_ok());
     }
 
     /// Removes the oldest segments while what is left is history enough, or while
@@ -162,6 +187,33 @@ impl Line {
             }
         }
         Ok(News::Steps(steps))
+    }
+
+    /// The last steps, back to the table that their segment begins with at most.
+    pub fn recent(&self, most: usize, most_bytes: usize) -> Result<Vec<Step>, StoreError> {
+        let mut steps = Vec::new();
+        let Some(segment) = self.segments.last() else {
+            return Ok(steps);
+        };
+        let mut bytes = 0;
+        let pairs = segment.entries.windows(2).enumerate().rev();
+        for (index, pair) in pairs.take(most) {
+            let [from, to] = pair else { continue };
+            let delta = segment
+                .delta(&self.directory, index + 1)
+                .map_err(|why| failed(&to.record, why))?;
+            bytes += weight(&delta);
+            if bytes > most_bytes {
+                break;
+            }
+            steps.push(Step {
+                from: from.record.mark(),
+                to: to.record.mark(),
+                delta: delta.into(),
+            });
+        }
+        steps.reverse();
+        Ok(steps)
     }
 
     pub fn records(&self, before: Option<u64>, limit: usize) -> Vec<Record> {

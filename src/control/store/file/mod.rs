@@ -22,14 +22,18 @@
 //! as it is, and the log says what is missing.
 //!
 //! [`FileStore`] does as it is told on threads of its own; `line` knows which
-//! generations there are and where; `segment` reads and writes one file; `directory`
-//! has the names.
+//! generations there are and where, and `recover` which there were; `segment` is one
+//! file, `scan` what is in it, `reading` puts a generation of it together, and `tail`
+//! writes; `directory` has the names.
 
 mod directory;
 mod frame;
 mod line;
+mod reading;
 mod recover;
+mod scan;
 mod segment;
+mod tail;
 
 #[cfg(test)]
 mod tests;
@@ -41,7 +45,7 @@ use async_trait::async_trait;
 use tokio::task::spawn_blocking;
 
 use self::line::Line;
-use super::{AppendError, Commit, Generation, News, Record, Store, StoreError};
+use super::{AppendError, Commit, Generation, News, Record, Step, Store, StoreError};
 
 /// What a file store is opened with.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -122,6 +126,11 @@ impl Store for FileStore {
 
     async fn since(&self, after: u64) -> Result<News, StoreError> {
         self.blocking(move |line| line.since(after)).await
+    }
+
+    async fn recent(&self, most: usize, most_bytes: usize) -> Result<Vec<Step>, StoreError> {
+        self.blocking(move |line| line.recent(most, most_bytes))
+            .await
     }
 
     async fn changed(&self, _after: u64) {

@@ -3,7 +3,9 @@
 use std::time::SystemTime;
 
 use super::directory::Directory;
-use super::segment::{Broken, End, Reading, Segment, Tail};
+use super::reading::{Broken, Reading};
+use super::segment::{End, Segment};
+use super::tail::{AddError, Tail};
 use crate::control::store::{Author, Generation, Record};
 
 /// A directory that can be gone on with.
@@ -90,14 +92,16 @@ fn highest(segment: &Segment) -> u64 {
     segment.last().unwrap_or(segment.first).max(lost)
 }
 
-/// What a later segment has as well, or instead, is its.
+/// What a later segment has as well, or instead, is its. What it was not made of was
+/// never acknowledged: nothing is added behind what may be there, see `Line`.
 fn supersede(segments: &mut [Segment]) {
-    let mut next = u64::MAX;
+    let mut last = u64::MAX;
     for segment in segments.iter_mut().rev() {
         segment
             .entries
-            .retain(|entry| entry.record.generation < next);
-        next = segment.first;
+            .retain(|entry| entry.record.generation <= last);
+        let parent = segment.entries.first().map(|first| first.record.parent);
+        last = last.min(parent.unwrap_or(segment.first.saturating_sub(1)));
     }
 }
 
@@ -170,7 +174,8 @@ fn again(
         recovered.record.generation,
         crate::telemetry::time::rfc3339_millis(newest.record.at)
     );
-    let (segment, tail) = Tail::begin(directory, &recovered).map_err(|error| error.to_string())?;
+    let (segment, tail) = Tail::begin(directory, &recovered)
+        .map_err(|(AddError::Failed(error) | AddError::Unknown(error))| error.to_string())?;
     segments.push(segment);
     Ok(Recovered {
         segments,

@@ -1,5 +1,7 @@
-//! What needs no etcd: names, values, and what an error means. The rest is in
-//! `tests/it/etcd_*.rs`.
+//! What needs no etcd: names, values, and what an error means; and `upkeep`, which
+//! does. The rest is in `tests/it/etcd_*.rs`.
+
+mod upkeep;
 
 use std::sync::Arc;
 

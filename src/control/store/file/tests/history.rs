@@ -3,11 +3,12 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
-use super::super::segment::Tail;
+use super::super::tail::Tail;
 use super::super::{FileOptions, FileStore};
 use super::{Fixture, commit, copy, read, segments};
 use crate::control::core::tests::document;
 use crate::control::store::{AppendError, News, Store};
+use crate::protocol::Mark;
 use crate::routing::{self, Delta};
 
 #[test]
@@ -60,14 +61,26 @@ fn only_what_is_made_of_the_newest_is_added() {
     let mut fixture = Fixture::with_changes(2);
     let mut line = fixture.open();
     let newest = line.newest().unwrap().clone();
-    for parent in [0, 1, 2, 4] {
+    let mark = newest.record.mark();
+    let mut parents: Vec<Option<Mark>> = [1, 2, 4]
+        .map(|generation| Some(Mark { generation, ..mark }))
+        .into();
+    // The number of the newest, and another content.
+    let digest = fixture.generations[0].record.digest;
+    parents.extend([None, Some(Mark { digest, ..mark })]);
+    for parent in parents {
         let late = commit(parent, 9, newest.table.clone(), Some(Delta::default()));
-        assert_eq!(line.append(&late), Err(AppendError::Conflict), "{parent}");
+        assert_eq!(line.append(&late), Err(AppendError::Conflict), "{parent:?}");
     }
     fixture.set(&mut line, "acme", "two");
     // Numbers may leave some out.
-    let table = line.newest().unwrap().table.clone();
-    let far = commit(4, 700, table, Some(Delta::default()));
+    let fourth = line.newest().unwrap().clone();
+    let far = commit(
+        Some(fourth.record.mark()),
+        700,
+        fourth.table,
+        Some(Delta::default()),
+    );
     assert_eq!(line.append(&far), Ok(()));
     drop(line);
     let numbers = |line: &super::Line| -> Vec<u64> {
@@ -99,8 +112,13 @@ fn what_follows_on_a_generation() {
     // Not one of the line's.
     let fixture = Fixture::with_changes(0);
     let mut line = fixture.open();
-    let table = line.newest().unwrap().table.clone();
-    let far = commit(1, 9, table, Some(Delta::default()));
+    let first = line.newest().unwrap().clone();
+    let far = commit(
+        Some(first.record.mark()),
+        9,
+        first.table,
+        Some(Delta::default()),
+    );
     line.append(&far).unwrap();
     assert!(matches!(line.since(5).unwrap(), News::Whole(_)));
 }
@@ -170,7 +188,8 @@ fn segments_that_overlap_or_were_never_finished() {
     let copy = copy(&fixture.dir());
     let directory = super::super::directory::Directory::open(copy.path()).unwrap();
     let other = routing::compile(&document("other", &[("acme", "two")])).unwrap();
-    let other = commit(3, 4, other.into(), None);
+    let third = fixture.generations[2].record.mark();
+    let other = commit(Some(third), 4, other.into(), None);
     let other = crate::control::store::Generation {
         record: other.record,
         table: other.table,
@@ -184,7 +203,7 @@ fn segments_that_overlap_or_were_never_finished() {
     assert_eq!(numbers, [4, 3, 2, 1]);
     let read = read(&line, 4).unwrap().unwrap();
     assert_eq!(read.table.version(), "other");
-    let next = commit(4, 5, other.table, None);
+    let next = commit(Some(other.record.mark()), 5, other.table, None);
     assert_eq!(line.append(&next), Ok(()));
 }
 

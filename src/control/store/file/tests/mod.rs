@@ -1,6 +1,7 @@
 //! The files as the next process finds them.
 
 mod damage;
+mod doubt;
 mod history;
 
 use std::fs;
@@ -13,6 +14,7 @@ use super::FileOptions;
 use super::line::{Found, Line};
 use crate::control::core::tests::{author, document};
 use crate::control::store::{AppendError, Commit, Generation, Record, StoreError};
+use crate::protocol::Mark;
 use crate::routing::{self, Delta, RoutingTable};
 
 /// A directory, and what was put into it.
@@ -86,8 +88,9 @@ impl Fixture {
         table: Arc<RoutingTable>,
         delta: Option<Delta>,
     ) -> Result<(), AppendError> {
-        let parent = line.newest().map_or(0, |newest| newest.record.generation);
-        let commit = commit(parent, parent + 1, table, delta);
+        let parent = line.newest().map(|newest| newest.record.mark());
+        let next = parent.map_or(0, |parent| parent.generation) + 1;
+        let commit = commit(parent, next, table, delta);
         line.append(&commit)?;
         self.generations.push(Generation {
             record: commit.record,
@@ -117,11 +120,17 @@ fn read(line: &Line, generation: u64) -> Result<Option<Generation>, StoreError> 
     line.find(generation)?.map(Found::read).transpose()
 }
 
-fn commit(parent: u64, generation: u64, table: Arc<RoutingTable>, delta: Option<Delta>) -> Commit {
+fn commit(
+    parent: Option<Mark>,
+    generation: u64,
+    table: Arc<RoutingTable>,
+    delta: Option<Delta>,
+) -> Commit {
     Commit {
+        parent,
         record: Record {
             generation,
-            parent,
+            parent: parent.map_or(0, |parent| parent.generation),
             digest: table.digest(),
             version: table.version().to_owned(),
             keys: table.key_count() as u64,
