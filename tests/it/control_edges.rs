@@ -110,6 +110,26 @@ async fn a_change_reaches_a_hundred_edges_and_is_encoded_once() {
     assert_eq!(edges[0]["sent"]["deltas"], 3);
 }
 
+/// The change was made while they were away, and the control plane was restarted since.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn edges_that_missed_a_change_get_it_from_a_control_plane_that_restarted() {
+    let builder = ControlProcess::builder();
+    let (control, held) = serving(&builder, &keys("1", 100)).await;
+    put(&control, "acme", "two").await;
+    let (generation, ..) = put(&control, "visa", "two").await;
+    control.kill().await;
+    let control = builder.start().await;
+    let fleet = Fleet::start(control.address, 5, Some(held)).await;
+    fleet.acked(generation).await;
+    let edges = control.get("/api/v1/edges").await.json();
+    let edges = edges["edges"].as_array().expect("edges");
+    assert_eq!(edges.len(), 5);
+    for edge in edges {
+        assert_eq!(edge["sent"]["snapshots"], 0, "{edge}");
+        assert!(edge["sent"]["deltas"].as_u64() >= Some(1), "{edge}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_herd_after_a_restart_takes_turns() {
     let address = own_address(8081);

@@ -20,12 +20,15 @@ use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 
-use crate::etcd_store::{document, store};
+use crate::etcd_store::{document, placement, store};
 use crate::harness::{ControlBuilder, ControlProcess, EtcdCluster, own_address, within};
 
 /// How many keys are set, and by how many writers at a time.
 const CHANGES: usize = 1_000;
 const WRITERS: usize = 4;
+/// How many keys each writer sets in turn, in each round to the other placement. So a change that were made once
+/// more, later, would be a generation more, or leave the wrong placement.
+const KEYS: usize = 10;
 const EDGES: usize = 6;
 
 /// How long a part of all that may take on a busy machine.
@@ -60,16 +63,26 @@ async fn put(to: SocketAddr, path: &str, body: &[u8]) -> Option<u16> {
         stream.read_to_string(&mut answer).await.ok()?;
         answer.split(' ').nth(1)?.parse().ok()
     };
-    timeout(Duration::from_secs(20), exchange).await.ok()?
+    // Longer than any change may take to be made, or to be given up, behind the others: one that were given up
+    // here and made later would be made twice.
+    timeout(Duration::from_secs(90), exchange).await.ok()?
+}
+
+/// The key that a writer's change sets, and to what.
+fn nth(writer: usize, change: usize) -> (String, &'static str) {
+    let key = format!("key-{writer}-{}", change % KEYS);
+    (key, ["two", "one"][change / KEYS % 2])
 }
 
 /// Sets its share of the keys, each until that is acknowledged. As through a load balancer: with the other
 /// control plane, if one does not do it.
 async fn write(writer: usize, addresses: [SocketAddr; 2], done: watch::Sender<usize>) {
-    for change in (writer..CHANGES).step_by(WRITERS) {
-        let path = format!("/api/v1/keys/key-{change}");
+    for change in 0..CHANGES / WRITERS {
+        let (key, placement) = nth(writer, change);
+        let path = format!("/api/v1/keys/{key}");
+        let body = json!({"placement": placement}).to_string();
         for address in addresses.iter().cycle().skip(writer) {
-            match put(*address, &path, br#"{"placement": "two"}"#).await {
+            match put(*address, &path, body.as_bytes()).await {
                 Some(200 | 201) => break,
                 None | Some(500..) => tokio::time::sleep(Duration::from_millis(20)).await,
                 status => panic!("{path}: {status:?}"),
@@ -250,7 +263,14 @@ async fn nothing_is_lost_when_the_leader_and_a_control_plane_are_killed() {
     let newest = newest.expect("the newest").expect("the newest");
     // Each once: one that was made twice would be another generation.
     assert_eq!(newest.record.generation, 1 + CHANGES as u64);
-    assert_eq!(newest.table.key_count(), 1 + CHANGES);
+    assert_eq!(newest.table.key_count(), 1 + WRITERS * KEYS);
+    let each = CHANGES / WRITERS;
+    for (writer, change) in
+        (0..WRITERS).flat_map(|writer| (each - KEYS..each).map(move |c| (writer, c)))
+    {
+        let (key, expected) = nth(writer, change);
+        assert_eq!(placement(&newest.table, &key), Some(expected), "{key}");
+    }
     for mut edge in edges {
         let mark = newest.record.mark();
         let seen = edge.wait_for(|seen| *seen == Some(mark));

@@ -104,6 +104,21 @@ async fn tls_both_ways() {
     wrong.ca_file = Some(cluster.path("other.pem"));
     let error = refusal(&wrong).await;
     assert!(error.to_lowercase().contains("certificate"), "{error}");
+    // Nor does it help that the system trusts the right one.
+    let mut control = crate::harness::ControlProcess::builder().set(
+        "store",
+        serde_json::json!({"etcd": {
+            "endpoints": settings.endpoints.iter().map(|url| url.as_str()).collect::<Vec<_>>(),
+            "ca_file": cluster.path("other.pem"),
+            "client_cert": settings.client_cert.clone(),
+            "client_key": settings.client_key.clone(),
+        }}),
+    );
+    control = control.env("SSL_CERT_FILE", cluster.path("ca.pem").to_string_lossy());
+    let ended = control.run().await;
+    assert!(!ended.status.success(), "{ended:?}");
+    let said = ended.log.to_lowercase();
+    assert!(said.contains("certificate"), "{ended:?}");
     // A name that the certificate is not for.
     let mut wrong = settings.clone();
     for url in &mut wrong.endpoints {

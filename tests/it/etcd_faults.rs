@@ -9,6 +9,16 @@ use cellgate::control::store::{AppendError, Store};
 use crate::etcd_store::{author, change, commit, document, set, store, truth};
 use crate::harness::{EtcdCluster, eventually, within};
 
+/// How many keys each writer sets in turn.
+const KEYS: usize = 5;
+
+/// The key that a writer's change sets, and to what: in each round to the other of two placements. So a change
+/// that were made once more, later, would be a generation more, or leave the wrong placement.
+fn nth(name: &str, change: usize) -> (String, &'static str) {
+    let key = format!("{name}-{}", change % KEYS);
+    (key, ["two", "one"][change / KEYS % 2])
+}
+
 /// Sets one key after the other until told to stop; what is acknowledged is counted. A change that may have
 /// been made or not is made again, which changes nothing if it was.
 async fn write(
@@ -21,9 +31,9 @@ async fn write(
         if stop.load(Ordering::Relaxed) {
             return change;
         }
-        let key = format!("{name}-{change}");
+        let (key, placement) = nth(name, change);
         loop {
-            let edit = set(&[&key], "two");
+            let edit = set(&[&key], placement);
             match truth.commit(edit, &Expected::Anything, author()).await {
                 Ok(Committed::Changed(_) | Committed::Unchanged(_)) => break,
                 Err(CommitError::Store(error) | CommitError::Unknown(error)) => {
@@ -73,15 +83,22 @@ async fn under_writes(
     fault(&mut cluster, leader).await;
     more("writes after").await;
     stop.store(true, Ordering::Relaxed);
-    let mut written = 0;
+    let mut written = Vec::new();
     for writer in writers {
-        written += within("the last write", writer).await.expect("a writer");
+        written.push(within("the last write", writer).await.expect("a writer"));
     }
     let newest = store(&cluster.settings()).newest().await;
     let newest = newest.expect("the newest").expect("the newest");
-    assert_eq!(newest.table.key_count(), 1 + written);
+    for (name, written) in ["one", "other"].into_iter().zip(&written) {
+        for change in written.saturating_sub(KEYS)..*written {
+            let (key, placement) = nth(name, change);
+            let found = crate::etcd_store::placement(&newest.table, &key);
+            assert_eq!(found, Some(placement), "{key} after {written}");
+        }
+    }
     // One generation each: nothing was made twice.
-    assert_eq!(newest.record.generation, 1 + written as u64);
+    let all = written.iter().sum::<usize>() as u64;
+    assert_eq!(newest.record.generation, 1 + all);
     for truth in [&one, &other] {
         eventually("the same", async || {
             let seen = truth.newest().expect("the newest");

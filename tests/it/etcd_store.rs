@@ -91,7 +91,7 @@ pub fn change(parent: &Generation, key: &str) -> Commit {
     }
 }
 
-fn placement<'t>(table: &'t RoutingTable, key: &str) -> Option<&'t str> {
+pub fn placement<'t>(table: &'t RoutingTable, key: &str) -> Option<&'t str> {
     let id = table.placement_of(key)?;
     Some(&table.placement(id).name)
 }
@@ -460,4 +460,69 @@ async fn what_is_not_ours_is_an_error() {
         routing::compile(&document(1)).expect("a table").key_count() + 1,
         newest.table.key_count()
     );
+}
+
+/// Etcd is put back to what it was before, and goes on from there to the number that was the newest.
+#[tokio::test(flavor = "multi_thread")]
+async fn another_content_of_the_same_number_is_noticed() {
+    let cluster = EtcdCluster::start().await;
+    let one = truth(&cluster.settings()).await;
+    commit(&one, Edit::Document(document(1).into())).await;
+    commit(&one, set(&["lost"], "two")).await;
+    let mut client = cluster.client().await;
+    let all = etcd_client::DeleteOptions::new().with_prefix();
+    client
+        .delete("/cellgate/", Some(all))
+        .await
+        .expect("delete");
+    let other = truth(&cluster.settings()).await;
+    commit(&other, Edit::Document(document(1).into())).await;
+    commit(&other, set(&["theirs"], "two")).await;
+
+    let made = commit(&one, set(&["ours"], "two")).await;
+    assert_eq!((made.record.generation, made.record.parent), (3, 2));
+    let newest = store(&cluster.settings()).newest().await;
+    let newest = newest.expect("the newest").expect("the newest");
+    assert_eq!(newest.record.mark(), made.record.mark());
+    for (key, expected) in [
+        ("ours", Some("two")),
+        ("theirs", Some("two")),
+        ("lost", None),
+    ] {
+        assert_eq!(placement(&newest.table, key), expected, "{key}");
+    }
+}
+
+/// Whoever starts knows what led to the newest generation, so that edges that missed the last changes get them.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_knows_the_last_steps() {
+    let cluster = EtcdCluster::start().await;
+    let one = truth(&cluster.settings()).await;
+    let mut marks = vec![
+        commit(&one, Edit::Document(document(1).into()))
+            .await
+            .record
+            .mark(),
+    ];
+    for change in 0..5 {
+        // One of them in a blob.
+        let keys = if change == 2 { 2_000 } else { 1 };
+        let keys: Vec<String> = (0..keys)
+            .map(|key| format!("key-{key:040}-{change}"))
+            .collect();
+        let keys: Vec<&str> = keys.iter().map(|key| &**key).collect();
+        marks.push(commit(&one, set(&keys, "two")).await.record.mark());
+    }
+    let again = truth(&cluster.settings()).await;
+    for (index, mark) in marks.iter().enumerate().take(5) {
+        match again.since(Some(*mark)) {
+            Since::Steps(steps) => assert_eq!(steps.len(), 5 - index),
+            other => panic!("{other:?}"),
+        }
+    }
+    let few = one.store().recent(2, usize::MAX).await.expect("steps");
+    assert_eq!(few.len(), 2);
+    assert_eq!((few[0].from, few[1].to), (marks[3], marks[5]));
+    let small = one.store().recent(9, 1_000).await.expect("steps");
+    assert!(small.len() < 3, "{}", small.len());
 }

@@ -3,7 +3,7 @@
 use std::fs;
 
 use super::super::state::StateFile;
-use super::{Place, home};
+use super::{Place, eventually, home};
 use crate::control::core::tests::set;
 
 #[tokio::test]
@@ -127,5 +127,38 @@ async fn of_two_contents_the_older_is_what_was_edited() {
     assert_eq!(newest.record.generation, 3);
     assert_eq!(home(&newest, "theirs"), Some("two"));
     assert_eq!(home(&newest, "a"), Some("two"));
+    running.end().await;
+}
+
+/// A merged edit is a generation that says more than the file does, which cannot be
+/// written; and is edited again.
+#[tokio::test]
+async fn an_edit_that_was_merged_is_not_made_again() {
+    let place = Place::with("1", &[("a", "one"), ("b", "one")]);
+    let running = place.start().await;
+    place.block();
+    running.change(set("theirs", "two")).await;
+    running.refused("write").await;
+    place.save("1", &[("a", "two"), ("b", "one")]);
+    running.generation(3).await;
+    eventually("the edit is remembered", || {
+        let contents = StateFile(place.state()).read();
+        contents
+            .iter()
+            .any(|content| content.generation == 3)
+            .then_some(())
+    })
+    .await;
+    // Changed back, which the file does not say.
+    running.change(set("a", "one")).await;
+    running.crash().await;
+    place.save("1", &[("a", "two"), ("b", "two")]);
+    let running = place.start().await;
+    let newest = running.newest();
+    assert_eq!(newest.record.generation, 5);
+    assert_eq!((newest.record.set, newest.record.removed), (1, 0));
+    for (key, expected) in [("a", "one"), ("b", "two"), ("theirs", "two")] {
+        assert_eq!(home(&newest, key), Some(expected), "{key}");
+    }
     running.end().await;
 }
