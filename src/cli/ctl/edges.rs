@@ -93,7 +93,40 @@ fn one(edge: &Value) -> String {
         lines.extend(problems(error));
     }
     lines.retain(|(_, value)| !value.is_empty());
-    fields(&lines)
+    let mut text = fields(&lines);
+    text.push_str(&placements(&edge["status"]));
+    text
+}
+
+/// What each placement takes and answers with errors, the busiest first.
+fn placements(status: &Value) -> String {
+    let all = status["placements"].as_object();
+    let mut all: Vec<_> = all.into_iter().flatten().collect();
+    if all.is_empty() {
+        return String::new();
+    }
+    let rate = |load: &Value, of: &str| load[of].as_f64().unwrap_or_default();
+    all.sort_by(|(_, one), (_, other)| {
+        let by = |load| rate(load, "requests_per_second");
+        by(other).total_cmp(&by(one))
+    });
+    let rows: Vec<_> = all
+        .iter()
+        .map(|(name, load)| {
+            [
+                name.to_string(),
+                format!("{:.1}", rate(load, "requests_per_second")),
+                format!("{:.1}", rate(load, "errors_per_second")),
+                word(&load["in_flight"]),
+            ]
+        })
+        .collect();
+    let head = ["PLACEMENT", "REQUESTS/S", "ERRORS/S", "IN FLIGHT"];
+    let mut text = format!("\n{}", table(head, &rows));
+    if let Some(more @ 1..) = status["placements_left_out"].as_u64() {
+        text.push_str(&format!("and {more} more\n"));
+    }
+    text
 }
 
 fn problems(of: &Value) -> Vec<(&'static str, String)> {
@@ -225,5 +258,23 @@ mod tests {
             "{text}"
         );
         assert!(!text.contains("disconnected"), "{text}");
+    }
+
+    #[test]
+    fn one_edge_says_what_its_placements_take() {
+        let mut edge = edge("e-1", true, true);
+        edge["status"] = json!({"placements_left_out": 3, "placements": {
+            "tier1": {"requests_per_second": 7.25, "errors_per_second": 0.0, "in_flight": 2},
+            "visa": {"requests_per_second": 812.5, "errors_per_second": 0.13, "in_flight": 12},
+        }});
+        let text = one(&edge);
+        let (_, rates) = text.split_once("\n\n").unwrap();
+        assert_eq!(
+            rates,
+            "PLACEMENT  REQUESTS/S  ERRORS/S  IN FLIGHT\n\
+             visa       812.5       0.1       12\n\
+             tier1      7.2         0.0       2\n\
+             and 3 more\n"
+        );
     }
 }
