@@ -137,6 +137,46 @@ impl Known {
         }
     }
 
+    /// About how many bytes it takes.
+    pub fn bytes(&self) -> usize {
+        let Arrival {
+            edge_id,
+            instance,
+            peer,
+            version,
+            labels,
+            ..
+        } = &self.arrival;
+        let labels = labels
+            .iter()
+            .map(|(name, value)| 48 + name.len() + value.len());
+        let texts = [edge_id, instance, peer, version].map(String::len);
+        let why = self.left.as_ref().map_or(0, |(_, why)| why.len());
+        size_of::<Self>() + texts.iter().sum::<usize>() + labels.sum::<usize>() + why + self.told()
+    }
+
+    /// About how many of these are what the edge said of problems, and of itself.
+    fn told(&self) -> usize {
+        let problem = |problem: &Problem| {
+            size_of::<Problem>() + problem.pointer.len() + problem.message.len()
+        };
+        let nack = self.last_nack.as_deref();
+        let nack = nack.map_or(0, |nack| nack.problems.iter().map(problem).sum());
+        let status = self.status.as_deref().map_or(0, |status| {
+            let error = status.last_error.iter().flat_map(|error| &error.problems);
+            size_of::<StatusView>() + error.map(problem).sum::<usize>()
+        });
+        nack + status
+    }
+
+    /// Forgets that.
+    pub fn forget_told(&mut self) {
+        if let Some(nack) = &mut self.last_nack {
+            nack.problems = Vec::new();
+        }
+        self.status = None;
+    }
+
     pub fn view(&self, newest: Option<Mark>) -> EdgeView {
         let Arrival {
             edge_id,

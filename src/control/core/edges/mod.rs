@@ -30,6 +30,10 @@ const GONE_FOR: Duration = Duration::from_secs(3600);
 /// Most edges that left and are shown.
 const MOST_GONE: usize = 10_000;
 
+/// Most bytes that are kept of all that left. Beyond, what they said of problems is
+/// forgotten, and then they are.
+const MOST_GONE_BYTES: usize = 32 << 20;
+
 /// Which messages an edge speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dialect {
@@ -79,6 +83,10 @@ struct Inner {
     gone: BTreeMap<Arc<str>, Gone>,
     /// Those that left, in their order; some are back, or left once more.
     order: VecDeque<(Arc<str>, u64)>,
+    /// Those of them of whom all is kept, likewise.
+    told: VecDeque<(Arc<str>, u64)>,
+    /// What those that left take.
+    gone_bytes: usize,
 }
 
 struct Slot {
@@ -128,7 +136,7 @@ impl Edges {
                 other.replaced.notify_one();
             }
         }
-        inner.gone.remove(&edge_id);
+        inner.forget_gone(&edge_id);
         inner
             .here
             .insert((Arc::clone(&edge_id), number), Arc::clone(&slot));
@@ -213,26 +221,68 @@ impl Edges {
             at: Instant::now(),
             known,
         };
+        inner.forget_gone(&session.edge_id);
+        inner.gone_bytes += gone.known.bytes();
         inner.gone.insert(Arc::clone(&session.edge_id), gone);
         let entry = (Arc::clone(&session.edge_id), session.number);
-        inner.order.push_back(entry);
+        inner.order.push_back(entry.clone());
+        inner.told.push_back(entry);
         inner.forget(Instant::now());
     }
 }
 
 impl Inner {
-    /// Forgets who left long ago, and who left first of too many.
+    /// Forgets an edge that left.
+    fn forget_gone(&mut self, edge_id: &str) {
+        if let Some(gone) = self.gone.remove(edge_id) {
+            self.gone_bytes -= gone.known.bytes();
+        }
+    }
+
+    /// Forgets who left long ago, who left first of too many, and of those that said
+    /// much what they said.
     fn forget(&mut self, now: Instant) {
+        self.forget_some(now);
+        while self.gone_bytes > MOST_GONE_BYTES || self.told.len() > 2 * MOST_GONE {
+            let Some((edge_id, number)) = self.told.pop_front() else {
+                break;
+            };
+            if let Some(gone) = self.gone.get_mut(&edge_id)
+                && gone.number == number
+            {
+                let before = gone.known.bytes();
+                gone.known.forget_told();
+                self.gone_bytes -= before - gone.known.bytes();
+            }
+        }
+        while self.gone_bytes > MOST_GONE_BYTES {
+            let Some((edge_id, number)) = self.order.pop_front() else {
+                break;
+            };
+            if self
+                .gone
+                .get(&edge_id)
+                .is_some_and(|gone| gone.number == number)
+            {
+                self.forget_gone(&edge_id);
+            }
+        }
+    }
+
+    fn forget_some(&mut self, now: Instant) {
         while let Some((edge_id, number)) = self.order.front() {
             let gone = self.gone.get(edge_id).filter(|gone| gone.number == *number);
             let keep = gone.is_some_and(|gone| now.duration_since(gone.at) < GONE_FOR);
             if keep && self.order.len() <= MOST_GONE {
                 break;
             }
-            if gone.is_some() {
-                self.gone.remove(edge_id);
+            let is_gone = gone.is_some();
+            let Some((edge_id, _)) = self.order.pop_front() else {
+                break;
+            };
+            if is_gone {
+                self.forget_gone(&edge_id);
             }
-            self.order.pop_front();
         }
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{Arrival, Counts, Dialect, Edges, GONE_FOR, MOST_GONE, lock};
+use super::{Arrival, Counts, Dialect, Edges, GONE_FOR, MOST_GONE, MOST_GONE_BYTES, lock};
 use crate::control::core::tests::memory::Memory;
 use crate::control::core::tests::{author, document, set};
 use crate::control::core::{Edit, Expected, Truth};
@@ -132,4 +132,47 @@ async fn whoever_waits_for_the_last_one_is_told() {
     assert!(!waiting.is_finished());
     drop(session);
     waiting.await.unwrap();
+}
+
+#[tokio::test]
+async fn what_edges_said_that_left_is_kept_within_bounds() {
+    let (_truth, edges) = founded().await;
+    let problems: Vec<_> = (0..10)
+        .map(|_| Problem {
+            pointer: "p".repeat(1000),
+            ..Problem::without_place("m".repeat(1000))
+        })
+        .collect();
+    // 20 KB each, of which two thousand are more than there is room for.
+    let count = 2_000;
+    for index in 0..count {
+        let session = edges.join(arrival(&format!("edge-{index:05}"), None));
+        session.nacked(7, problems.clone());
+    }
+    let list = edges.list();
+    assert_eq!(list.len(), count);
+    let told = |view: &super::EdgeView| {
+        let nack = view.last_nack.as_ref().unwrap();
+        assert_eq!(nack.generation, 7);
+        !nack.problems.is_empty()
+    };
+    assert!(!told(&list[0]) && told(&list[count - 1]));
+    let kept = list.iter().filter(|view| told(view)).count();
+    assert!((1_000..count).contains(&kept), "{kept}");
+    assert!(lock(&edges.inner).gone_bytes <= MOST_GONE_BYTES);
+
+    // Of those that say too much of themselves, the first are forgotten.
+    for index in 0..6_000 {
+        let mut arrival = arrival(&format!("wordy-{index:05}"), None);
+        let label = |label| (format!("label-{label:0100}"), "v".repeat(200));
+        arrival.labels = (0..30).map(label).collect();
+        drop(edges.join(arrival));
+    }
+    let list = edges.list();
+    assert!((1_000..6_000).contains(&list.len()), "{}", list.len());
+    assert_eq!(list[list.len() - 1].edge_id, "wordy-05999");
+    let mut inner = lock(&edges.inner);
+    assert!(inner.gone_bytes <= MOST_GONE_BYTES);
+    inner.forget(Instant::now() + GONE_FOR);
+    assert_eq!(inner.gone_bytes, 0);
 }
