@@ -1,9 +1,10 @@
 //! Deltas as messages, each made once for all edges that lack the same.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
+use tokio::sync::OnceCell;
 
 use super::metrics::ConnectMetrics;
 use crate::control::core::Step;
@@ -27,7 +28,7 @@ struct Key {
     most: usize,
 }
 
-type Made = Arc<OnceLock<Messages>>;
+type Made = Arc<OnceCell<Messages>>;
 
 /// The last messages.
 pub(super) struct Deltas {
@@ -49,24 +50,21 @@ impl Deltas {
     pub async fn get(&self, from: Mark, steps: Vec<Step>, most: usize) -> Messages {
         let to = steps.last()?.to;
         let made = self.made(Key { from, to, most });
-        if let Some(messages) = made.get() {
-            return messages.clone();
-        }
         let keys = |step: &Step| step.delta.set.len() + step.delta.remove.len();
         let many = steps.iter().map(keys).sum::<usize>() > MANY_KEYS;
         let counted = self.metrics.deltas_encoded.clone();
         let make = move || {
-            let make = || {
-                counted.inc();
-                encode(from.generation, &steps, most)
-            };
-            made.get_or_init(make).clone()
+            counted.inc();
+            encode(from.generation, &steps, most)
         };
-        match many {
-            // One that breaks off leaves nothing behind, and is made again.
-            true => tokio::task::spawn_blocking(make).await.ok().flatten(),
-            false => make(),
-        }
+        // All who lack the same wait for one; if it breaks off, the next makes it.
+        let messages = made.get_or_try_init(|| async {
+            match many {
+                true => tokio::task::spawn_blocking(make).await,
+                false => Ok(make()),
+            }
+        });
+        messages.await.ok()?.clone()
     }
 
     fn made(&self, key: Key) -> Made {

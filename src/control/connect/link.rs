@@ -99,6 +99,8 @@ struct Outgoing {
     header: Option<[u8; CHUNK_HEADER_BYTES]>,
     rest: Bytes,
     begun: bool,
+    /// Its time runs.
+    timed: bool,
 }
 
 impl Outgoing {
@@ -151,7 +153,19 @@ pub(super) struct Link {
 impl Link {
     /// `least_rate` is the bytes a second that an edge has to take at least.
     pub async fn new(upgraded: Upgraded, hub: &Hub, least_rate: usize) -> Self {
-        let ping = hub.control.limits.ping;
+        let (ping, write) = (hub.control.limits.ping, hub.times.write);
+        Self::with(upgraded, ping, write, least_rate, hub.metrics.clone()).await
+    }
+
+    /// Pings that often, and lets a message take so long, besides the time for its
+    /// size.
+    pub(super) async fn with(
+        upgraded: Upgraded,
+        ping: Duration,
+        write: Duration,
+        least_rate: usize,
+        metrics: ConnectMetrics,
+    ) -> Self {
         let config = WebSocketConfig::default()
             .read_buffer_size(READ_BYTES)
             .write_buffer_size(0)
@@ -170,9 +184,9 @@ impl Link {
             heard: now,
             write_by: None,
             written: 0,
-            write: hub.times.write,
+            write,
             least_rate,
-            metrics: hub.metrics.clone(),
+            metrics,
         }
     }
 
@@ -192,6 +206,7 @@ impl Link {
             header,
             rest,
             begun: false,
+            timed: false,
         });
     }
 
@@ -280,9 +295,14 @@ impl Link {
 
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), tungstenite::Error>> {
         loop {
-            let begins = self.queue.front().filter(|front| !front.begun);
+            // Once for each: this is asked again whenever anything happens.
+            let front = self.queue.front_mut();
+            let begins = front.filter(|front| !front.timed);
             if begins.is_some() || self.write_by.is_none() {
-                let bytes = begins.map_or(0, Outgoing::len);
+                let bytes = begins.map_or(0, |front| {
+                    front.timed = true;
+                    front.len()
+                });
                 let allowed = self.write + Duration::from_secs((bytes / self.least_rate) as u64);
                 self.write_by = Some((Instant::now() + allowed, allowed));
             }

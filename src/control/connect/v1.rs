@@ -363,7 +363,8 @@ impl<'a> Conversation<'a> {
                     edge_id = self.session.edge_id();
                     "an edge asks for a snapshot: {}", resync.reason
                 );
-                self.give_up(|_| true);
+                // The next one does away with it; an end would say that it is whole.
+                self.sending = None;
                 self.standing.resync();
                 self.session.behind();
             }
@@ -392,7 +393,8 @@ impl<'a> Conversation<'a> {
         }
     }
 
-    /// Stops a snapshot that the edge needs no more of.
+    /// Stops a snapshot that the edge has answered and needs no more of. What comes
+    /// next may be a delta, which has to be after the end.
     fn give_up(&mut self, needless: impl Fn(Mark) -> bool) {
         let needless = |sending: &mut Box<Sending>| {
             let of = sending

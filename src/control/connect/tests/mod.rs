@@ -4,6 +4,7 @@
 mod ending;
 mod greeting;
 mod hostile;
+mod link;
 mod m3;
 mod pushes;
 mod sharing;
@@ -344,11 +345,25 @@ impl Client {
             Said::Message(ToEdge::SnapshotBegin(begin)) => begin,
             other => panic!("{other:?} where a snapshot was due"),
         };
-        let (mark, id) = (begin.mark(), begin.id);
-        let mut receiver = SnapshotReceiver::new(begin, SnapshotLimits::default()).unwrap();
+        self.snapshot_of(begin).await
+    }
+
+    /// The rest of a snapshot that has begun.
+    async fn snapshot_of(
+        &mut self,
+        begin: crate::protocol::SnapshotBegin,
+    ) -> (Mark, RoutingTable, u64) {
+        let (mut mark, mut id) = (begin.mark(), begin.id);
+        let receive = |begin| SnapshotReceiver::new(begin, SnapshotLimits::default()).unwrap();
+        let mut receiver = receive(begin);
         loop {
             match self.next().await {
                 Said::Chunk(chunk) => receiver.chunk(&chunk).unwrap(),
+                // Which does away with the one before.
+                Said::Message(ToEdge::SnapshotBegin(begin)) => {
+                    (mark, id) = (begin.mark(), begin.id);
+                    receiver = receive(begin);
+                }
                 Said::Message(ToEdge::SnapshotEnd(end)) => {
                     return (mark, receiver.end(end).unwrap(), id);
                 }

@@ -145,21 +145,17 @@ async fn a_resync_within_a_snapshot_begins_another() {
         Said::Message(ToEdge::SnapshotBegin(_))
     ));
     edge.send(resync()).await;
-    let mut chunks = 0;
-    loop {
+    let begin = loop {
         match edge.next().await {
             Said::Chunk(chunk) => {
                 assert_eq!(ChunkHeader::split(&chunk).unwrap().0.id, 1);
-                chunks += 1;
             }
-            Said::Message(ToEdge::SnapshotEnd(end)) => {
-                assert_eq!((end.id, end.chunks), (1, chunks));
-                break;
-            }
+            // Nothing says that the first is over: it would look as if it were whole.
+            Said::Message(ToEdge::SnapshotBegin(begin)) => break begin,
             other => panic!("{other:?}"),
         }
-    }
-    let (mark, table, id) = edge.snapshot().await;
+    };
+    let (mark, table, id) = edge.snapshot_of(begin).await;
     assert_eq!((id, mark), (2, site.mark()));
     assert_eq!(table.key_count(), 500);
 }
