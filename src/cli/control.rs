@@ -1,6 +1,7 @@
 //! `cellgate control`: the control plane, wired together.
 
-use std::path::PathBuf;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,6 +18,7 @@ use crate::control::access::Access;
 use crate::control::connect::Limits;
 use crate::control::core::Truth;
 use crate::control::mirror::{MirrorOptions, RoutingFile};
+use crate::control::places::Places;
 use crate::control::server::{GRACE, Server, routes};
 use crate::control::settings::{Settings, StoreSettings};
 use crate::control::store::Store;
@@ -141,16 +143,20 @@ async fn serve(args: &Args, settings: Settings) -> Result<(), String> {
     let truth = Truth::open(store)
         .await
         .map_err(|error| error.to_string())?;
-    let access = Access::new(settings.tokens.clone());
+    let access = match client_ca(&settings) {
+        Some(_) => Access::with_certificates(settings.tokens.clone()),
+        None => Access::new(settings.tokens.clone()),
+    };
     let mut control = Control::new(&settings.id, truth, access);
     control.document_bytes = settings.document_bytes;
+    control.local = address.ip().is_loopback();
     control.limits = Limits {
         max_edges: settings.max_edges,
         max_snapshots: settings.max_snapshots,
         ping: Duration::from_secs(settings.ping_seconds),
     };
     logging::write_in_background(control.metrics.log_dropped.clone());
-    warn_of_listeners(&settings);
+    warn_of_listeners(&settings, address);
     log::info!("{}", control.truth.store().name());
 
     let (end, ending) = watch::channel(false);
@@ -176,7 +182,7 @@ async fn serve(args: &Args, settings: Settings) -> Result<(), String> {
     let server = Server {
         listener,
         tls: tls.clone(),
-        connections: settings.max_edges.saturating_add(OTHERS),
+        places: Places::new(settings.max_edges, OTHERS),
         metrics: Arc::clone(&control.metrics),
     };
     let router = routes(control.clone(), ending.clone());
@@ -197,7 +203,7 @@ async fn serve(args: &Args, settings: Settings) -> Result<(), String> {
                 return Err(broken_off("keeping the routing file", ended));
             }
             told = signals.next() => match told {
-                Told::Reload => reload(args, &settings, &control, tls.as_deref()),
+                Told::Reload => reload(args, &settings, address, &control, tls.as_deref()),
                 Told::End => break,
             },
         }
@@ -264,15 +270,17 @@ async fn open_store(settings: &Settings) -> Result<Arc<dyn Store>, String> {
 }
 
 /// What an operator should know before somebody else finds out.
-fn warn_of_listeners(settings: &Settings) {
-    if settings.listen.ip().is_loopback() {
+fn warn_of_listeners(settings: &Settings, bound: SocketAddr) {
+    let certificates = client_ca(settings).is_some();
+    if settings.tokens.is_empty() && certificates {
+        log::warn!(
+            "tls.client_ca without tokens: edges can connect, and nobody can use the API or ctl"
+        );
+    }
+    if bound.ip().is_loopback() {
         return;
     }
-    let guarded = settings
-        .tls
-        .as_ref()
-        .is_some_and(|tls| tls.client_ca.is_some());
-    if settings.tokens.is_empty() && !guarded {
+    if settings.tokens.is_empty() && !certificates {
         log::warn!("--insecure: whoever can connect may do everything");
     } else if settings.tls.is_none() {
         log::warn!("without tls, tokens can be read on the way here");
@@ -281,26 +289,85 @@ fn warn_of_listeners(settings: &Settings) {
 
 /// Takes over what can change without a restart: tokens and certificates. All or
 /// nothing.
-fn reload(args: &Args, before: &Settings, control: &Control, tls: Option<&Acceptor>) {
-    let settings = match load(args) {
-        Ok(settings) => settings,
-        Err(problems) => {
-            for problem in problems {
-                log::error!("reload: {problem}");
-            }
-            log::error!("reload: nothing has changed");
-            return;
-        }
+fn reload(
+    args: &Args,
+    before: &Settings,
+    bound: SocketAddr,
+    control: &Control,
+    tls: Option<&Acceptor>,
+) {
+    let problems = match load(args) {
+        Ok(settings) => match prepare(&settings, before, bound, args.insecure) {
+            Ok(acceptor) => return take_over(settings, acceptor, before, control, tls),
+            Err(problem) => vec![problem],
+        },
+        Err(problems) => problems,
     };
-    if let (Some(acceptor), Some(tls)) = (tls, &settings.tls)
-        && let Err(problem) = acceptor.reload(tls)
-    {
-        log::error!("reload: {problem}; nothing has changed");
-        return;
+    for problem in problems {
+        log::error!("reload: {problem}");
     }
-    if tls.is_some() != settings.tls.is_some() {
-        log::warn!("reload: tls is turned on or off by a restart only");
+    log::error!("reload: nothing has changed");
+}
+
+/// What the new settings need, made without touching what is there.
+fn prepare(
+    settings: &Settings,
+    before: &Settings,
+    bound: SocketAddr,
+    insecure: bool,
+) -> Result<Option<Acceptor>, String> {
+    permitted(settings, before, bound, insecure)?;
+    settings.tls.as_ref().map(Acceptor::new).transpose()
+}
+
+/// Whether these settings may take the place of those from before. Who is let in at
+/// all was decided at the start, for the address that is listened on, which is not
+/// always the one that stands in the file by now.
+///
+/// # Errors
+/// Why not.
+fn permitted(
+    settings: &Settings,
+    before: &Settings,
+    bound: SocketAddr,
+    insecure: bool,
+) -> Result<(), String> {
+    let asks = |settings: &Settings| client_ca(settings).is_some();
+    let guarded = !settings.tokens.is_empty() || asks(settings);
+    if !guarded && !insecure && !bound.ip().is_loopback() {
+        return Err(format!(
+            "neither tokens nor tls.client_ca, while listening on {bound}: anyone who can connect \
+             could send tenants where they like"
+        ));
     }
+    let has = |settings: &Settings| {
+        [
+            ("tls", settings.tls.is_some()),
+            ("tls.client_ca", asks(settings)),
+            ("tokens", !settings.tokens.is_empty()),
+        ]
+    };
+    for ((what, now), (_, then)) in has(settings).into_iter().zip(has(before)) {
+        if now != then {
+            let turned = if now { "on" } else { "off" };
+            return Err(format!("{what} is turned {turned} by a restart only"));
+        }
+    }
+    Ok(())
+}
+
+fn client_ca(settings: &Settings) -> Option<&Path> {
+    settings.tls.as_ref()?.client_ca.as_deref()
+}
+
+/// Nothing in here fails.
+fn take_over(
+    settings: Settings,
+    acceptor: Option<Acceptor>,
+    before: &Settings,
+    control: &Control,
+    tls: Option<&Acceptor>,
+) {
     let others = |settings: &Settings| Settings {
         tokens: Vec::new(),
         tls: None,
@@ -309,11 +376,10 @@ fn reload(args: &Args, before: &Settings, control: &Control, tls: Option<&Accept
     if others(before) != others(&settings) {
         log::warn!("reload: other settings than tokens and tls are read at start only");
     }
-    if settings.tokens.is_empty() != control.access.is_open() {
-        log::warn!("reload: tokens are turned on or off by a restart only");
-    } else {
-        control.access.replace(settings.tokens);
+    if let (Some(tls), Some(acceptor)) = (tls, acceptor) {
+        tls.replace(acceptor);
     }
+    control.access.replace(settings.tokens);
     log::info!("reload: tokens and certificates are those of the files");
 }
 
@@ -355,4 +421,98 @@ async fn end(terminate: &mut Signal, interrupt: &mut Signal) {
 enum Told {
     Reload,
     End,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::access::{Role, Token};
+    use crate::control::settings::Tls;
+
+    fn settings(tls: Option<Option<&str>>, tokens: usize) -> Settings {
+        let token = |index| Token::new(format!("t{index}"), &format!("s{index}"), Role::ALL.into());
+        Settings {
+            tls: tls.map(|client_ca| Tls {
+                cert: "cert.pem".into(),
+                key: "key.pem".into(),
+                client_ca: client_ca.map(PathBuf::from),
+            }),
+            tokens: (0..tokens).map(token).collect(),
+            ..Settings::default()
+        }
+    }
+
+    #[test]
+    fn a_reload_lets_in_nobody_else() {
+        let (here, beyond) = ("127.0.0.1:1", "0.0.0.0:1");
+        let ca = Some(Some("ca.pem"));
+        for (before, after, bound, insecure, refused) in [
+            ((None, 1), (None, 2), beyond, false, None),
+            ((ca, 0), (Some(Some("other.pem")), 0), beyond, false, None),
+            ((None, 0), (None, 0), here, false, None),
+            ((None, 0), (None, 0), beyond, true, None),
+            // Whatever the file says of the address.
+            (
+                (None, 1),
+                (None, 0),
+                beyond,
+                false,
+                Some("neither tokens nor tls.client_ca"),
+            ),
+            (
+                (ca, 0),
+                (Some(None), 0),
+                beyond,
+                false,
+                Some("neither tokens nor tls.client_ca"),
+            ),
+            (
+                (None, 1),
+                (None, 0),
+                here,
+                false,
+                Some("tokens is turned off"),
+            ),
+            (
+                (None, 0),
+                (None, 1),
+                here,
+                false,
+                Some("tokens is turned on"),
+            ),
+            (
+                (ca, 1),
+                (Some(None), 1),
+                beyond,
+                false,
+                Some("tls.client_ca is turned off"),
+            ),
+            (
+                (Some(None), 1),
+                (ca, 1),
+                beyond,
+                false,
+                Some("tls.client_ca is turned on"),
+            ),
+            (
+                (Some(None), 1),
+                (None, 1),
+                beyond,
+                false,
+                Some("tls is turned off"),
+            ),
+            ((None, 1), (ca, 0), beyond, false, Some("tls is turned on")),
+        ] {
+            let of = |(tls, tokens)| settings(tls, tokens);
+            let bound = bound.parse().unwrap();
+            let said = permitted(&of(after), &of(before), bound, insecure);
+            match refused {
+                None => assert_eq!(said, Ok(()), "{before:?} -> {after:?}"),
+                Some(why) => {
+                    let said = said.unwrap_err();
+                    assert!(said.contains(why), "{before:?} -> {after:?}: {said}");
+                }
+            }
+        }
+    }
 }

@@ -81,10 +81,15 @@ impl fmt::Debug for Token {
     }
 }
 
-/// The tokens; without any, everyone may do everything. They can be replaced while
-/// others ask.
+/// The tokens. Without any, everyone may do everything; or, where clients show
+/// certificates, connect as an edge and no more: a certificate that every edge has
+/// is not one to change the table with. Tokens can be replaced while others ask.
 #[derive(Default)]
-pub struct Access(ArcSwap<Vec<Token>>);
+pub struct Access {
+    tokens: ArcSwap<Vec<Token>>,
+    /// Whoever connects has shown a certificate.
+    certificates: bool,
+}
 
 /// Who asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -100,6 +105,8 @@ pub enum Denied {
     Unknown,
     /// A good token that does not allow this: 403.
     Forbidden { name: String, wanted: Role },
+    /// There are only certificates, and those do not allow this: 403.
+    NoTokens { wanted: Role },
 }
 
 impl fmt::Display for Denied {
@@ -111,6 +118,11 @@ impl fmt::Display for Denied {
             Self::Forbidden { name, wanted } => {
                 write!(f, "token {name:?} has not the role {wanted}")
             }
+            Self::NoTokens { wanted } => write!(
+                f,
+                "the role {wanted} takes a token, and there are none in the settings: a client's \
+                 certificate alone lets an edge connect, and no more"
+            ),
         }
     }
 }
@@ -119,17 +131,34 @@ impl std::error::Error for Denied {}
 
 impl Access {
     pub fn new(tokens: Vec<Token>) -> Self {
-        Self(ArcSwap::from_pointee(tokens))
+        Self {
+            tokens: ArcSwap::from_pointee(tokens),
+            certificates: false,
+        }
+    }
+
+    /// The same, where only those can connect who have shown a certificate
+    /// (`tls.client_ca`).
+    pub fn with_certificates(tokens: Vec<Token>) -> Self {
+        Self {
+            certificates: true,
+            ..Self::new(tokens)
+        }
     }
 
     /// From now on, these tokens are the ones. Whoever is connected stays so.
     pub fn replace(&self, tokens: Vec<Token>) {
-        self.0.store(Arc::new(tokens));
+        self.tokens.store(Arc::new(tokens));
+    }
+
+    /// Whether there are tokens.
+    pub fn has_tokens(&self) -> bool {
+        !self.tokens.load().is_empty()
     }
 
     /// Whether everyone may do everything.
     pub fn is_open(&self) -> bool {
-        self.0.load().is_empty()
+        !self.certificates && !self.has_tokens()
     }
 
     /// Who sent this `Authorization` header, if they may do what `wanted` allows.
@@ -141,8 +170,11 @@ impl Access {
         authorization: Option<&HeaderValue>,
         wanted: Role,
     ) -> Result<Caller, Denied> {
-        let tokens = self.0.load();
+        let tokens = self.tokens.load();
         if tokens.is_empty() {
+            if self.certificates && wanted != Role::Edge {
+                return Err(Denied::NoTokens { wanted });
+            }
             return Ok(Caller {
                 name: "anonymous".to_owned(),
             });
@@ -244,5 +276,32 @@ mod tests {
         for role in Role::ALL {
             assert_eq!(check(&open, "", role), Ok("anonymous".to_owned()));
         }
+        assert!(open.is_open());
+    }
+
+    #[test]
+    fn a_certificate_alone_is_an_edges() {
+        let access = Access::with_certificates(Vec::new());
+        assert!(!access.is_open() && !access.has_tokens());
+        for (wanted, result) in [
+            (Role::Edge, Ok("anonymous".to_owned())),
+            (Role::Read, Err(Denied::NoTokens { wanted: Role::Read })),
+            (
+                Role::Write,
+                Err(Denied::NoTokens {
+                    wanted: Role::Write,
+                }),
+            ),
+        ] {
+            assert_eq!(check(&access, "", wanted), result);
+        }
+        // With tokens as well, those decide.
+        let tokens = vec![Token::new("ops", "w-secret", vec![Role::Write])];
+        let access = Access::with_certificates(tokens);
+        assert_eq!(check(&access, "", Role::Edge), Err(Denied::Unknown));
+        assert_eq!(
+            check(&access, "Bearer w-secret", Role::Write),
+            Ok("ops".to_owned())
+        );
     }
 }

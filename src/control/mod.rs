@@ -10,6 +10,7 @@
 //! - [`access`] says who may do what.
 //! - [`server`] listens and puts the routes of all parts together; [`tls`] and
 //!   [`metrics`] are what it does so with, [`settings`] what it is told.
+//! - [`places`] says how many connections there may be, and whose.
 //! - [`api`] is REST.
 //!
 //! Imports `routing`, `protocol`, `telemetry`, `files` and the parts of `settings`
@@ -22,6 +23,7 @@ pub mod connect;
 pub mod core;
 pub mod metrics;
 pub mod mirror;
+pub mod places;
 pub mod server;
 pub mod settings;
 pub mod store;
@@ -31,6 +33,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use self::access::Access;
+use self::api::Turns;
 use self::connect::Limits;
 use self::core::{Edges, Truth};
 use self::metrics::ControlMetrics;
@@ -51,6 +54,10 @@ pub struct Control {
     pub limits: Limits,
     /// Largest routing document that is taken, in bytes.
     pub document_bytes: u64,
+    /// Whether it listens on a loopback address.
+    pub local: bool,
+    /// Turns for requests that take much memory.
+    pub turns: Arc<Turns>,
     /// The routing file, where there is one.
     pub file: Option<Arc<RoutingFile>>,
 }
@@ -66,6 +73,8 @@ impl Control {
             truth,
             access: Arc::new(access),
             document_bytes: SnapshotLimits::default().bytes,
+            local: false,
+            turns: Arc::default(),
             file: None,
             limits: Limits::default(),
         }

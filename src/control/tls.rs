@@ -2,7 +2,6 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use pingora_core::tls::nid::Nid;
@@ -26,13 +25,10 @@ impl Acceptor {
         Ok(Self(ArcSwap::from_pointee(build(tls)?)))
     }
 
-    /// Reads the files again. Connections that there are keep what they began with.
-    ///
-    /// # Errors
-    /// As [`Acceptor::new`]; nothing has changed then.
-    pub fn reload(&self, tls: &Tls) -> Result<(), String> {
-        self.0.store(Arc::new(build(tls)?));
-        Ok(())
+    /// From now on, it is as `other`. Connections that there are keep what they began
+    /// with.
+    pub fn replace(&self, other: Acceptor) {
+        self.0.store(other.0.into_inner());
     }
 
     /// Shakes hands. Also gives the common name of the client's certificate, if one

@@ -225,6 +225,42 @@ async fn a_document_is_read_edited_and_put() {
 }
 
 #[tokio::test]
+async fn a_dry_run_refuses_what_the_control_plane_would() {
+    let shell = Shell {
+        control: ControlProcess::builder().start().await,
+    };
+    let write = |name: &str, text: &str| fs::write(shell.control.path(name), text).expect("write");
+    write("document.json", &start().to_string());
+    write(
+        "twice.json",
+        r#"{"set": {"acme": "tier1", "acme": "tier2"}}"#,
+    );
+    for etag in ["*", "g1-00000000000000000000000000000000"] {
+        for dry in [&["--dry-run"][..], &[]] {
+            let arguments = [&["import", "document.json", "--if-match", etag], dry].concat();
+            let lost = shell.ctl(&arguments).await;
+            assert_eq!(lost.status, 1, "{arguments:?}: {}", lost.stdout);
+            assert!(
+                lost.stderr.contains("there is no generation yet"),
+                "{}",
+                lost.stderr
+            );
+        }
+    }
+    shell.good(&["import", "document.json"]).await;
+    let mut said = Vec::new();
+    for dry in [&["--dry-run"][..], &[]] {
+        let refused = shell
+            .ctl(&[&["import", "--keys", "twice.json"], dry].concat())
+            .await;
+        assert_eq!(refused.status, 1, "{}", refused.stdout);
+        assert!(refused.stderr.contains("acme"), "{}", refused.stderr);
+        said.push(refused.stderr);
+    }
+    assert_eq!(said[0], said[1]);
+}
+
+#[tokio::test]
 async fn a_file_of_keys_is_one_generation() {
     let shell = Shell::serving(&start()).await;
     fs::write(
@@ -421,10 +457,13 @@ async fn a_control_plane_behind_tls_is_verified_and_so_is_who_asks() {
             "cert": file(&format!("{name}.pem")),
             "key": file(&format!("{name}.key")),
         });
+        let mut builder = builder.clone();
         if client_ca {
             tls["client_ca"] = file("ca.pem");
+            let token = json!({"name": "deploy", "token": "secret", "roles": ["write"]});
+            builder = builder.set("tokens", json!([token]));
         }
-        let control = builder.clone().set("tls", tls).start().await;
+        let control = builder.set("tls", tls).start().await;
         let url = format!("https://{}", control.address);
         (Shell { control }, url)
     };
@@ -455,12 +494,21 @@ async fn a_control_plane_behind_tls_is_verified_and_so_is_who_asks() {
     drop(shell);
 
     let (shell, url) = serving("server", true).await;
-    let import = ["import", "start.json", "--url", &url, "--ca-file", "ca.pem"];
+    fs::write(path("token"), "secret").expect("write");
+    let server = [
+        "--url",
+        &url,
+        "--ca-file",
+        "ca.pem",
+        "--token-file",
+        "token",
+    ];
+    let import = [&["import", "start.json"][..], &server].concat();
     let ran = shell.ctl(&import).await;
     assert_eq!(ran.status, 2, "{}{}", ran.stdout, ran.stderr);
     let cert = ["--client-cert", "client.pem", "--client-key", "client.key"];
     shell.good(&[&import[..], &cert].concat()).await;
-    let show = ["show", "1", "--url", &url, "--ca-file", "ca.pem"];
+    let show = [&["show", "1"][..], &server].concat();
     let who = shell.json(&[&show[..], &cert].concat()).await["author"]["who"].take();
     assert_eq!(who, "deploy");
 }

@@ -44,7 +44,8 @@ async fn serving(builder: &ControlBuilder, document: &Value) -> (ControlProcess,
     // A million keys take a while, and longest in a debug build.
     client.patience(Duration::from_secs(120));
     let head = format!(
-        "PUT /api/v1/document HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n",
+        "PUT /api/v1/document HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
+         Content-Length: {}\r\n\r\n",
         body.len()
     );
     client
@@ -200,7 +201,7 @@ async fn neither_the_deaf_nor_the_mad_hold_others_up() {
     fleet.assert_well();
 }
 
-const HANDSHAKE: &str = "GET /connect HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\
+const HANDSHAKE: &str = "GET /connect HTTP/1.1\r\nHost: localhost\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\
     Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
     Sec-WebSocket-Protocol: cellgate.v1\r\n\r\n";
 

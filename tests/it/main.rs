@@ -11,6 +11,7 @@ mod breaker;
 mod breaker_probes;
 mod commands;
 mod connections;
+mod control_access;
 mod control_api;
 mod control_ctl;
 mod control_edges;

@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use http::Method;
-use serde::Deserialize;
 use serde_json::json;
 
 use super::client::{Answer, Ask, Client};
@@ -15,7 +14,7 @@ use super::failure::Failure;
 use super::history::written;
 use super::keys;
 use super::{Condition, Done, Printed};
-use crate::control::api::Comparison;
+use crate::control::api::{Batch, Comparison};
 use crate::routing::{Delta, Problem, RoutingTable, compile};
 
 #[derive(clap::Args, Debug)]
@@ -132,17 +131,14 @@ async fn dry_run(client: &mut Client, args: &Import, content: &[u8]) -> Result<P
     let next = match args.keys {
         false => compile(content).map_err(Failure::invalid)?,
         true => {
-            let delta = serde_json::from_slice::<Batch>(content)
+            let batch = serde_json::from_slice::<Batch>(content)
                 .map_err(|error| Failure::refused("invalid_body", format!("body: {error}")))?;
             let current = current.as_ref().ok_or_else(|| {
                 Failure::refused("no_document", "there is no routing document yet")
             })?;
-            let delta = Delta {
-                head: None,
-                set: delta.set.into_iter().collect(),
-                remove: delta.remove,
-            };
-            current.apply(&delta).map_err(Failure::invalid)?
+            current
+                .apply(&Delta::from(batch))
+                .map_err(Failure::invalid)?
         }
     };
     let same = current
@@ -164,7 +160,13 @@ async fn current(
 ) -> Result<Option<RoutingTable>, Failure> {
     let mut answer = match client.send(Ask::get("/document")).await {
         Ok(answer) => answer,
-        Err(failure) if failure.is("no_document") => return Ok(None),
+        Err(failure) if failure.is("no_document") => match condition.if_match {
+            None => return Ok(None),
+            Some(_) => {
+                let message = "there is no generation yet";
+                return Err(Failure::refused("precondition_failed", message));
+            }
+        },
         Err(failure) => return Err(failure),
     };
     let etag = answer.etag().unwrap_or_default();
@@ -187,13 +189,4 @@ async fn current(
         ))
     })?;
     Ok(Some(table))
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Batch {
-    #[serde(default)]
-    set: std::collections::BTreeMap<String, String>,
-    #[serde(default)]
-    remove: Vec<String>,
 }

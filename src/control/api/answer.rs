@@ -1,5 +1,7 @@
 //! What goes back when all is well.
 
+use std::sync::Arc;
+
 use axum::body::Body;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG};
 use axum::http::{HeaderValue, StatusCode};
@@ -9,6 +11,7 @@ use serde::Serialize;
 use super::call::Call;
 use super::refused::Refused;
 use super::stream::Document;
+use super::turns::{Turn, holding};
 use crate::control::core::{CommitError, Committed, Edit, Etag, Expected};
 use crate::control::store::{Generation, Record};
 
@@ -37,14 +40,23 @@ pub(super) fn tagged(call: &Call, etag: &Etag, value: &impl Serialize) -> Respon
     with_etag(json(StatusCode::OK, value), etag)
 }
 
-/// A whole document, piece by piece.
-pub(super) fn document(call: &Call, generation: &Generation) -> Response {
+/// A whole document, piece by piece. `held` is what the generation needs.
+///
+/// # Errors
+/// Too many are being sent.
+pub(super) async fn document(
+    call: &Call,
+    generation: &Generation,
+    held: Option<Turn>,
+) -> Result<Response, Refused> {
     let etag = Etag::of(generation.record.mark());
     if call.has(&etag) {
-        return not_modified(&etag);
+        return Ok(not_modified(&etag));
     }
+    let turn = call.control.turns.answer().await?;
     let body = Body::new(Document::of(generation.table.clone()));
-    with_etag(([(CONTENT_TYPE, JSON)], body).into_response(), &etag)
+    let response = with_etag(([(CONTENT_TYPE, JSON)], body).into_response(), &etag);
+    Ok(holding(response, (turn, held)))
 }
 
 fn not_modified(etag: &Etag) -> Response {
@@ -70,7 +82,7 @@ struct Written<'a> {
     changed: bool,
 }
 
-/// Makes a change, and answers with what came of it.
+/// Makes a change, and answers with what came of it. `held` is what it needs.
 ///
 /// # Errors
 /// Why nothing was changed.
@@ -79,9 +91,17 @@ pub(super) async fn commit(
     edit: Edit,
     expected: &Expected,
     what: String,
+    held: Option<Turn>,
 ) -> Result<Response, Refused> {
-    let committed = call.truth().commit(edit, expected, call.author(what)).await;
-    Ok(written(&committed?))
+    let (truth, expected) = (Arc::clone(call.truth()), expected.clone());
+    let author = call.author(what);
+    // Once begun, it is carried through, and needs its turn until then.
+    let task = tokio::spawn(async move {
+        let committed = truth.commit(edit, &expected, author).await;
+        drop(held);
+        committed
+    });
+    Ok(written(&task.await.map_err(Refused::given_up)??))
 }
 
 pub(super) fn written(committed: &Committed) -> Response {

@@ -18,16 +18,17 @@ pub(super) async fn get(call: Call) -> Result<Response, Refused> {
     let query = call.query(&["to", "limit"])?;
     let limit = query.number("limit", 0..=LISTED)?.unwrap_or(100);
     let generation = call.generation()?;
+    let mut held = None;
     let (from, to) = match query.number("to", 0..=u64::MAX)? {
         Some(to) => {
-            let from = find(&call, generation).await?;
-            (Some(from), find(&call, to).await?)
+            let from = find(&call, generation, &mut held).await?;
+            (Some(from), find(&call, to, &mut held).await?)
         }
         None => {
-            let to = find(&call, generation).await?;
+            let to = find(&call, generation, &mut held).await?;
             let from = match to.record.parent {
                 0 => None,
-                parent => Some(find(&call, parent).await?),
+                parent => Some(find(&call, parent, &mut held).await?),
             };
             (from, to)
         }
@@ -35,6 +36,7 @@ pub(super) async fn get(call: Call) -> Result<Response, Refused> {
     let compared = tokio::task::spawn_blocking(move || {
         let old = from.as_deref().map(|from| &*from.table);
         let comparison = Comparison::of(old, &to.table, limit)?;
+        drop(held);
         Ok::<_, Vec<Problem>>(Compared {
             from: from.map(|from| from.record.generation),
             to: to.record.generation,

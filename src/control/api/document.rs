@@ -12,7 +12,7 @@ use crate::control::core::Edit;
 pub(super) async fn get(call: Call) -> Result<Response, Refused> {
     call.query(&[])?;
     let newest = call.truth().newest().ok_or_else(Refused::nothing_yet)?;
-    Ok(answer::document(&call, &newest))
+    answer::document(&call, &newest, None).await
 }
 
 /// `PUT document`.
@@ -20,7 +20,7 @@ pub(super) async fn put(call: Call, body: Body) -> Result<Response, Refused> {
     call.query(&[])?;
     let expected = call.expected()?;
     let most = usize::try_from(call.control.document_bytes).unwrap_or(usize::MAX);
-    let document = body::read(&call, body, most).await?;
+    let (document, turn) = body::read(&call, body, most).await?;
     let edit = Edit::Document(document);
-    answer::commit(&call, edit, &expected, "put document".to_owned()).await
+    answer::commit(&call, edit, &expected, "put document".to_owned(), turn).await
 }

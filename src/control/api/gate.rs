@@ -7,8 +7,8 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
 use super::refused::Refused;
+use crate::control::Control;
 use crate::control::access::Role;
-use crate::control::{Control, Peer};
 
 /// Reading takes the role `read`, everything else `write`. Who passes is among the
 /// extensions of the request from here on.
@@ -23,14 +23,7 @@ pub(super) async fn gate(
     };
     let authorization = request.headers().get(AUTHORIZATION);
     match control.access.check(authorization, wanted) {
-        Ok(mut caller) => {
-            let peer = request.extensions().get::<Peer>();
-            // Without tokens, a certificate is all that gives a name.
-            if control.access.is_open()
-                && let Some(name) = peer.and_then(|peer| peer.certificate.clone())
-            {
-                caller.name = name;
-            }
+        Ok(caller) => {
             request.extensions_mut().insert(caller);
             next.run(request).await
         }

@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::call::Call;
 use super::refused::Refused;
+use super::turns::Turn;
 use super::{answer, body};
 use crate::control::core::{Edit, Etag};
 use crate::control::store::{Generation, Record};
@@ -47,16 +48,30 @@ pub(super) async fn list(call: Call) -> Result<Response, Refused> {
 /// `GET generations/{generation}`.
 pub(super) async fn get(call: Call) -> Result<Response, Refused> {
     call.query(&[])?;
-    let found = find(&call, call.generation()?).await?;
-    let etag = Etag::of(found.record.mark());
-    Ok(answer::tagged(&call, &etag, &found.record))
+    let generation = call.generation()?;
+    let newest = call.truth().newest();
+    let record = match &newest {
+        Some(newest) if newest.record.generation == generation => newest.record.clone(),
+        // Its record alone: its table may be large, and in many pieces.
+        newest => {
+            let above = generation.checked_add(1);
+            let records = call.truth().store().records(above, 1).await?;
+            let found = records.into_iter().next();
+            found
+                .filter(|found| found.generation == generation)
+                .ok_or_else(|| unknown(generation, newest.as_deref()))?
+        }
+    };
+    let etag = Etag::of(record.mark());
+    Ok(answer::tagged(&call, &etag, &record))
 }
 
 /// `GET generations/{generation}/document`.
 pub(super) async fn document(call: Call) -> Result<Response, Refused> {
     call.query(&[])?;
-    let found = find(&call, call.generation()?).await?;
-    Ok(answer::document(&call, &found))
+    let mut held = None;
+    let found = find(&call, call.generation()?, &mut held).await?;
+    answer::document(&call, &found, held).await
 }
 
 /// `POST generations/{generation}/restore`.
@@ -65,18 +80,28 @@ pub(super) async fn restore(call: Call, body: Body) -> Result<Response, Refused>
     let generation = call.generation()?;
     let expected = call.expected()?;
     body::none(&call, body).await?;
-    let found = find(&call, generation).await?;
+    let mut held = None;
+    let found = find(&call, generation, &mut held).await?;
     let edit = Edit::Table(Arc::clone(&found.table));
-    answer::commit(&call, edit, &expected, format!("restore {generation}")).await
+    let what = format!("restore {generation}");
+    answer::commit(&call, edit, &expected, what, held).await
 }
 
-/// A generation that is still kept.
-pub(super) async fn find(call: &Call, generation: u64) -> Result<Arc<Generation>, Refused> {
+/// A generation that is still kept. Unless that is the newest, it takes a turn, which
+/// is put into `held` and is good for all that one request looks at.
+pub(super) async fn find(
+    call: &Call,
+    generation: u64,
+    held: &mut Option<Turn>,
+) -> Result<Arc<Generation>, Refused> {
     let newest = call.truth().newest();
     if let Some(newest) = &newest
         && newest.record.generation == generation
     {
         return Ok(Arc::clone(newest));
+    }
+    if held.is_none() {
+        *held = Some(call.control.turns.old().await?);
     }
     match call.truth().store().generation(generation).await? {
         Some(found) => Ok(Arc::new(found)),

@@ -5,13 +5,13 @@ use std::fmt;
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::http::StatusCode;
 use axum::response::Response;
 use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::call::Call;
 use super::refused::Refused;
+use super::turns::holding;
 use super::{answer, body};
 use crate::control::core::{CommitError, Committed, Edit, Etag, Expected};
 use crate::control::store::Generation;
@@ -67,7 +67,7 @@ pub(super) async fn put(call: Call, body: Body) -> Result<Response, Refused> {
     let key = call.name()?;
     check_key(&key).map_err(|error| Refused::bad("invalid_key", format!("path: {error}")))?;
     let expected = call.expected()?;
-    let Placed { placement } = body::json(&call, body).await?;
+    let (Placed { placement }, _) = body::json(&call, body).await?;
     let delta = Delta {
         set: vec![(key.clone(), placement)],
         ..Delta::default()
@@ -112,6 +112,11 @@ async fn change(
     for _ in 0..ATTEMPTS {
         let newest = match truth.newest() {
             Some(newest) => newest,
+            // Another control plane may have made the first.
+            None if !std::mem::replace(&mut looked, true) => {
+                truth.refresh().await?;
+                continue;
+            }
             None if expected.holds(None) => return Err(Refused::no_base()),
             None => return Err(Refused::lost(None)),
         };
@@ -143,40 +148,48 @@ async fn change(
             result => return Ok(result?),
         }
     }
-    Err(Refused::new(
-        StatusCode::SERVICE_UNAVAILABLE,
-        "busy",
-        format!("overtaken by other changes {ATTEMPTS} times"),
-    ))
+    let message = format!("overtaken by other changes {ATTEMPTS} times");
+    Err(Refused::busy(message))
 }
 
+/// Changes of keys, as they are sent.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Batch {
+pub struct Batch {
     #[serde(default)]
     set: Pairs,
     #[serde(default)]
     remove: Vec<String>,
 }
 
+impl From<Batch> for Delta {
+    /// With every key as often as it was given.
+    fn from(batch: Batch) -> Self {
+        let Pairs(set) = batch.set;
+        Self {
+            head: None,
+            set,
+            remove: batch.remove,
+        }
+    }
+}
+
 /// `POST keys:batch`.
 pub(super) async fn batch(call: Call, body: Body) -> Result<Response, Refused> {
     call.query(&[])?;
     let expected = call.expected()?;
-    let Batch {
-        set: Pairs(set),
-        remove,
-    } = body::json(&call, body).await?;
-    if call.truth().newest().is_none() && expected.holds(None) {
-        return Err(Refused::no_base());
+    let (batch, turn) = body::json::<Batch>(&call, body).await?;
+    if call.truth().newest().is_none() {
+        // Another control plane may have made the first.
+        call.truth().refresh().await?;
+        if call.truth().newest().is_none() && expected.holds(None) {
+            return Err(Refused::no_base());
+        }
     }
-    let what = format!("batch: {} set, {} removed", set.len(), remove.len());
-    let delta = Delta {
-        head: None,
-        set,
-        remove,
-    };
-    answer::commit(&call, Edit::Delta(delta), &expected, what).await
+    let delta = Delta::from(batch);
+    let (set, removed) = (delta.set.len(), delta.remove.len());
+    let what = format!("batch: {set} set, {removed} removed");
+    answer::commit(&call, Edit::Delta(delta), &expected, what, turn).await
 }
 
 /// The members of an object, also those that have the same name.
@@ -229,6 +242,7 @@ pub(super) async fn list(call: Call) -> Result<Response, Refused> {
             Refused::not_found("unknown_placement", unknown).with_etag(Some(&newest))
         })?),
     };
+    let turn = call.control.turns.answer().await?;
     // It looks at every key.
     let page = move || {
         let wanted = Wanted {
@@ -238,6 +252,7 @@ pub(super) async fn list(call: Call) -> Result<Response, Refused> {
         };
         answer::tagged(&call, &etag, &page(&newest, &wanted, limit))
     };
+    let page = move || holding(page(), turn);
     tokio::task::spawn_blocking(page)
         .await
         .map_err(Refused::given_up)

@@ -8,6 +8,7 @@
 //! - `gate` lets in who may.
 //! - `call`, `query` and `body` read requests, whatever is in them.
 //! - `answer` and `refused` are what goes back, and `stream` a document that does.
+//! - `turns` bounds what takes much memory.
 //! - `document`, `keys`, `generations`, `diff` and `status` are the handlers.
 
 mod answer;
@@ -23,6 +24,7 @@ mod refused;
 mod routes;
 mod status;
 mod stream;
+mod turns;
 
 #[cfg(test)]
 mod tests;
@@ -30,6 +32,9 @@ mod tests;
 pub use self::diff::{
     ComparedKey, ComparedKeys, ComparedPlacement, ComparedPlacements, Comparison, FromTo, Listed,
 };
+
+pub use self::keys::Batch;
+pub use self::turns::Turns;
 
 use axum::Router;
 use axum::http::header::CONTENT_TYPE;

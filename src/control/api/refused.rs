@@ -1,6 +1,6 @@
 //! What goes back when something is wrong.
 
-use axum::http::header::WWW_AUTHENTICATE;
+use axum::http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
@@ -10,6 +10,8 @@ use crate::control::access::Denied;
 use crate::control::core::Etag;
 use crate::control::store::{Generation, Record, StoreError};
 use crate::routing::Problem;
+
+const BUSY: &str = "busy";
 
 /// Why something was not done.
 #[derive(Debug, Serialize)]
@@ -39,6 +41,11 @@ impl Refused {
             newest: None,
             etag: None,
         }
+    }
+
+    /// Not now.
+    pub fn busy(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, BUSY, message)
     }
 
     /// A request that cannot be read.
@@ -135,7 +142,9 @@ impl From<Denied> for Refused {
     fn from(denied: Denied) -> Self {
         let (status, error) = match denied {
             Denied::Unknown => (StatusCode::UNAUTHORIZED, "unauthorized"),
-            Denied::Forbidden { .. } => (StatusCode::FORBIDDEN, "forbidden"),
+            Denied::Forbidden { .. } | Denied::NoTokens { .. } => {
+                (StatusCode::FORBIDDEN, "forbidden")
+            }
         };
         Self::new(status, error, denied.to_string())
     }
@@ -157,6 +166,10 @@ impl IntoResponse for Refused {
         if self.status == StatusCode::UNAUTHORIZED {
             let challenge = HeaderValue::from_static("Bearer realm=\"cellgate\"");
             response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
+        }
+        if self.error == BUSY {
+            let seconds = HeaderValue::from_static("5");
+            response.headers_mut().insert(RETRY_AFTER, seconds);
         }
         response
     }

@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::answer;
 use super::call::Call;
 use super::refused::Refused;
+use super::turns::holding;
 use crate::control::core::{EdgeView, Etag};
 use crate::control::mirror::FileError;
 use crate::control::store::Record;
@@ -19,8 +20,12 @@ struct Edges {
 /// `GET edges`.
 pub(super) async fn edges(call: Call) -> Result<Response, Refused> {
     call.query(&[])?;
+    let turn = call.control.turns.answer().await?;
     let edges = call.control.edges.list();
-    Ok(answer::json(StatusCode::OK, &Edges { edges }))
+    Ok(holding(
+        answer::json(StatusCode::OK, &Edges { edges }),
+        turn,
+    ))
 }
 
 /// `GET edges/{edge_id}`.

@@ -22,6 +22,7 @@ use super::{Hub, m3, v1};
 use crate::control::Peer;
 use crate::control::access::{Denied, Role};
 use crate::control::core::Dialect;
+use crate::control::places::Place;
 use crate::protocol::SUBPROTOCOL;
 
 /// `/connect`.
@@ -52,7 +53,15 @@ pub(super) async fn connect(
             HeaderValue::from_static(SUBPROTOCOL),
         );
     }
-    tokio::spawn(serve(hub, peer, dialect, place, request));
+    // Of the connection; it has none in tests without a server.
+    let seat = request.extensions().get::<Arc<Place>>().cloned();
+    if let Some(seat) = &seat {
+        seat.become_edge();
+    }
+    tokio::spawn(async move {
+        serve(hub, peer, dialect, place, request).await;
+        drop(seat);
+    });
     response
 }
 
@@ -84,7 +93,9 @@ fn admit(hub: &Hub, request: &Request) -> Result<OwnedSemaphorePermit, Box<(Refu
     if let Err(denied) = hub.control.access.check(authorization, Role::Edge) {
         let (why, status) = match denied {
             Denied::Unknown => (Refused::Unauthorized, StatusCode::UNAUTHORIZED),
-            Denied::Forbidden { .. } => (Refused::Forbidden, StatusCode::FORBIDDEN),
+            Denied::Forbidden { .. } | Denied::NoTokens { .. } => {
+                (Refused::Forbidden, StatusCode::FORBIDDEN)
+            }
         };
         let mut response = error(status, &denied.to_string());
         if status == StatusCode::UNAUTHORIZED {

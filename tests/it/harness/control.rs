@@ -204,9 +204,15 @@ impl ControlProcess {
             .iter()
             .map(|(name, value)| format!("{name}: {value}\r\n"))
             .collect();
+        // Without a token, a body has to say what it is.
+        let said = headers.to_ascii_lowercase().contains("content-type:");
+        let kind = match said || body.is_empty() {
+            true => "",
+            false => "Content-Type: application/json\r\n",
+        };
         let head = format!(
             "{method} {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\nContent-Length: {}\r\n\
-             {headers}\r\n",
+             {kind}{headers}\r\n",
             self.address,
             body.len()
         );

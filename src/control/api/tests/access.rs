@@ -56,10 +56,24 @@ async fn a_change_is_recorded_with_who_made_it() {
 }
 
 #[tokio::test]
-async fn without_tokens_a_certificate_gives_the_name() {
-    for (certificate, who) in [(Some("deploy"), "deploy"), (None, "anonymous")] {
-        let api = Api::with(Vec::new(), certificate).await;
-        let put = api.ask("PUT", "/document", &[], document("1", &[])).await;
-        assert_eq!(put.json()["author"]["who"], who);
+async fn a_certificate_gives_no_name() {
+    // As it could be that of the routing file, or of the store.
+    let api = Api::with(Vec::new(), Some("file")).await;
+    let put = api.ask("PUT", "/document", &[], document("1", &[])).await;
+    assert_eq!(put.json()["author"]["who"], "anonymous");
+}
+
+#[tokio::test]
+async fn certificates_alone_open_nothing_here() {
+    let api = Api::behind(Access::with_certificates(Vec::new()), Some("edge-1")).await;
+    for (method, target) in [
+        ("GET", "/document"),
+        ("PUT", "/document"),
+        ("GET", "/edges"),
+        ("GET", "/openapi.json"),
+    ] {
+        let answer = api.ask(method, target, &[], "").await;
+        assert_eq!(answer.refusal(), (403, "forbidden".to_owned()), "{target}");
+        assert!(answer.message().contains("takes a token"), "{answer:?}");
     }
 }

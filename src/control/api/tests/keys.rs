@@ -219,3 +219,24 @@ async fn pages_have_every_key_once_in_order() {
     let unknown = api.get("/keys?placement=tow").await;
     assert_eq!(unknown.refusal(), (404, "unknown_placement".to_owned()));
 }
+
+#[tokio::test]
+async fn the_first_generation_may_be_another_control_planes() {
+    for (method, target, body) in [
+        ("PUT", "/keys/acme", r#"{"placement": "two"}"#),
+        ("DELETE", "/keys/acme", ""),
+        ("POST", "/keys:batch", r#"{"remove": ["acme"]}"#),
+    ] {
+        let api = Api::empty().await;
+        let behind = api.beside().await;
+        let refused = behind.ask(method, target, &[], body).await;
+        assert_eq!(refused.refusal(), (409, "no_document".to_owned()));
+        let expects = [("if-match", "*")];
+        let refused = behind.ask(method, target, &expects, body).await;
+        assert_eq!(refused.refusal().0, 412, "{method}");
+        let first = document("1", &[("acme", "one")]);
+        api.ask("PUT", "/document", &[], first).await.is(201);
+        let made = behind.ask(method, target, &[], body).await.is(200);
+        assert_eq!(made.json()["generation"], 2);
+    }
+}

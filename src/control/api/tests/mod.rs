@@ -10,6 +10,7 @@ mod hostile;
 mod keys;
 mod races;
 mod status;
+mod turns;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::http::{HeaderMap, Method, Request, StatusCode};
 use axum::{Extension, Router};
+use http_body::Body as _;
 use http_body_util::BodyExt;
 use serde_json::Value;
 use tower::ServiceExt;
@@ -44,6 +46,7 @@ struct Api {
     edges: Arc<Edges>,
     store: Arc<Memory>,
     description: Arc<Description>,
+    turns: Arc<crate::control::api::Turns>,
 }
 
 #[derive(Debug)]
@@ -95,18 +98,23 @@ impl Api {
     }
 
     async fn with(tokens: Vec<Token>, certificate: Option<&str>) -> Self {
+        Self::behind(Access::new(tokens), certificate).await
+    }
+
+    async fn behind(access: Access, certificate: Option<&str>) -> Self {
         let store = Arc::new(Memory::default());
         let truth = Truth::open(Arc::clone(&store) as _).await.unwrap();
         let peer = Peer {
             address: PEER,
             certificate: certificate.map(str::to_owned),
         };
-        let mut control = Control::new("test", Arc::clone(&truth), Access::new(tokens));
+        let mut control = Control::new("test", Arc::clone(&truth), access);
         control.document_bytes = DOCUMENT_BYTES as u64;
         Self {
             router: router(control.clone()).layer(Extension(peer)),
             truth,
             edges: control.edges,
+            turns: control.turns,
             store,
             description: Arc::new(Description::read()),
         }
@@ -148,7 +156,12 @@ impl Api {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        let request = request.body(body.into()).unwrap();
+        let body = body.into();
+        let typed = headers.iter().any(|(name, _)| *name == "content-type");
+        if !typed && !body.is_end_stream() {
+            request = request.header("content-type", "application/json");
+        }
+        let request = request.body(body).unwrap();
         let method: Method = method.parse().unwrap();
         let response = self.router.clone().oneshot(request).await.unwrap();
         let (head, body) = response.into_parts();

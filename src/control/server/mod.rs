@@ -1,9 +1,17 @@
 //! The listening socket, and what is answered there.
 //!
 //! HTTP/1.1 with WebSockets, over TLS or not. Connections are bounded, and none of
-//! them waits for a client for long. Told to end, it accepts nothing more, lets
-//! what was begun be finished, and tells the WebSockets, which hold a receiver of
-//! `ending` for as long as they live.
+//! them waits for a client for long ([`paced`]). Told to end, it accepts nothing
+//! more, lets what was begun be finished, and tells the WebSockets, which hold a
+//! receiver of `ending` for as long as they live.
+//!
+//! [`browsers`] keeps web pages out where there are no tokens.
+
+mod browsers;
+mod paced;
+
+#[cfg(test)]
+mod tests;
 
 use std::convert::Infallible;
 use std::net::TcpListener as StdListener;
@@ -13,9 +21,10 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::{self, Next};
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use http::header::CONTENT_TYPE;
+use http::header::{CONNECTION, CONTENT_TYPE, RETRY_AFTER};
+use http::{HeaderValue, StatusCode};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -23,11 +32,13 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
+use self::paced::Paced;
 use super::metrics::ControlMetrics;
+use super::places::{Place, Places};
 use super::tls::Acceptor;
 use super::{Control, Peer, api, connect};
 use crate::telemetry::metrics::CONTENT_TYPE as PROMETHEUS;
@@ -53,20 +64,21 @@ pub fn routes(control: Control, ending: watch::Receiver<bool>) -> Router {
         .route("/health", get(health))
         .route("/metrics", get(show_metrics))
         .with_state(control.clone())
-        .merge(api::router(control))
+        .merge(api::router(control.clone()))
         .merge(edges)
+        .layer(middleware::from_fn_with_state(control, browsers::keep_out))
         .layer(middleware::from_fn_with_state(metrics, count))
 }
 
 /// That the process is alive, to whoever asks: a load balancer has no token.
-async fn health() -> impl axum::response::IntoResponse {
+async fn health() -> impl IntoResponse {
     (
         [(CONTENT_TYPE, "application/json")],
         r#"{"status":"healthy"}"#,
     )
 }
 
-async fn show_metrics(State(control): State<Control>) -> impl axum::response::IntoResponse {
+async fn show_metrics(State(control): State<Control>) -> impl IntoResponse {
     ([(CONTENT_TYPE, PROMETHEUS)], control.metrics.encode())
 }
 
@@ -98,7 +110,7 @@ pub struct Server {
     /// None: plain HTTP.
     pub tls: Option<Arc<Acceptor>>,
     /// Connections at a time.
-    pub connections: usize,
+    pub places: Arc<Places>,
     pub metrics: Arc<ControlMetrics>,
 }
 
@@ -123,7 +135,7 @@ impl Server {
         mut ending: watch::Receiver<bool>,
     ) -> std::io::Result<()> {
         let listener = TcpListener::from_std(self.listener)?;
-        let places = Arc::new(Semaphore::new(self.connections));
+        let places = self.places;
         let service = Service {
             router,
             tls: self.tls,
@@ -145,16 +157,15 @@ impl Server {
                     continue;
                 }
             };
-            let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
+            let Some(place) = places.enter(address.ip()) else {
                 service.metrics.connections_refused.inc();
                 continue;
             };
             let service = service.clone();
             connections.spawn(async move {
                 service.metrics.connections.inc();
-                service.clone().connection(stream, address).await;
+                service.clone().connection(stream, address, place).await;
                 service.metrics.connections.dec();
-                drop(place);
             });
         }
         drop(listener);
@@ -177,7 +188,7 @@ async fn told(ending: &mut watch::Receiver<bool>) {
 }
 
 impl Service {
-    async fn connection(self, stream: TcpStream, address: std::net::SocketAddr) {
+    async fn connection(self, stream: TcpStream, address: std::net::SocketAddr, place: Arc<Place>) {
         // Small messages are to arrive at once.
         let _ = stream.set_nodelay(true);
         let Some(tls) = self.tls.clone() else {
@@ -186,7 +197,7 @@ impl Service {
                 address,
                 certificate,
             };
-            return self.http(stream, peer).await;
+            return self.http(stream, peer, place).await;
         };
         match timeout(HANDSHAKE, tls.accept(stream)).await {
             Ok(Ok((stream, certificate))) => {
@@ -194,7 +205,7 @@ impl Service {
                     address,
                     certificate,
                 };
-                self.http(stream, peer).await;
+                self.http(stream, peer, place).await;
             }
             failed => {
                 self.metrics.handshakes_failed.inc();
@@ -211,20 +222,35 @@ impl Service {
         }
     }
 
-    async fn http<S>(mut self, stream: S, peer: Peer)
+    async fn http<S>(mut self, stream: S, peer: Peer, place: Arc<Place>)
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         let router = TowerToHyperService::new(self.router);
+        let metrics = Arc::clone(&self.metrics);
         let service = service_fn(move |mut request: hyper::Request<Incoming>| {
+            let connects = request.uri().path() == "/connect";
+            let asks = connects || place.ask();
             request.extensions_mut().insert(peer.clone());
-            let answer = hyper::service::Service::call(&router, request);
-            async move { Ok::<_, Infallible>(answer.await.unwrap_or_else(|never| match never {})) }
+            request.extensions_mut().insert(Arc::clone(&place));
+            let answer = asks.then(|| hyper::service::Service::call(&router, request));
+            let metrics = Arc::clone(&metrics);
+            async move {
+                let Some(answer) = answer else {
+                    metrics.connections_refused.inc();
+                    return Ok::<_, Infallible>(busy());
+                };
+                let mut answer = answer.await.unwrap_or_else(|never| match never {});
+                if connects && answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+                    close(&mut answer);
+                }
+                Ok(answer)
+            }
         });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(HEADER)
-            .serve_connection(TokioIo::new(stream), service)
+            .serve_connection(TokioIo::new(Paced::new(stream)), service)
             .with_upgrades();
         tokio::pin!(connection);
         let ended = tokio::select! {
@@ -239,4 +265,22 @@ impl Service {
             log::debug!(target: "cellgate::control", "connection ended: {error}");
         }
     }
+}
+
+/// The answer to a connection more than are kept for requests.
+fn busy() -> Response {
+    let body = concat!(
+        r#"{"error":"busy","message":"too many connections have asked for something"#,
+        r#" (and are still open)","problems":[]}"#,
+        "\n"
+    );
+    let headers = [(CONTENT_TYPE, "application/json"), (RETRY_AFTER, "5")];
+    let mut answer = (StatusCode::SERVICE_UNAVAILABLE, headers, body).into_response();
+    close(&mut answer);
+    answer
+}
+
+fn close(answer: &mut Response) {
+    let close = HeaderValue::from_static("close");
+    answer.headers_mut().insert(CONNECTION, close);
 }
