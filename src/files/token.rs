@@ -17,7 +17,7 @@ const LONGEST: u64 = 8 << 10;
 pub(crate) fn read(path: &Path) -> Result<String, String> {
     let shown = path.display();
     let cannot = |error: io::Error| format!("cannot read {shown}: {error}");
-    let special = || format!("{shown} is not a regular file");
+    let special = || format!("{shown} is not a file");
     // Before it is opened: opening a device can do things.
     if !fs::metadata(path).map_err(cannot)?.is_file() {
         return Err(special());
