@@ -31,7 +31,7 @@ async fn connections_that_wait_in_the_kernel_are_served() {
     for client in &mut clients {
         let response = client.response().await;
         assert_eq!((response.status, response.text().as_str()), (200, "tier1"));
-        assert!(response.closes(), "{response:?}");
+        // Who is answered before the process has seen its signal is not told that the connection ends.
         client.closed().await;
     }
     assert!(edge.exited().await.success());
