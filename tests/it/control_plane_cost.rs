@@ -89,7 +89,11 @@ impl Stream {
         self.generation += 1;
         let generation = self.generation;
         let key = format!("tenant-{:07}", generation * 7919 % self.keys);
-        let home = if generation % 2 == 0 { "two" } else { "one" };
+        let home = if generation.is_multiple_of(2) {
+            "two"
+        } else {
+            "one"
+        };
         let delta = Delta {
             set: vec![(key.clone(), home.to_owned())],
             ..Delta::default()

@@ -50,11 +50,14 @@ pub struct Fleet {
     count: usize,
 }
 
+/// What comes of a delta, for all edges alike.
+type Applied = Result<Mark, Vec<Problem>>;
+
 #[derive(Default)]
 struct Shared {
     tables: Mutex<Vec<Held>>,
     /// What deltas came to, by where they begin and the text.
-    applied: Mutex<HashMap<(u64, String), Result<Mark, Vec<Problem>>>>,
+    applied: Mutex<HashMap<(u64, String), Applied>>,
     /// When acks were sent, by generation.
     acks: Mutex<BTreeMap<u64, Vec<Instant>>>,
     acked: watch::Sender<u64>,

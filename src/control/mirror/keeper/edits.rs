@@ -32,7 +32,7 @@ impl RoutingFile {
                         return Seen::Unsure;
                     }
                 };
-                self.remember(&[known.content.clone()]);
+                self.remember(std::slice::from_ref(&known.content));
                 memory.known = Some(known);
                 memory.rejected = None;
                 Seen::Known

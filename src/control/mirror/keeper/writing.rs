@@ -70,7 +70,7 @@ impl RoutingFile {
         };
         match swapped {
             Ok(Swapped::Done) => {
-                self.remember(&[next.content.clone()]);
+                self.remember(std::slice::from_ref(&next.content));
                 memory.known = Some(next);
                 memory.seen = Seen::Known;
                 Ok(())
