@@ -429,10 +429,12 @@ impl<'a> Conversation<'a> {
         }
     }
 
-    /// Says what the edge should have, unless something is on its way.
+    /// Says what the edge should have, unless something is on its way or is about to
+    /// be: an edge that hears of a generation before it gets it asks for a snapshot.
     fn checkpoint(&mut self) {
-        let busy = self.sending.is_some() || self.standing.awaited().is_some();
         let newest = self.newest.borrow().clone();
+        let lacks = !matches!(self.standing.next(&self.hub.control.truth), Next::Nothing);
+        let busy = lacks || self.sending.is_some() || self.standing.awaited().is_some();
         if let Some(newest) = newest.filter(|_| !busy && self.link.is_idle()) {
             let Mark { generation, digest } = newest.record.mark();
             let checkpoint = Checkpoint { generation, digest };
