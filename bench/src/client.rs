@@ -56,7 +56,21 @@ impl Client {
         });
         let key = key.unwrap_or_default();
         let request = format!("GET {path} HTTP/1.1\r\nHost: {}\r\n{key}\r\n", self.target);
-        let answer = self.exchange(&request);
+        self.ask(&request)
+    }
+
+    /// Sends JSON.
+    pub fn put(&mut self, path: &str, body: &str) -> io::Result<Answer> {
+        self.ask(&format!(
+            "PUT {path} HTTP/1.1\r\nHost: {}\r\nContent-Type: application/json\r\n\
+             Content-Length: {}\r\n\r\n{body}",
+            self.target,
+            body.len()
+        ))
+    }
+
+    fn ask(&mut self, request: &str) -> io::Result<Answer> {
+        let answer = self.exchange(request);
         match &answer {
             Ok(answer) if answer.field("connection") != Some("close") => {}
             _ => self.stream = None,

@@ -62,7 +62,7 @@ pub struct Args {
     cellgate: PathBuf,
 
     /// The one of `make pgo`
-    #[arg(long, default_value = "target/pgo/release/cellgate")]
+    #[arg(long, default_value = "target/pgo/cellgate")]
     cellgate_pgo: PathBuf,
 
     /// The bare Pingora
@@ -162,6 +162,8 @@ fn about(plan: &Plan, peers: &[Box<dyn Peer>]) -> anyhow::Result<Run> {
         versions.push((peer.name().to_owned(), peer.version()?));
     }
     let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let is_core = |line: &&str| line.starts_with("processor");
+    let cores = cpuinfo.lines().filter(is_core).count();
     let model = cpuinfo
         .lines()
         .find_map(|line| line.strip_prefix("model name")?.split(':').nth(1));
@@ -172,7 +174,7 @@ fn about(plan: &Plan, peers: &[Box<dyn Peer>]) -> anyhow::Result<Run> {
     Ok(Run {
         at,
         cpu: model.unwrap_or("unknown").trim().to_owned(),
-        cores: std::thread::available_parallelism().map_or(0, usize::from),
+        cores,
         kernel: release.trim().to_owned(),
         rustc: said("rustc", &["--version"]),
         commit: said("git", &["describe", "--always", "--dirty"]),

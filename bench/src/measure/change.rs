@@ -47,7 +47,7 @@ impl Bench {
         way: Way,
     ) -> anyhow::Result<()> {
         let variants = Variants::write(&*self.peers[peer], setting)?;
-        let (running, _) = self.start(peer, setting)?;
+        let (running, _) = self.start_for(peer, setting, Some(way))?;
         let name = self.peers[peer].name();
 
         // Asked for until it is there.
@@ -106,7 +106,7 @@ impl Bench {
                 let rate = self.load(name, &running, &spec)?.per_second / 2.0;
                 drop(running);
                 for way in [None].into_iter().chain(ways.into_iter().map(Some)) {
-                    let (running, _) = self.start(peer, &setting)?;
+                    let (running, _) = self.start_for(peer, &setting, way)?;
                     self.churn_once(peer, round, &running, &variants, way, rate)?;
                 }
             }

@@ -16,7 +16,7 @@ use anyhow::{Context, bail};
 use crate::cells::Cells;
 use crate::client::Client;
 use crate::load::{self, Expect, Outcome, Pace, Reuse, Spec};
-use crate::peers::{Peer, Setting, free_address};
+use crate::peers::{Peer, Setting, Way, free_address};
 use crate::process::{Stolen, Tree};
 use crate::record::{Figures, Of, Record, Records};
 use crate::table::Table;
@@ -83,11 +83,16 @@ struct Running {
     tree: Tree,
     setting: Setting,
     expect: Expect,
+    _companion: Option<Tree>,
 }
 
 impl Bench {
     pub fn new(plan: Plan, peers: Vec<Box<dyn Peer>>, records: Records) -> anyhow::Result<Bench> {
         let cells = Cells::start(&plan.load_cpus)?;
+        // What an earlier run left speaks of cells that are gone.
+        if plan.dir.exists() {
+            fs::remove_dir_all(&plan.dir).with_context(|| plan.dir.display().to_string())?;
+        }
         Ok(Bench {
             plan,
             peers,
@@ -148,6 +153,7 @@ impl Bench {
             dir,
             listen: free_address()?,
             admin: free_address()?,
+            control: free_address()?,
             cells: self.cells.addresses().to_vec(),
             table: Table { keys, moves: 0 },
             access_log: log,
@@ -165,21 +171,62 @@ impl Bench {
 
     /// Starts a peer and waits until it serves; seconds until its first 200.
     fn start(&self, peer: usize, setting: &Setting) -> anyhow::Result<(Running, f64)> {
+        self.start_for(peer, setting, None)
+    }
+
+    /// The same, for a table that is going to change in this way.
+    fn start_for(
+        &self,
+        peer: usize,
+        setting: &Setting,
+        way: Option<Way>,
+    ) -> anyhow::Result<(Running, f64)> {
         let peer = &self.peers[peer];
-        let log = setting.path("output.log");
         let start = || {
-            let mut tree = Tree::start(peer.command(setting), &self.plan.proxy_cpus, &log)?;
+            let companion = match way {
+                Some(way) => self.start_companion(&**peer, setting, way)?,
+                None => None,
+            };
+            let log = setting.path("output.log");
+            let command = peer.command(setting, way);
+            let mut tree = Tree::start(command, &self.plan.proxy_cpus, &log)?;
             let seconds = wait_until_ready(&mut tree, setting)?;
-            Ok::<_, anyhow::Error>((tree, seconds))
+            let running = Running {
+                tree,
+                setting: setting.clone(),
+                expect: peer.expect(),
+                _companion: companion,
+            };
+            Ok::<_, anyhow::Error>((running, seconds))
         };
-        let (tree, seconds) = start().with_context(|| format!("starting {}", peer.name()))?;
-        let running = Running {
-            tree,
-            setting: setting.clone(),
-            expect: peer.expect(),
-        };
+        let (running, seconds) = start().with_context(|| format!("starting {}", peer.name()))?;
         running.tree.settle(IDLE, SETTLE);
         Ok((running, seconds))
+    }
+
+    fn start_companion(
+        &self,
+        peer: &dyn Peer,
+        setting: &Setting,
+        way: Way,
+    ) -> anyhow::Result<Option<Tree>> {
+        let Some(command) = peer.companion(setting, way)? else {
+            return Ok(None);
+        };
+        let log = setting.path("companion.log");
+        let mut tree = Tree::start(command, &self.plan.load_cpus, &log)?;
+        let mut client = Client::new(setting.control);
+        while tree.started.elapsed() < START {
+            tree.alive()?;
+            if client
+                .get("/health", None)
+                .is_ok_and(|answer| answer.status == 200)
+            {
+                return Ok(Some(tree));
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        bail!("what brings a change by {way} does not serve after {START:?}")
     }
 
     fn spec(&mut self, running: &Running, body: usize, reuse: Reuse, pace: Pace) -> Spec {

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::{Peer, Setting};
+use super::{Peer, Setting, Way};
 use crate::load::Expect;
 
 pub struct Bare {
@@ -45,7 +45,7 @@ impl Peer for Bare {
         Ok(())
     }
 
-    fn command(&self, setting: &Setting) -> Command {
+    fn command(&self, setting: &Setting, _way: Option<Way>) -> Command {
         let mut command = Command::new(&self.program);
         command.arg(setting.listen.to_string());
         command.args(setting.cells.iter().map(ToString::to_string));

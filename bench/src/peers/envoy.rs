@@ -61,10 +61,10 @@ impl Peer for Envoy {
         let mut command = Command::new(&self.program);
         command.arg("--version");
         let said = first_line(command)?;
-        Ok(format!(
-            "Envoy {}",
-            said.split('/').nth(1).unwrap_or_default()
-        ))
+        let version = said
+            .rsplit_once("version: ")
+            .and_then(|(_, build)| build.split('/').nth(1));
+        Ok(format!("Envoy {}", version.unwrap_or_default()))
     }
 
     fn unfit(&self, setting: &Setting) -> Option<&'static str> {
@@ -81,7 +81,7 @@ impl Peer for Envoy {
         self.write_table(setting, self.table_file())
     }
 
-    fn command(&self, setting: &Setting) -> Command {
+    fn command(&self, setting: &Setting, _way: Option<Way>) -> Command {
         let mut command = Command::new(&self.program);
         command.arg("-c").arg(setting.path("envoy.json"));
         command.args([

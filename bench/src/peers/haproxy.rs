@@ -59,7 +59,7 @@ impl Peer for Haproxy {
         self.write_table(setting, MAP)
     }
 
-    fn command(&self, setting: &Setting) -> Command {
+    fn command(&self, setting: &Setting, _way: Option<Way>) -> Command {
         let mut command = unpacked(&self.peers, "usr/sbin/haproxy");
         // A master and its worker, as Debian's service runs it.
         command

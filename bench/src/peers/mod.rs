@@ -33,6 +33,8 @@ pub struct Setting {
     pub listen: SocketAddr,
     /// A second port, for whatever the proxy has beside its main one.
     pub admin: SocketAddr,
+    /// The port of what brings a changed table, if that is a process of its own.
+    pub control: SocketAddr,
     /// By number, the default one last.
     pub cells: Vec<SocketAddr>,
     pub table: Table,
@@ -97,8 +99,14 @@ pub trait Peer: Sync {
     /// Writes all files.
     fn set_up(&self, setting: &Setting) -> anyhow::Result<()>;
 
-    /// What to start.
-    fn command(&self, setting: &Setting) -> Command;
+    /// What to start; `way` is how its table is going to change, if it is.
+    fn command(&self, setting: &Setting, way: Option<Way>) -> Command;
+
+    /// A process that has to be there for this way, before the proxy; it is not
+    /// weighed, and listens at `setting.control`.
+    fn companion(&self, _setting: &Setting, _way: Way) -> anyhow::Result<Option<Command>> {
+        Ok(None)
+    }
 
     /// The ways in which it learns of one changed key.
     fn ways(&self, _setting: &Setting) -> Vec<Way> {

@@ -48,7 +48,7 @@ impl Peer for Nginx {
         self.write_table(setting, MAP)
     }
 
-    fn command(&self, setting: &Setting) -> Command {
+    fn command(&self, setting: &Setting, _way: Option<Way>) -> Command {
         let mut command = unpacked(&self.peers, "usr/sbin/nginx");
         command.arg("-p").arg(&setting.dir);
         command.arg("-c").arg(setting.path("nginx.conf"));
