@@ -1,7 +1,7 @@
 # Everyday commands of Cellgate. `make help` lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-test build demo test lints soak measure clean
+.PHONY: help setup setup-test build demo test lints soak measure bench bench-build pgo clean
 
 CARGO ?= cargo
 EDGE  := target/release/cellgate
@@ -30,6 +30,9 @@ test: setup-test lints ## Formatting, clippy with warnings as errors, all tests,
 	    set -x; $(CARGO) test --locked --lib --bins --tests; \
 	fi
 	$(CARGO) test --locked --doc
+	$(CARGO) fmt --check --manifest-path bench/Cargo.toml
+	$(CARGO) clippy --locked --manifest-path bench/Cargo.toml --target-dir target --all-targets -- -D warnings
+	$(CARGO) test --locked --manifest-path bench/Cargo.toml --target-dir target
 
 lints:
 	@for tool in fmt clippy; do \
@@ -42,6 +45,33 @@ soak: setup ## The long reload tests: 60 s of load and 600 replacements; 1,000 w
 
 measure: setup ## What resilience costs, how isolated cells are, how soon thousands of edges have a change; on a quiet machine
 	CELLGATE_MEASURE=full $(CARGO) test --locked --release --test it -- --nocapture --test-threads=1 cost:: isolation:: control_edges::
+
+bench-build: setup
+	@bash scripts/setup-bench.sh
+	$(CARGO) build --release --locked --manifest-path bench/Cargo.toml --target-dir target --features bare
+
+# BENCH=quick: a few minutes instead of most of an hour, and nothing is written into docs/.
+# ARGS: `target/release/cellgate-bench run --help` says what there is.
+BENCH ?= full
+ARGS  ?=
+RESULTS := target/bench/results.jsonl
+comma := ,
+# The profiled build is measured as well when there is one.
+PEERS := cellgate,$(if $(wildcard target/pgo/cellgate),cellgate-pgo$(comma))pingora,nginx,haproxy,envoy,envoy-matcher
+
+bench: build bench-build ## Cellgate beside nginx, HAProxy, Envoy and a bare Pingora (BENCH=quick, ARGS=)
+ifeq ($(BENCH),quick)
+	@rm -f target/bench/quick.jsonl
+	target/release/cellgate-bench run --quick --peers $(PEERS) --out target/bench/quick.jsonl $(ARGS)
+	target/release/cellgate-bench report target/bench/quick.jsonl
+else
+	@rm -f $(RESULTS)
+	target/release/cellgate-bench run --peers $(PEERS) --out $(RESULTS) $(ARGS)
+	target/release/cellgate-bench report --docs docs/benchmarks.md --plots docs/benchmarks $(RESULTS)
+endif
+
+pgo: setup bench-build ## target/pgo/cellgate: the release binary, built by the profile of a load
+	@CARGO="$(CARGO)" bash scripts/pgo.sh
 
 clean: ## Remove everything that was built
 	$(CARGO) clean
