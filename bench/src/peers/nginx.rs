@@ -126,7 +126,7 @@ http {{
     proxy_busy_buffers_size 64k;
     proxy_max_temp_file_size 0;
     map_hash_max_size {buckets};
-    map_hash_bucket_size 128;
+    map_hash_bucket_size 256;
     map $http_x_routing_key $cell {{ default {default}; include {dir}/{MAP}; }}
     map $cell $reason {{ default tier; {default} default; }}
     map $http_x_request_id $id {{ default $http_x_request_id; "" $request_id; }}
