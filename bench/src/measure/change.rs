@@ -108,6 +108,9 @@ impl Bench {
                 for way in [None].into_iter().chain(ways.into_iter().map(Some)) {
                     let (running, _) = self.start_for(peer, &setting, way)?;
                     self.churn_once(peer, round, &running, &variants, way, rate)?;
+                    drop(running);
+                    // The last change may have left the other table.
+                    self.peers[peer].set_up(&setting)?;
                 }
             }
         }

@@ -278,9 +278,12 @@ impl Bench {
             figures.at(50.0).unwrap_or(0.0),
             figures.at(99.0).unwrap_or(0.0),
             figures.at(99.9).unwrap_or(0.0),
-            match &figures.first_error {
-                Some(error) => format!("  {} ERRORS, the first: {error}", figures.errors),
-                None => String::new(),
+            match (figures.errors, &figures.first_error) {
+                (0, _) => String::new(),
+                (errors, first) => format!(
+                    "  {errors} ERRORS, the first: {}",
+                    first.as_deref().unwrap_or("no answer when the load ended")
+                ),
             },
         );
         if outcome.requests == 0 {
