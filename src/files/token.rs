@@ -65,6 +65,6 @@ mod tests {
         fs::remove_file(&path).unwrap();
         assert!(read(&path).is_err());
         fs::create_dir(&path).unwrap();
-        assert!(read(&path).unwrap_err().ends_with("not a regular file"));
+        assert!(read(&path).unwrap_err().ends_with("is not a file"));
     }
 }
