@@ -49,6 +49,7 @@ mod reason;
 mod rules;
 mod table;
 mod wording;
+mod write;
 
 #[cfg(test)]
 mod tests;

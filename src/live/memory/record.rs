@@ -83,7 +83,7 @@ pub(super) fn write(generation: &Generation, out: &mut dyn Write) -> io::Result<
     };
     serde_json::to_writer(&mut out, &header)?;
     out.write_all(b"\n")?;
-    write_document(table, &mut out)?;
+    table.write_json(&mut out)?;
     out.write_all(b"\n")?;
     let Hashed { out, hash } = out;
     let trailer = Trailer {
@@ -91,29 +91,6 @@ pub(super) fn write(generation: &Generation, out: &mut dyn Write) -> io::Result<
     };
     serde_json::to_writer(&mut *out, &trailer)?;
     out.write_all(b"\n")
-}
-
-/// The document of `table`, on one line.
-fn write_document(table: &RoutingTable, out: &mut dyn Write) -> io::Result<()> {
-    // Once each, and not for every key that lives there.
-    let names: Vec<String> = table
-        .placements()
-        .iter()
-        .map(|placement| serde_json::to_string(&placement.name))
-        .collect::<Result<_, _>>()?;
-    out.write_all(b"{\"routingTable\":{")?;
-    for (nth, (key, placement)) in table.keys().enumerate() {
-        if nth > 0 {
-            out.write_all(b",")?;
-        }
-        serde_json::to_writer(&mut *out, key)?;
-        out.write_all(b":")?;
-        let name = names.get(placement.index()).map_or("", String::as_str);
-        out.write_all(name.as_bytes())?;
-    }
-    // The head is an object with fields, in one line.
-    let fields = table.head_json().get(1..).unwrap_or_default();
-    write!(out, "}},{fields}")
 }
 
 /// Reads back what [`write`] wrote.

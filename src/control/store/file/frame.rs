@@ -177,7 +177,7 @@ pub(super) fn write_table(
         sum: Xxh3::new(),
         bytes: 0,
     };
-    write_document(table, &mut body)?;
+    table.write_json(&mut body)?;
     let header = Header {
         kind: Kind::Table,
         record_bytes: record.len() as u64,
@@ -197,28 +197,6 @@ pub(super) fn read_table(body: &[u8]) -> Result<RoutingTable, String> {
         let first = problems.first().map(ToString::to_string);
         format!("its table is not valid: {}", first.unwrap_or_default())
     })
-}
-
-fn write_document(table: &RoutingTable, out: &mut dyn Write) -> io::Result<()> {
-    // Once each, and not for every key that lives there.
-    let names: Vec<String> = table
-        .placements()
-        .iter()
-        .map(|placement| serde_json::to_string(&placement.name))
-        .collect::<Result<_, _>>()?;
-    out.write_all(b"{\"routingTable\":{")?;
-    for (nth, (key, placement)) in table.keys().enumerate() {
-        if nth > 0 {
-            out.write_all(b",")?;
-        }
-        serde_json::to_writer(&mut *out, key)?;
-        out.write_all(b":")?;
-        let name = names.get(placement.index()).map_or("", String::as_str);
-        out.write_all(name.as_bytes())?;
-    }
-    // The head is an object with fields, in one line.
-    let fields = table.head_json().get(1..).unwrap_or_default();
-    write!(out, "}},{fields}")
 }
 
 /// Sums up what passes.
