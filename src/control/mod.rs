@@ -6,6 +6,7 @@
 //! - [`core`] is the newest generation in memory, the one way to change it, and
 //!   what is known of the edges.
 //! - [`connect`] is where edges connect and are pushed what they lack.
+//! - `document` writes a table for people.
 //! - [`mirror`] is the routing file that people read and edit.
 //! - [`access`] says who may do what.
 //! - [`server`] listens and puts the routes of all parts together; [`tls`] and
@@ -21,6 +22,7 @@ pub mod access;
 pub mod api;
 pub mod connect;
 pub mod core;
+mod document;
 pub mod metrics;
 pub mod mirror;
 pub mod places;

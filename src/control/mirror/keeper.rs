@@ -17,10 +17,10 @@ use tokio::sync::{Mutex as AsyncMutex, watch};
 use tokio::task::{JoinError, spawn_blocking};
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::document;
 use super::state::{Content, StateFile};
 use super::swap::{Prepared, Swapped};
 use crate::control::core::{CommitError, Edit, Expected, Truth};
+use crate::control::document;
 use crate::control::store::{Author, Generation};
 use crate::files::notice::Notice;
 use crate::files::read::{ReadError, Snapshot, Stamp};

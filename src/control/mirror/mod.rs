@@ -15,10 +15,9 @@
 //!
 //! `state` remembers across restarts what was last read from the file or written to
 //! it, which tells an edit that was made while nobody looked from a file that is only
-//! old. `document` writes a table for people, `swap` replaces a file, and `keeper`
+//! old. `swap` replaces a file, and `keeper`
 //! decides which of all this is to be done.
 
-mod document;
 mod keeper;
 mod state;
 mod swap;

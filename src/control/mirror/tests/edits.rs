@@ -2,10 +2,10 @@
 
 use std::fs;
 
-use super::super::document as for_people;
 use super::{Place, home};
 use crate::control::core::Edit;
 use crate::control::core::tests::{document, remove, set};
+use crate::control::document as for_people;
 use crate::control::store::{AppendError, StoreError};
 
 #[tokio::test]

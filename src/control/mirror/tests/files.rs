@@ -6,9 +6,9 @@ use std::io;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 
-use super::super::document;
 use super::super::state::{Content, StateFile};
 use super::super::swap::{Disk, How, Prepared, Swapped, System};
+use crate::control::document;
 use crate::live::Sha256;
 use crate::routing::{self, Delta};
 
