@@ -17,6 +17,7 @@ use tokio::net::TcpStream;
 
 use super::failure::Failure;
 use super::{Server, tls};
+use crate::files::token;
 
 /// How long the system may take to connect.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -265,30 +266,19 @@ fn silent(url: &str, timeout: Duration) -> String {
     format!("{url} did not answer within {timeout}")
 }
 
-/// The token of the file, or of the environment.
+/// The token of the file, or of the environment, where an empty one is as good as
+/// none.
 fn authorization(server: &Server) -> Result<Option<HeaderValue>, String> {
-    let (token, place) = match &server.token_file {
-        Some(file) => {
-            let token = std::fs::read_to_string(file)
-                .map_err(|error| format!("{}: cannot be read: {error}", file.display()))?;
-            (token, file.display().to_string())
-        }
+    let token = match &server.token_file {
+        Some(file) => token::read(file)?,
         None => match std::env::var("CELLGATE_TOKEN") {
-            Ok(token) => (token, "CELLGATE_TOKEN".to_owned()),
-            Err(std::env::VarError::NotPresent) => return Ok(None),
+            Ok(token) if !token.trim().is_empty() => token,
+            Ok(_) | Err(std::env::VarError::NotPresent) => return Ok(None),
             Err(error) => return Err(format!("CELLGATE_TOKEN: {error}")),
         },
     };
-    let token = token.trim();
-    if token.is_empty() {
-        // As good as not set, in the environment.
-        return match server.token_file {
-            Some(_) => Err(format!("{place}: empty (valid: a token)")),
-            None => Ok(None),
-        };
-    }
-    let mut header = HeaderValue::try_from(format!("Bearer {token}"))
-        .map_err(|_| format!("{place}: not a token: it is not on one line"))?;
+    let mut header = HeaderValue::try_from(format!("Bearer {}", token.trim()))
+        .map_err(|_| "CELLGATE_TOKEN: not a token: it is not on one line".to_owned())?;
     header.set_sensitive(true);
     Ok(Some(header))
 }
