@@ -159,7 +159,6 @@ impl Conversation<'_> {
         let reply = match Reply::decode(text)? {
             Received::Message(reply) => reply,
             Received::Unknown(kind) => {
-                self.hub.metrics.received(From::Unknown);
                 self.hub.unknown(kind);
                 return Ok(());
             }

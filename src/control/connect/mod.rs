@@ -191,8 +191,9 @@ impl Hub {
         );
     }
 
-    /// Logs a type of message that a later version has, once.
+    /// Counts a message that a later version has, and logs its type once.
     fn unknown(&self, kind: String) {
+        self.metrics.received(metrics::From::Unknown);
         let mut known = self.unknown.lock().unwrap_or_else(PoisonError::into_inner);
         if known.len() < MOST_UNKNOWN && !known.contains(&kind) {
             log::info!(

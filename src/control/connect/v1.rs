@@ -74,7 +74,6 @@ async fn hello(hub: &Hub, link: &mut Link) -> Result<Hello, End> {
                 return Ok(hello);
             }
             Received::Unknown(kind) => {
-                hub.metrics.received(From::Unknown);
                 hub.unknown(kind);
                 continue;
             }
@@ -330,7 +329,6 @@ impl<'a> Conversation<'a> {
         let message = match ToControl::decode(text)? {
             Received::Message(message) => message,
             Received::Unknown(kind) => {
-                self.hub.metrics.received(From::Unknown);
                 self.hub.unknown(kind);
                 return Ok(());
             }
