@@ -57,12 +57,14 @@ struct Stream {
 }
 
 impl Stream {
-    /// Sends everything. Says what that takes at the edge, short of writing it to disk.
-    async fn start(world: &World, edge: &Edge, keys: u64) -> (Stream, Duration) {
+    /// Starts an edge and sends it everything. Says what that takes there, short of writing it to disk.
+    async fn start(world: &World, keys: u64) -> (Edge, Stream, Duration) {
         let homes = (0..keys).map(|number| (format!("tenant-{number:07}"), Value::from("one")));
         let cells = placements(&[&world.cells.one, &world.cells.two]);
         let routing = Value::Object(homes.collect::<Map<_, _>>());
+        // Before there is an edge, which does not wait for it.
         let content = Content::new(document("1", routing, cells, "one"));
+        let edge = world.builder.spawn().ready().await;
         let mut link = world.control.accept().await;
         link.expect("hello").await;
         link.welcome(1, None, 300).await;
@@ -81,7 +83,7 @@ impl Stream {
             generation: 1,
             largest: 0,
         };
-        (stream, snapshot)
+        (edge, stream, snapshot)
     }
 
     /// Sends the next change, and waits until it is served.
@@ -133,8 +135,7 @@ fn check(what: &str, each: Duration, snapshot: Duration) {
 async fn a_change_of_one_key() {
     let size = size();
     let world = World::new(Dialect::V1).await;
-    let edge = world.builder.spawn().ready().await;
-    let (mut stream, snapshot) = Stream::start(&world, &edge, size.keys).await;
+    let (edge, mut stream, snapshot) = Stream::start(&world, size.keys).await;
     let received = stream.link.received_bytes;
     let each = stream.burst(&edge, size.deltas).await;
     check("without a state_dir", each, snapshot);
@@ -157,8 +158,7 @@ async fn a_change_of_one_key_that_is_kept() {
         "cellgate.control_plane.state_dir",
         dir.display().to_string(),
     );
-    let edge = world.builder.spawn().ready().await;
-    let (mut stream, snapshot) = Stream::start(&world, &edge, size.keys).await;
+    let (edge, mut stream, snapshot) = Stream::start(&world, size.keys).await;
     // Nothing that was sent before is written after this.
     let changes = |number: u64| dir.join(format!("{number:020}.changes"));
     eventually("the table is on disk", async || {
