@@ -7,7 +7,7 @@ mod svg;
 mod tables;
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 
@@ -45,6 +45,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         bail!("nothing was measured in {:?}", args.files);
     }
     let data = Data { records };
+    let plots = plots::all(&data);
     let tables = [
         ("machine", tables::machine(&data)),
         ("goals", goals::goals(&data, &args.ours)),
@@ -55,6 +56,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         ("churn", tables::churn(&data)),
         ("idle", tables::idle(&data)),
         ("log", tables::log(&data)),
+        ("plots", shown(args.plots.as_deref(), &plots)),
     ];
     match &args.docs {
         Some(path) => {
@@ -67,11 +69,21 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     }
     if let Some(dir) = &args.plots {
         fs::create_dir_all(dir)?;
-        for (name, plot) in plots::all(&data) {
+        for (name, plot) in plots {
             fs::write(dir.join(name), plot)?;
         }
     }
     Ok(())
+}
+
+/// The plots as images, for a page beside whose folder they are.
+fn shown(dir: Option<&Path>, plots: &[(&str, String)]) -> String {
+    let Some(folder) = dir.and_then(Path::file_name) else {
+        return String::new();
+    };
+    let folder = folder.to_string_lossy();
+    let image = |(name, _): &(&str, String)| format!("![{name}]({folder}/{name})\n");
+    plots.iter().map(image).collect()
 }
 
 /// The text with new tables between its marks.
