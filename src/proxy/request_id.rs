@@ -1,10 +1,20 @@
 //! The id under which one request is known to the client, the cell and the logs.
 
+use std::cell::RefCell;
+
+use bytes::{Bytes, BytesMut};
 use http::HeaderValue;
 use rand::RngCore;
 
 /// Longest client-chosen id that is kept, in bytes.
 const MAX_LENGTH: usize = 128;
+
+/// Length of those that are made, in bytes.
+const MADE_LENGTH: usize = 32;
+
+/// How many a thread makes at a time. All of them stay in memory, 1 KiB, for as long as
+/// one of their requests takes.
+const AT_ONCE: usize = 32;
 
 /// Keeps the client's id when it is 1 to 128 bytes of visible ASCII, makes one
 /// otherwise: 128 random bits as hexadecimal.
@@ -21,16 +31,29 @@ fn is_usable(id: &[u8]) -> bool {
 }
 
 fn make() -> HeaderValue {
-    const HEX: &[u8; 16] = b"0123456789abcdef";
-    let mut random = [0; 16];
-    rand::rng().fill_bytes(&mut random);
-    let mut text = Vec::with_capacity(32);
-    for byte in random {
-        text.extend([byte >> 4, byte & 15].map(|digit| HEX[usize::from(digit)]));
+    thread_local! {
+        static READY: RefCell<Bytes> = const { RefCell::new(Bytes::new()) };
     }
+    let id = READY.with_borrow_mut(|ready| {
+        if ready.len() < MADE_LENGTH {
+            *ready = digits();
+        }
+        ready.split_to(MADE_LENGTH.min(ready.len()))
+    });
     // Hexadecimal digits are always a valid header value.
-    HeaderValue::from_maybe_shared(bytes::Bytes::from(text))
-        .unwrap_or(HeaderValue::from_static("unknown"))
+    HeaderValue::from_maybe_shared(id).unwrap_or(HeaderValue::from_static("unknown"))
+}
+
+/// Random digits for [`AT_ONCE`] ids, which share their memory.
+fn digits() -> Bytes {
+    const HEX: &[u8; 16] = b"0123456789abcdef";
+    let mut random = [0; AT_ONCE * MADE_LENGTH / 2];
+    rand::rng().fill_bytes(&mut random);
+    let mut text = BytesMut::with_capacity(AT_ONCE * MADE_LENGTH);
+    for byte in random {
+        text.extend_from_slice(&[byte >> 4, byte & 15].map(|digit| HEX[usize::from(digit)]));
+    }
+    text.freeze()
 }
 
 #[cfg(test)]
@@ -56,5 +79,7 @@ mod tests {
         let (first, second) = (make(), make());
         assert_eq!(first.len(), 32);
         assert_ne!(first, second);
+        let many: std::collections::HashSet<_> = (0..10 * AT_ONCE).map(|_| make()).collect();
+        assert_eq!(many.len(), 10 * AT_ONCE);
     }
 }
