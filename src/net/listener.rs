@@ -28,6 +28,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 const LAST_HANDSHAKES: Duration = Duration::from_millis(100);
 /// At most one line of the same complaint in this time.
 const COMPLAINT_INTERVAL: Duration = Duration::from_secs(10);
+/// As far as the proxy library is concerned: the connection ends itself when it was
+/// idle for too long, without a timer for each request.
+const FOR_EVER: Option<u64> = Some(0);
 /// What a client over the connection limit is told.
 const OVERLOADED: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
     Content-Type: application/json\r\nContent-Length: 73\r\nRetry-After: 1\r\n\
@@ -292,12 +295,9 @@ fn serve<A: HttpServerApp + Send + Sync + 'static>(
     let _ = stream.set_nodelay(true);
     let conn = ClientConn::new(stream, peer, shared.config.clone(), slot);
     let (app, shutdown) = (shared.app.clone(), shutdown.clone());
-    // The connection keeps the real deadlines; this one only has to be longer.
-    let longest = shared.config.client_header.max(shared.config.client_idle);
-    let keepalive = longest.as_secs().saturating_add(60);
     pingora_runtime::current_handle().spawn(async move {
         let mut session = ServerSession::new_http1(Box::new(conn));
-        session.set_keepalive(Some(keepalive));
+        session.set_keepalive(FOR_EVER);
         let mut next = app.process_new_http(session, &shutdown).await;
         while let Some(reused) = next {
             let (stream, settings) = reused.consume();
@@ -308,9 +308,9 @@ fn serve<A: HttpServerApp + Send + Sync + 'static>(
             if let Some(settings) = settings {
                 settings.apply_to_session(&mut session);
             }
-            // Otherwise an HTTP/1.1 client's connection would be kept for ever.
+            // Not what a client's Keep-Alive asked for.
             if session.get_keepalive().is_some() {
-                session.set_keepalive(Some(keepalive));
+                session.set_keepalive(FOR_EVER);
             }
             next = app.process_new_http(session, &shutdown).await;
         }

@@ -9,6 +9,7 @@ use http::header::{EXPECT, HeaderName};
 use http::{StatusCode, Version};
 use ipnet::IpNet;
 use log::debug;
+use pingora::http::ResponseHeader;
 use pingora_proxy::Session;
 
 use super::context::{RequestContext, Target};
@@ -130,6 +131,21 @@ impl EdgeProxy {
             session.set_keepalive(None);
         }
         reply::failure(session, ctx, failure).await?;
+        Ok(true)
+    }
+
+    /// Answers `/debug/config`.
+    pub(super) async fn show_config(
+        &self,
+        session: &mut Session,
+        ctx: &RequestContext,
+    ) -> pingora::Result<bool> {
+        // Where the control plane is, is no client's business.
+        let mut status = self.live.status();
+        status.control_plane = None;
+        let status = serde_json::to_string(&status).unwrap_or_default();
+        let header = ResponseHeader::build(StatusCode::OK, Some(4))?;
+        reply::json(session, ctx, header, status).await?;
         Ok(true)
     }
 }

@@ -126,6 +126,11 @@ impl Failure {
         "only http/1.0 and http/1.1 are supported",
     );
 
+    /// An error that only carries the failure, which the context keeps as well.
+    pub fn into_error(self) -> Box<Error> {
+        Error::explain(ErrorType::HTTPStatus(self.status), self.code)
+    }
+
     /// Whether it speaks against the cell's address that it happened at.
     pub fn by_cell(self) -> bool {
         [

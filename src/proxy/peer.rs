@@ -23,8 +23,9 @@ pub(super) struct PeerTimeouts {
     pub connect: Duration,
     /// One write of at most 64 KiB.
     pub write: Duration,
-    /// One read, as a last resort.
-    pub read: Duration,
+    /// One read, as a last resort; none where the client's connection is asked at all
+    /// times.
+    pub read: Option<Duration>,
     /// An idle connection in the pool.
     pub idle: Duration,
 }
@@ -36,13 +37,14 @@ pub(super) struct PeerTimeouts {
 /// cell. Only while a cell takes no more of a request body is that connection
 /// not asked: the kernel ends this one, a moment after the write deadline, which
 /// by itself has the proxy library wait for an early answer. The read deadline
-/// is for where the kernel does not, and longer than all others.
+/// is for where the kernel does not, and longer than all others: a timer for each
+/// read, which a request without a body does without.
 pub(super) fn peer(backend: &Backend, timeouts: PeerTimeouts) -> HttpPeer {
     let mut peer = backend.peer();
     peer.options.connection_timeout = Some(timeouts.connect);
     peer.options.total_connection_timeout = Some(timeouts.connect);
     peer.options.write_timeout = Some(timeouts.write);
-    peer.options.read_timeout = Some(timeouts.read);
+    peer.options.read_timeout = timeouts.read;
     peer.options.idle_timeout = Some(timeouts.idle);
     peer.options.tcp_keepalive = Some(TcpKeepalive {
         idle: KEEPALIVE_IDLE,

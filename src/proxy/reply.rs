@@ -9,6 +9,7 @@ use pingora::http::ResponseHeader;
 use pingora_proxy::Session;
 
 use super::context::RequestContext;
+use super::edge::conn;
 use super::failure::Failure;
 use super::response;
 
@@ -62,7 +63,9 @@ pub(super) async fn json(
 ) -> pingora::Result<()> {
     header.insert_header(CONTENT_TYPE, HeaderValue::from_static("application/json"))?;
     header.set_content_length(body.len())?;
-    response::add_headers(&mut header, ctx)?;
+    if let Some(conn) = conn(session) {
+        conn.announce(|lines| response::write_fields(lines, ctx));
+    }
     let bodiless = session.req_header().method == http::Method::HEAD;
     session
         .write_response_header(Box::new(header), bodiless)

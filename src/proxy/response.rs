@@ -8,8 +8,6 @@ use pingora::http::{RequestHeader, ResponseHeader};
 
 use super::context::RequestContext;
 use super::forward::REQUEST_ID;
-use crate::live::FailoverReason;
-use crate::resilience::BreakerState;
 
 const ROUTED_TO: &str = "X-Routed-To";
 const ROUTE_REASON: &str = "X-Route-Reason";
@@ -94,35 +92,43 @@ pub(super) fn frame_for(
         || response.headers.contains_key(CONTENT_LENGTH))
 }
 
-/// Tells the client where its request went, why, and under which id. A cell
-/// cannot say these things in our name.
-///
-/// # Errors
-/// Only if a value cannot be a header; the id and the name were headers before.
-pub(super) fn add_headers(
-    response: &mut ResponseHeader,
-    ctx: &RequestContext,
-) -> pingora::Result<()> {
-    response.insert_header(REQUEST_ID, ctx.request_id.clone())?;
-    let Some(target) = &ctx.target else {
-        return Ok(());
+/// Takes from a cell's answer what the edge itself says there. A cell cannot say these
+/// things in our name.
+pub(super) fn remove_claims(response: &mut ResponseHeader) {
+    // Most cells have no such field at all.
+    let claims = |name: &HeaderName| name.as_str().starts_with("x-");
+    if response.headers.keys().any(claims) {
+        for name in [
+            REQUEST_ID,
+            ROUTED_TO,
+            ROUTE_REASON,
+            FAILOVER_REASON,
+            CIRCUIT_STATE,
+        ] {
+            response.remove_header(name);
+        }
+    }
+}
+
+/// Tells the client where its request went, why, and under which id, in field lines.
+pub(super) fn write_fields(lines: &mut Vec<u8>, ctx: &RequestContext) {
+    let mut field = |name: &str, value: &[u8]| {
+        // Ids and names are visible ASCII, the rest is our own: no line ends early.
+        lines.extend_from_slice(name.as_bytes());
+        lines.extend_from_slice(b": ");
+        lines.extend_from_slice(value);
+        lines.extend_from_slice(b"\r\n");
     };
-    response.insert_header(ROUTED_TO, target.placement().name_header.clone())?;
-    let reason = target.route.reason.as_str();
-    response.insert_header(ROUTE_REASON, HeaderValue::from_static(reason))?;
-    match target.failover().map(FailoverReason::as_str) {
-        Some(reason) => {
-            response.insert_header(FAILOVER_REASON, HeaderValue::from_static(reason))?;
-        }
-        None => drop(response.remove_header(FAILOVER_REASON)),
+    field(REQUEST_ID, ctx.request_id.as_bytes());
+    let Some(target) = &ctx.target else { return };
+    field(ROUTED_TO, target.placement().name_header.as_bytes());
+    field(ROUTE_REASON, target.route.reason.as_str().as_bytes());
+    if let Some(reason) = target.failover() {
+        field(FAILOVER_REASON, reason.as_str().as_bytes());
     }
-    match target.circuit().map(BreakerState::as_str) {
-        Some(state) => {
-            response.insert_header(CIRCUIT_STATE, HeaderValue::from_static(state))?;
-        }
-        None => drop(response.remove_header(CIRCUIT_STATE)),
+    if let Some(state) = target.circuit() {
+        field(CIRCUIT_STATE, state.as_str().as_bytes());
     }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -165,6 +171,24 @@ mod tests {
         let mut switching = response(101, &[("Connection", "Upgrade"), ("Upgrade", "websocket")])?;
         strip_hop_by_hop(&mut switching);
         assert_eq!(names(&switching), ["connection", "upgrade"]);
+        Ok(())
+    }
+
+    #[test]
+    fn a_cell_cannot_speak_for_the_edge() -> pingora::Result<()> {
+        let fields = [
+            ("X-Routed-To", "elsewhere"),
+            ("X-Routed-To", "nowhere"),
+            ("x-request-id", "1"),
+            ("X-Failover-Reason", "none"),
+            ("X-Circuit-State", "open"),
+            ("X-Route-Reason", "table"),
+            ("X-Own", "1"),
+            ("Server", "cell"),
+        ];
+        let mut claiming = response(200, &fields)?;
+        remove_claims(&mut claiming);
+        assert_eq!(names(&claiming), ["server", "x-own"]);
         Ok(())
     }
 

@@ -1,9 +1,9 @@
-//! The walk of a request through the phases of the proxy library.
+//! The walk of a request through the phases of the proxy library. What happens at each
+//! step is in `exchange`; what becomes of a request when one fails is here.
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::header::{EXPECT, TRANSFER_ENCODING};
-use http::{Method, StatusCode, Version};
+use http::Version;
 use log::debug;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::modules::http::HttpModules;
@@ -13,9 +13,11 @@ use pingora::{Error, ErrorSource, ErrorType};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 
 use super::context::{RequestContext, Target};
-use super::edge::{EdgeProxy, answered, conn, prepare_exchange};
+use super::edge::{EdgeProxy, answered, conn};
+use super::exchange::Next;
 use super::failure::Failure;
-use super::{forward, reply, request_id, response};
+use super::over::{self, Hook};
+use super::reply;
 use crate::live::LivePlacement;
 
 #[async_trait]
@@ -29,43 +31,47 @@ impl ProxyHttp for EdgeProxy {
     /// None: the compression module costs allocations on every request.
     fn init_downstream_modules(&self, _modules: &mut HttpModules) {}
 
-    async fn request_filter(
-        &self,
-        session: &mut Session,
-        ctx: &mut RequestContext,
-    ) -> pingora::Result<bool> {
-        // The connection keeps all read deadlines.
-        session.set_read_timeout(None);
-        if self.lifecycle.draining() {
-            session.set_keepalive(None);
-        }
-        let given = session.req_header().headers.get(forward::REQUEST_ID);
-        ctx.request_id = request_id::keep_or_make(given);
-        if let Some(failure) = self.refused(session) {
-            return self.refuse(session, ctx, failure).await;
-        }
-        if self.config.debug_config
-            && session.req_header().method == Method::GET
-            && session.req_header().uri.path() == "/debug/config"
-        {
-            // Where the control plane is, is no client's business.
-            let mut status = self.live.status();
-            status.control_plane = None;
-            let status = serde_json::to_string(&status).unwrap_or_default();
-            let header = ResponseHeader::build(StatusCode::OK, Some(4))?;
-            reply::json(session, ctx, header, status).await?;
-            return Ok(true);
-        }
-        let routed = self.key(session).and_then(|key| {
-            ctx.target = Some(self.route(key)?);
-            self.admit(session, key, ctx)
-        });
-        match routed {
-            Ok(()) => {
-                prepare_exchange(session);
-                Ok(false)
-            }
-            Err(failure) => self.refuse(session, ctx, failure).await,
+    // Nothing, as by default, and without the allocation of the default.
+    fn early_request_filter<'s, 'd, 'x, 'h>(
+        &'s self,
+        _session: &'d mut Session,
+        _ctx: &'x mut RequestContext,
+    ) -> Hook<'h, pingora::Result<()>>
+    where
+        's: 'h,
+        'd: 'h,
+        'x: 'h,
+    {
+        over::done(Ok(()))
+    }
+
+    fn proxy_upstream_filter<'s, 'd, 'x, 'h>(
+        &'s self,
+        _session: &'d mut Session,
+        _ctx: &'x mut RequestContext,
+    ) -> Hook<'h, pingora::Result<bool>>
+    where
+        's: 'h,
+        'd: 'h,
+        'x: 'h,
+    {
+        over::decided(true)
+    }
+
+    fn request_filter<'s, 'd, 'x, 'h>(
+        &'s self,
+        session: &'d mut Session,
+        ctx: &'x mut RequestContext,
+    ) -> Hook<'h, pingora::Result<bool>>
+    where
+        's: 'h,
+        'd: 'h,
+        'x: 'h,
+    {
+        match self.receive(session, ctx) {
+            Next::Proxy => over::decided(false),
+            Next::Refuse(failure) => Box::pin(self.refuse(session, ctx, failure)),
+            Next::ShowConfig => Box::pin(self.show_config(session, ctx)),
         }
     }
 
@@ -94,7 +100,7 @@ impl ProxyHttp for EdgeProxy {
                 let detail = cause.or_else(|| placement.and_then(LivePlacement::resolution_error));
                 // Of two causes the first one explains more.
                 let failure = *ctx.failure.get_or_insert(failure);
-                let mut error = decided(failure);
+                let mut error = failure.into_error();
                 let detail = detail.unwrap_or_default();
                 error.context = Some(format!("{}: {detail}", failure.code).into());
                 Err(error)
@@ -116,135 +122,85 @@ impl ProxyHttp for EdgeProxy {
         error
     }
 
-    async fn connected_to_upstream(
-        &self,
-        session: &mut Session,
+    fn connected_to_upstream<'s, 'd, 'x, 'y, 'z, 'h>(
+        &'s self,
+        session: &'d mut Session,
         reused: bool,
-        _peer: &HttpPeer,
+        _peer: &'x HttpPeer,
         _fd: std::os::unix::io::RawFd,
-        _digest: Option<&Digest>,
-        ctx: &mut RequestContext,
-    ) -> pingora::Result<()> {
-        if let Some(conn) = conn(session) {
-            conn.attempt_started();
-        }
-        if let Some(target) = &ctx.target {
-            target.placement().cell.metrics.upstream_connect_ok(reused);
-        }
-        if let Some(attempt) = ctx.attempt_mut().filter(|_| !reused) {
-            attempt.connected();
-        }
-        Ok(())
+        _digest: Option<&'y Digest>,
+        ctx: &'z mut RequestContext,
+    ) -> Hook<'h, pingora::Result<()>>
+    where
+        's: 'h,
+        'd: 'h,
+        'x: 'h,
+        'y: 'h,
+        'z: 'h,
+    {
+        self.connected(session, ctx, reused);
+        over::done(Ok(()))
     }
 
-    async fn upstream_request_filter(
-        &self,
-        session: &mut Session,
-        request: &mut RequestHeader,
-        ctx: &mut RequestContext,
-    ) -> pingora::Result<()> {
-        forward::origin_form(request)?;
-        if session.req_header().version == Version::HTTP_10 {
-            request.remove_header(&EXPECT);
-        }
-        if let Some(conn) = conn(session) {
-            let trusted = forward::is_trusted(conn.peer().ip(), &self.config.trusted_proxies);
-            forward::add_headers(request, conn.peer_header(), trusted, &ctx.request_id)?;
-        }
-        if let Some(target) = &ctx.target {
-            forward::set_host(request, target)?;
-        }
-        Ok(())
+    fn upstream_request_filter<'s, 'd, 'x, 'y, 'h>(
+        &'s self,
+        session: &'d mut Session,
+        request: &'x mut RequestHeader,
+        ctx: &'y mut RequestContext,
+    ) -> Hook<'h, pingora::Result<()>>
+    where
+        's: 'h,
+        'd: 'h,
+        'x: 'h,
+        'y: 'h,
+    {
+        over::done(self.send(session, request, ctx))
     }
 
-    async fn request_body_filter(
-        &self,
-        session: &mut Session,
-        _body: &mut Option<Bytes>,
+    fn request_body_filter<'s, 'd, 'x, 'y, 'h>(
+        &'s self,
+        session: &'d mut Session,
+        _body: &'x mut Option<Bytes>,
         _end_of_stream: bool,
-        ctx: &mut RequestContext,
-    ) -> pingora::Result<()> {
-        let Some(target) = ctx.target.as_ref().filter(|_| !session.was_upgraded()) else {
-            // What follows an upgrade is no body (RFC 9110 §7.8).
-            return Ok(());
-        };
-        let placement = target.placement();
-        match placement.policy.max_request_body_bytes {
-            // What was announced was looked at before; this is for chunks. The
-            // error cuts the connection to the cell, so that it cannot take
-            // what it got for the whole.
-            Some(limit) if session.as_ref().body_bytes_read() as u64 > limit => {
-                placement
-                    .cell
-                    .metrics
-                    .rejected(Failure::BODY_TOO_LARGE.code);
-                ctx.failure = Some(Failure::BODY_TOO_LARGE);
-                Err(decided(Failure::BODY_TOO_LARGE))
-            }
-            _ => Ok(()),
-        }
+        ctx: &'y mut RequestContext,
+    ) -> Hook<'h, pingora::Result<()>>
+    where
+        's: 'h,
+        'd: 'h,
+        'x: 'h,
+        'y: 'h,
+    {
+        over::done(self.send_body(session, ctx))
     }
 
-    async fn upstream_response_filter(
-        &self,
-        session: &mut Session,
-        response: &mut ResponseHeader,
-        ctx: &mut RequestContext,
-    ) -> pingora::Result<()> {
-        ctx.begun = true;
-        let mut codings = response.headers.get_all(TRANSFER_ENCODING).iter();
-        if codings.any(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"chunked")) {
-            // Its body would go on under the wrong name.
-            return Err(bad_response("transfer coding other than chunked"));
-        }
-        let Some(conn) = conn(session) else {
-            return Ok(());
-        };
-        if response.status == StatusCode::SWITCHING_PROTOCOLS {
-            if !session.is_upgrade_req() {
-                // RFC 9110 §15.2.2: only in answer to an Upgrade.
-                return Err(bad_response("unasked-for 101"));
-            }
-            conn.tunnel_started();
-        } else if response.status.is_informational() {
-            conn.continued();
-            return Ok(());
-        } else {
-            conn.response_started();
-        }
-        ctx.answered = !response.status.is_server_error();
-        if let Some(attempt) = ctx.attempt_mut() {
-            match response.status {
-                // What two sides say to each other from here on, and how it
-                // ends, tells nothing about the cell.
-                StatusCode::SWITCHING_PROTOCOLS => attempt.completed(),
-                status if status.is_server_error() => attempt.answered_badly(status.as_u16()),
-                _ => attempt.answered(),
-            }
-        }
-        Ok(())
+    fn upstream_response_filter<'s, 'd, 'x, 'y, 'h>(
+        &'s self,
+        session: &'d mut Session,
+        response: &'x mut ResponseHeader,
+        ctx: &'y mut RequestContext,
+    ) -> Hook<'h, pingora::Result<()>>
+    where
+        's: 'h,
+        'd: 'h,
+        'x: 'h,
+        'y: 'h,
+    {
+        over::done(self.take_answer(session, response, ctx))
     }
 
-    async fn response_filter(
-        &self,
-        session: &mut Session,
-        response: &mut ResponseHeader,
-        ctx: &mut RequestContext,
-    ) -> pingora::Result<()> {
-        response::strip_hop_by_hop(response);
-        if response.status.is_informational() && response.status != StatusCode::SWITCHING_PROTOCOLS
-        {
-            return Ok(());
-        }
-        if !response::frame_for(response, session.req_header())? {
-            session.set_keepalive(None);
-        }
-        response::add_headers(response, ctx)?;
-        // A drain that began since the request arrived still reaches this client.
-        if self.lifecycle.draining() {
-            session.set_keepalive(None);
-        }
-        Ok(())
+    fn response_filter<'s, 'd, 'x, 'y, 'h>(
+        &'s self,
+        session: &'d mut Session,
+        response: &'x mut ResponseHeader,
+        ctx: &'y mut RequestContext,
+    ) -> Hook<'h, pingora::Result<()>>
+    where
+        's: 'h,
+        'd: 'h,
+        'x: 'h,
+        'y: 'h,
+    {
+        over::done(self.pass_answer(session, response, ctx))
     }
 
     fn error_while_proxy(
@@ -320,23 +276,20 @@ impl ProxyHttp for EdgeProxy {
         }
     }
 
-    async fn logging(
-        &self,
-        session: &mut Session,
-        error: Option<&Error>,
-        ctx: &mut RequestContext,
-    ) {
-        if error.is_none()
-            && ctx.answered
-            && let Some(attempt) = ctx.attempt_mut()
-        {
-            attempt.completed();
-        }
-        self.record(session, ctx);
-        if let Some(target) = &mut ctx.target {
-            // What is left of the request's body may take the client a while.
-            target.admitted = None;
-        }
+    fn logging<'s, 'd, 'x, 'y, 'h>(
+        &'s self,
+        session: &'d mut Session,
+        error: Option<&'x Error>,
+        ctx: &'y mut RequestContext,
+    ) -> Hook<'h, ()>
+    where
+        's: 'h,
+        'd: 'h,
+        'x: 'h,
+        'y: 'h,
+    {
+        self.finish(session, error, ctx);
+        over::nothing()
     }
 
     /// Failures are logged once, by [`EdgeProxy::log_failure`].
@@ -367,13 +320,4 @@ fn was_reset(error: &Error) -> bool {
         text.contains("bytes already read") && !text.contains("bytes already read: 0")
     };
     broke && !began()
-}
-
-fn bad_response(what: &'static str) -> Box<Error> {
-    Error::explain(ErrorType::InvalidHTTPHeader, what).into_up()
-}
-
-/// An error that only carries the failure kept in the context.
-fn decided(failure: Failure) -> Box<Error> {
-    Error::explain(ErrorType::HTTPStatus(failure.status), failure.code)
 }

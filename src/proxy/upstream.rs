@@ -81,6 +81,9 @@ impl EdgeProxy {
             }
         }
         let mut timeouts = timeouts(&self.config, target.placement());
+        if conn(session).is_some_and(ClientConn::is_whole) && !session.is_upgrade_req() {
+            timeouts.read = None;
+        }
         let time_left = time_left();
         ctx.hurried = time_left < timeouts.connect;
         timeouts.connect = timeouts.connect.min(time_left);
@@ -262,7 +265,7 @@ fn timeouts(config: &super::ProxyConfig, placement: &LivePlacement) -> PeerTimeo
     PeerTimeouts {
         connect: own.connect.unwrap_or(config.connect),
         write: stream_idle,
-        read: stream_idle.max(response_header).max(request) + LAST_RESORT,
+        read: Some(stream_idle.max(response_header).max(request) + LAST_RESORT),
         idle: own.upstream_idle.unwrap_or(config.upstream_idle),
     }
 }

@@ -186,6 +186,7 @@ async fn interim_answers_pass() {
         for hint in &response.interim {
             assert_eq!(hint.status(), 103);
             assert_eq!(hint.get("link"), Some("</a.css>"));
+            assert_eq!(hint.get("x-routed-to"), None, "not the answer yet");
         }
         response.assert_routed("tier1", "tier");
     }

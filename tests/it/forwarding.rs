@@ -242,6 +242,31 @@ async fn a_cell_cannot_forge_the_decision() {
     assert_ne!(response.head.all("x-request-id"), ["forged"]);
 }
 
+/// What the edge adds is added to the head, however long that is, and to nothing that looks like one.
+#[tokio::test]
+async fn the_decision_is_in_the_head_and_nowhere_else() {
+    const LIKE_A_HEAD: &str = "HTTP/1.1 200 OK\r\nServer: body\r\n\r\n";
+    for padding in [0, 4_000, 4_090, 5_000, 20_000] {
+        let cell = Cell::answering(
+            "tier1",
+            format!(
+                "HTTP/1.1 200 OK\r\nX-Padding: {}\r\nContent-Length: {}\r\n\r\n{LIKE_A_HEAD}",
+                "x".repeat(padding),
+                LIKE_A_HEAD.len()
+            ),
+        )
+        .await;
+        let edge = Edge::before(&cell).start().await;
+        let mut client = edge.client().await;
+        for _ in 0..2 {
+            let response = client.get("acme", "/").await;
+            response.assert_routed("tier1", "tier");
+            assert_eq!(response.get("x-padding").map(str::len), Some(padding));
+            assert_eq!(response.text(), LIKE_A_HEAD);
+        }
+    }
+}
+
 #[tokio::test]
 async fn the_access_log_has_one_line_a_request() {
     let cell = Cell::echo("tier1").await;

@@ -3,6 +3,7 @@
 //! [`ClientConn`] and what the filters may ask and tell it are here; how it
 //! reads, writes, keeps time and closes is one file each.
 
+mod announce;
 mod close;
 mod deadline;
 mod read;
@@ -27,6 +28,7 @@ use super::head::{BodyFraming, HeadScanner, Refusal};
 use super::timer::Timer;
 use crate::lifecycle::CountGuard;
 
+use announce::Announced;
 use deadline::OwnDeadlines;
 pub use deadline::{ConnConfig, Deadlines, Expiry};
 
@@ -78,6 +80,7 @@ pub struct ClientConn {
     /// Bytes written and not sent: `output[sent..]`.
     output: Vec<u8>,
     sent: usize,
+    announced: Announced,
     timer: Timer,
     /// Wakes the connection when draining begins; polled once, for the task and
     /// so its waker stay the same.
@@ -124,6 +127,7 @@ impl ClientConn {
             end: 0,
             output: Vec::new(),
             sent: 0,
+            announced: Announced::default(),
             timer: Timer::default(),
             drain: None,
             accepted: now,
@@ -150,6 +154,11 @@ impl ClientConn {
     /// what it is.
     pub fn peer_header(&self) -> &HeaderValue {
         &self.peer_header
+    }
+
+    /// Whether the request was handed out to its last byte.
+    pub fn is_whole(&self) -> bool {
+        matches!(self.stage, Stage::Whole)
     }
 
     /// Why the request that is being answered was refused, if it was.

@@ -63,8 +63,13 @@ impl ClientConn {
         self.stage = Stage::Head;
         self.scanner = HeadScanner::default();
         self.told.store(0, Ordering::Relaxed);
+        self.announced.clear();
         self.set_deadlines(Deadlines::default());
         self.head_began = None;
+        if self.start < self.end {
+            // It came along with the request before, whose time is not its own.
+            self.active = Instant::now();
+        }
     }
 
     fn refuse(&mut self, refusal: Refusal) {
@@ -79,7 +84,7 @@ impl ClientConn {
         loop {
             if fresh {
                 if self.head_began.is_none() {
-                    self.head_began = Some(Instant::now());
+                    self.head_began = Some(self.active);
                 }
                 // RFC 9112 §2.2: an empty line before the request line is ignored.
                 if self.buffered().starts_with(b"\r\n") {
@@ -146,7 +151,7 @@ impl ClientConn {
 
     fn whole(&mut self) {
         self.stage = Stage::Whole;
-        self.whole_since = Instant::now();
+        self.whole_since = self.active;
     }
 
     /// Some bytes of a body of known length; 0 at the end of the stream.
@@ -315,6 +320,9 @@ impl AsyncRead for ClientConn {
             }
             Poll::Ready(_) => {
                 this.active = Instant::now();
+                if matches!(this.stage, Stage::Whole) {
+                    this.whole_since = this.active;
+                }
                 this.continued();
                 Poll::Ready(Ok(()))
             }

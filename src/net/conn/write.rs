@@ -44,6 +44,12 @@ impl AsyncWrite for ClientConn {
         if this.output.len() + bytes.len() > OUTPUT_SIZE {
             ready!(this.poll_drain(cx))?;
         }
+        if let Some((end, lines)) = this.announced.due(bytes) {
+            this.output
+                .extend_from_slice(bytes.get(..end).unwrap_or_default());
+            this.output.append(lines);
+            return Poll::Ready(Ok(end));
+        }
         if bytes.len() < OUTPUT_SIZE {
             this.output.extend_from_slice(bytes);
             return Poll::Ready(Ok(bytes.len()));
