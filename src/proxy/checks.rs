@@ -2,6 +2,8 @@
 
 use http::header::{CONNECTION, HeaderMap, HeaderName};
 
+use super::fields;
+
 /// Connection options the proxy library handles; it fails at this many, and only
 /// after it took a connection to the cell.
 const MAX_OPTIONS: usize = 10;
@@ -12,9 +14,7 @@ const MAX_OPTIONS: usize = 10;
 /// naming the fields that the edge itself sets or routes by would have them
 /// stripped after they were decided on.
 pub(super) fn connection_options_allowed(headers: &HeaderMap, routing_key: &HeaderName) -> bool {
-    let options = headers
-        .get_all(CONNECTION)
-        .iter()
+    let options = fields::all(headers, &CONNECTION)
         .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
         .map(<[u8]>::trim_ascii)
         .filter(|option| !option.is_empty());

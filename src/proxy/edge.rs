@@ -14,7 +14,7 @@ use pingora_proxy::Session;
 
 use super::context::{RequestContext, Target};
 use super::failure::Failure;
-use super::{checks, reply};
+use super::{checks, fields, reply};
 use crate::lifecycle::Lifecycle;
 use crate::live::Live;
 use crate::net::ClientConn;
@@ -73,11 +73,8 @@ impl EdgeProxy {
 
     /// The request's routing key.
     pub(super) fn key<'s>(&self, session: &'s Session) -> Result<&'s [u8], Failure> {
-        let mut keys = session
-            .req_header()
-            .headers
-            .get_all(&self.config.routing_key)
-            .iter();
+        let headers = &session.req_header().headers;
+        let mut keys = fields::all(headers, &self.config.routing_key);
         let key = keys.next().map(HeaderValue::as_bytes).unwrap_or_default();
         if keys.next().is_some() {
             return Err(Failure::AMBIGUOUS_KEY);
@@ -160,7 +157,7 @@ pub(super) fn prepare_exchange(session: &mut Session) {
     if session.req_header().version == Version::HTTP_10 {
         // RFC 9110 §15.2: it would take a 1xx for the answer.
         session.set_ignore_info_resp(true);
-    } else if session.req_header().headers.contains_key(EXPECT)
+    } else if fields::has(&session.req_header().headers, &EXPECT)
         && let Some(conn) = conn(session)
     {
         conn.expects_continue();

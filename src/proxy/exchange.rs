@@ -11,7 +11,7 @@ use pingora_proxy::Session;
 use super::context::RequestContext;
 use super::edge::{EdgeProxy, conn, prepare_exchange};
 use super::failure::Failure;
-use super::{forward, request_id, response};
+use super::{fields, forward, request_id, response};
 
 /// What becomes of a request.
 pub(super) enum Next {
@@ -30,7 +30,7 @@ impl EdgeProxy {
         if self.lifecycle.draining() {
             session.set_keepalive(None);
         }
-        let given = session.req_header().headers.get(forward::REQUEST_ID);
+        let given = fields::first(&session.req_header().headers, &request_id::FIELD);
         ctx.request_id = request_id::keep_or_make(given);
         if let Some(failure) = self.refused(session) {
             return Next::Refuse(failure);
@@ -136,7 +136,7 @@ impl EdgeProxy {
         ctx: &mut RequestContext,
     ) -> pingora::Result<()> {
         ctx.begun = true;
-        let mut codings = response.headers.get_all(TRANSFER_ENCODING).iter();
+        let mut codings = fields::all(&response.headers, &TRANSFER_ENCODING);
         if codings.any(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"chunked")) {
             // Its body would go on under the wrong name.
             return Err(bad_response("transfer coding other than chunked"));

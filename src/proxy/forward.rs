@@ -8,6 +8,7 @@ use ipnet::IpNet;
 use pingora::http::RequestHeader;
 
 use super::context::Target;
+use super::fields;
 use crate::routing::HostHeader;
 
 const FOR: &str = "X-Forwarded-For";
@@ -40,12 +41,12 @@ pub(super) fn add_headers(
         request.insert_header(PROTO, HeaderValue::from_static("http"))?;
     }
     if !trusted || !request.headers.contains_key(FORWARDED_HOST) {
-        match request.headers.get(HOST).cloned() {
+        match fields::first(&request.headers, &HOST).cloned() {
             Some(host) => request.insert_header(FORWARDED_HOST, host)?,
             None => drop(request.remove_header(FORWARDED_HOST)),
         }
     }
-    if !trusted {
+    if !trusted && fields::has(&request.headers, &FORWARDED) {
         request.remove_header(&FORWARDED);
     }
     request.insert_header(REQUEST_ID, request_id.clone())
@@ -79,7 +80,7 @@ pub(super) fn origin_form(request: &mut RequestHeader) -> pingora::Result<()> {
         .is_some_and(|first| !matches!(first, b'/' | b'*'));
     let scheme = memchr::memmem::find(target, b"://").filter(|_| absolute);
     let Some(scheme) = scheme else {
-        if !request.headers.contains_key(HOST) {
+        if !fields::has(&request.headers, &HOST) {
             request.insert_header(HOST, HeaderValue::from_static(""))?;
         }
         return Ok(());

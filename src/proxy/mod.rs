@@ -9,6 +9,7 @@ mod context;
 mod edge;
 mod exchange;
 mod failure;
+mod fields;
 mod forward;
 mod outcome;
 mod over;

@@ -3,8 +3,11 @@
 use std::cell::RefCell;
 
 use bytes::{Bytes, BytesMut};
-use http::HeaderValue;
+use http::{HeaderName, HeaderValue};
 use rand::RngCore;
+
+/// The field that carries it, in every direction.
+pub(super) const FIELD: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Longest client-chosen id that is kept, in bytes.
 const MAX_LENGTH: usize = 128;

@@ -7,6 +7,7 @@ use http::{HeaderValue, Method, StatusCode, Version};
 use pingora::http::{RequestHeader, ResponseHeader};
 
 use super::context::RequestContext;
+use super::fields;
 use super::forward::REQUEST_ID;
 
 const ROUTED_TO: &str = "X-Routed-To";
@@ -23,17 +24,16 @@ pub(super) fn strip_hop_by_hop(response: &mut ResponseHeader) {
         // Here Connection and Upgrade are the message (RFC 9110 §7.8).
         return;
     }
+    if !response.headers.keys().any(is_for_one_hop) {
+        return;
+    }
     let one_hop = |option: &[u8]| {
         let option = option.trim_ascii();
         option.eq_ignore_ascii_case(b"close") || option.eq_ignore_ascii_case(b"keep-alive")
     };
-    let mut connection = response.headers.get_all(CONNECTION).iter();
     // Most cells only say whether they close; that names no field.
-    if !connection.all(|value| one_hop(value.as_bytes())) {
-        let named: Vec<HeaderName> = response
-            .headers
-            .get_all(CONNECTION)
-            .iter()
+    if !fields::all(&response.headers, &CONNECTION).all(|value| one_hop(value.as_bytes())) {
+        let named: Vec<HeaderName> = fields::all(&response.headers, &CONNECTION)
             .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
             .filter_map(|option| HeaderName::from_bytes(option.trim_ascii()).ok())
             // A cell cannot have its framing taken away by naming it.
@@ -51,6 +51,18 @@ pub(super) fn strip_hop_by_hop(response: &mut ResponseHeader) {
     if response.status != StatusCode::UPGRADE_REQUIRED {
         response.remove_header(&UPGRADE);
     }
+}
+
+fn is_for_one_hop(name: &HeaderName) -> bool {
+    [
+        CONNECTION,
+        KEEP_ALIVE,
+        PROXY_CONNECTION,
+        TE,
+        TRAILER,
+        UPGRADE,
+    ]
+    .contains(name)
 }
 
 /// Frames the response for the client that asked. Says whether the client can
@@ -74,22 +86,23 @@ pub(super) fn frame_for(
         response.remove_header(&TRANSFER_ENCODING);
     }
     // Equal repeats were let through; one is enough for everybody behind us.
-    let mut lengths = response.headers.get_all(CONTENT_LENGTH).iter();
-    if let Some(first) = lengths.next() {
-        let repeated = lengths.next().is_some() || first.as_bytes().contains(&b',');
-        let one = first
-            .as_bytes()
-            .split(|byte| *byte == b',')
-            .next()
-            .unwrap_or_default();
-        if repeated && let Ok(one) = HeaderValue::from_bytes(one.trim_ascii()) {
-            response.insert_header(CONTENT_LENGTH, one)?;
-        }
+    if let Some(one) = one_of_many(fields::all(&response.headers, &CONTENT_LENGTH)) {
+        response.insert_header(CONTENT_LENGTH, one)?;
     }
     let bodiless = request.method == Method::HEAD || response.status == StatusCode::NOT_MODIFIED;
     Ok(bodiless
         || request.version != Version::HTTP_10
         || response.headers.contains_key(CONTENT_LENGTH))
+}
+
+/// The first of equal lengths; none if there is but one, or none at all.
+fn one_of_many<'h>(mut lengths: impl Iterator<Item = &'h HeaderValue>) -> Option<HeaderValue> {
+    let first = lengths.next()?.as_bytes();
+    if lengths.next().is_none() && !first.contains(&b',') {
+        return None;
+    }
+    let one = first.split(|byte| *byte == b',').next().unwrap_or_default();
+    HeaderValue::from_bytes(one.trim_ascii()).ok()
 }
 
 /// Takes from a cell's answer what the edge itself says there. A cell cannot say these

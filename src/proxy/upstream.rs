@@ -11,6 +11,7 @@ use pingora_proxy::Session;
 use super::context::{RequestContext, Target};
 use super::edge::{EdgeProxy, conn};
 use super::failure::Failure;
+use super::fields;
 use super::peer::{LAST_RESORT, PeerTimeouts, keep_apart, peer};
 use crate::live::{
     Cause, FailoverReason, LastFailure, LivePlacement, Rejected, Unresolved, uptime,
@@ -226,7 +227,7 @@ fn fits(session: &Session, target: &Target) -> Result<(), Failure> {
             stream_idle: policy.timeouts.stream_idle,
         });
     }
-    let length = session.req_header().headers.get(CONTENT_LENGTH);
+    let length = fields::first(&session.req_header().headers, &CONTENT_LENGTH);
     let length = length.and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
     match (policy.max_request_body_bytes, length) {
         (Some(limit), Some(length)) if length > limit => Err(Failure::BODY_TOO_LARGE),
