@@ -178,11 +178,7 @@ impl HeadScanner {
             return Err(Refusal::Malformed("header field name"));
         }
         let value = value.get(1..).unwrap_or_default();
-        // Every byte, as that goes many at a time; almost all values are good.
-        if !value
-            .iter()
-            .fold(true, |good, byte| good & is_field_byte(*byte))
-        {
+        if !value.iter().all(|byte| is_field_byte(*byte)) {
             return Err(Refusal::Malformed("header field value"));
         }
         match name.len() {
