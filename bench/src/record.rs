@@ -73,6 +73,8 @@ pub enum Of {
         before: Memory,
         after: Memory,
     },
+    /// Of one request, outside of the kernel.
+    Instructions { each: f64 },
     /// A fixed rate, with and without an access log, in turns.
     AccessLog {
         on: bool,

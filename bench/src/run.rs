@@ -124,6 +124,7 @@ fn plan(args: &Args) -> anyhow::Result<Plan> {
             What::Churn,
             What::Idle,
             What::Log,
+            What::Instructions,
         ],
         what => what.to_vec(),
     };
@@ -135,6 +136,7 @@ fn plan(args: &Args) -> anyhow::Result<Plan> {
     let bodies: Vec<u64> = args.bodies.iter().map(|&body| body as u64).collect();
     let dir = absolute(Path::new("target/bench/run"))?;
     Ok(Plan {
+        programs: absolute(&args.programs)?,
         what,
         keys,
         bodies: or(&bodies, &[128], &[128, 65_536])

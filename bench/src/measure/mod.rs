@@ -2,6 +2,7 @@
 
 mod change;
 mod idle;
+mod instructions;
 mod log;
 mod preflight;
 mod steady;
@@ -48,6 +49,8 @@ pub struct Plan {
     pub churn: Duration,
     pub idle_connections: usize,
     pub dir: PathBuf,
+    /// What scripts/setup-bench.sh made.
+    pub programs: PathBuf,
 }
 
 /// A measurement.
@@ -63,6 +66,8 @@ pub enum What {
     Idle,
     /// The access log, on and off.
     Log,
+    /// Instructions a request, counted by valgrind.
+    Instructions,
 }
 
 /// A run.
@@ -114,6 +119,7 @@ impl Bench {
                 What::Churn => self.churn()?,
                 What::Idle => self.idle()?,
                 What::Log => self.log()?,
+                What::Instructions => self.instructions()?,
             }
         }
         Ok(())

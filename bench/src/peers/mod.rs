@@ -193,6 +193,13 @@ fn unpacked(peers: &Path, program: &str) -> Command {
     command
 }
 
+/// Valgrind, as setup-bench.sh unpacked it.
+pub fn unpacked_valgrind(peers: &Path) -> Command {
+    let mut command = Command::new(peers.join("debian/usr/bin/valgrind"));
+    command.env("VALGRIND_LIB", peers.join("debian/usr/libexec/valgrind"));
+    command
+}
+
 /// The first line that a command says, on either stream, cut at `until`.
 fn first_line(mut command: Command) -> anyhow::Result<String> {
     let output = command

@@ -56,6 +56,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         ("churn", tables::churn(&data)),
         ("idle", tables::idle(&data)),
         ("log", tables::log(&data)),
+        ("instructions", tables::instructions(&data)),
         ("plots", shown(args.plots.as_deref(), &plots)),
     ];
     match &args.docs {

@@ -435,3 +435,21 @@ pub fn log(data: &Data) -> String {
     }
     table(&["", "CPU µs, off", "CPU µs, on", "on to off"], &rows)
 }
+
+/// Instructions a request, outside of the kernel.
+pub fn instructions(data: &Data) -> String {
+    let is = |record: &Record| matches!(record.of, Of::Instructions { .. });
+    let of = |peer: &str| {
+        data.median(|record| match record.of {
+            Of::Instructions { each } if record.peer == peer => Some(each),
+            _ => None,
+        })
+    };
+    let bare = of("pingora");
+    let rows: Vec<_> = data
+        .peers(is)
+        .into_iter()
+        .map(|peer| vec![peer.clone(), whole(of(&peer)), ratio(of(&peer), bare)])
+        .collect();
+    table(&["", "instructions a request", "to a bare Pingora"], &rows)
+}
