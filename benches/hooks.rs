@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 use cellgate::lifecycle::Lifecycle;
 use cellgate::live::{Live, LiveOptions, PushLimits, Source};
 use cellgate::net::{ClientConn, ConnConfig};
-use cellgate::proxy::{EdgeProxy, ProxyConfig, RequestContext};
+use cellgate::proxy::{EdgeProxy, ProxyConfig};
 use cellgate::telemetry::{AccessLog, Metrics};
 use criterion::{Criterion, criterion_group, criterion_main};
 use http::HeaderName;
@@ -126,7 +126,7 @@ impl Bench {
         let proxy = &self.proxy;
 
         times[0] = Instant::now();
-        let mut ctx: RequestContext = proxy.new_ctx();
+        let mut ctx = proxy.new_ctx();
         let answered = proxy.request_filter(&mut session, &mut ctx).await;
         assert_eq!(answered.ok(), Some(false), "the request is admitted");
         times[1] = Instant::now();

@@ -308,7 +308,7 @@ fn serve<A: HttpServerApp + Send + Sync + 'static>(
             if let Some(settings) = settings {
                 settings.apply_to_session(&mut session);
             }
-            // Not what a client's Keep-Alive asked for.
+            // Some services set a time of their own.
             if session.get_keepalive().is_some() {
                 session.set_keepalive(FOR_EVER);
             }

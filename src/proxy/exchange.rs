@@ -2,8 +2,8 @@
 //! request of the client, what the cell gets, what the cell answers, what the client
 //! gets. Nothing here waits.
 
-use http::header::{EXPECT, TRANSFER_ENCODING};
-use http::{Method, StatusCode, Version};
+use http::header::{EXPECT, HOST, TRANSFER_ENCODING};
+use http::{HeaderValue, Method, StatusCode, Version};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::{Error, ErrorType};
 use pingora_proxy::Session;
@@ -47,7 +47,10 @@ impl EdgeProxy {
         });
         let prepared = routed.map(|()| {
             prepare_exchange(session);
-            self.introduce(session, ctx)
+            match self.is_introduced_at_once(session) {
+                true => self.introduce(session, ctx),
+                false => Ok(()),
+            }
         });
         match prepared {
             Ok(Ok(())) => Next::Proxy,
@@ -56,16 +59,30 @@ impl EdgeProxy {
         }
     }
 
-    /// Says in the request whom it comes from. In the client's own header, which has
-    /// room: what the cell gets is a copy without any.
+    /// Whether the client's own header may say whom the request comes from. The cell
+    /// gets a copy of it, and a copy never has room for more fields.
+    ///
+    /// Not if the routing key is in one of those fields, for it is looked at again
+    /// later, and not if the request's host is yet to be found in its target.
+    fn is_introduced_at_once(&self, session: &Session) -> bool {
+        !forward::is_ours(&self.config.routing_key)
+            && fields::has(&session.req_header().headers, &HOST)
+    }
+
+    /// Says in the client's own header whom the request comes from.
     fn introduce(&self, session: &mut Session, ctx: &RequestContext) -> pingora::Result<()> {
-        let Some(conn) = conn(session) else {
+        let Some((client, trusted)) = self.client(session) else {
             return Ok(());
         };
-        let trusted = forward::is_trusted(conn.peer().ip(), &self.config.trusted_proxies);
-        let client = conn.peer_header().clone();
         let request = session.req_header_mut();
         forward::add_headers(request, &client, trusted, &ctx.request_id)
+    }
+
+    /// The client's address as a field has it, and whether it is believed.
+    fn client(&self, session: &Session) -> Option<(HeaderValue, bool)> {
+        let conn = conn(session)?;
+        let trusted = forward::is_trusted(conn.peer().ip(), &self.config.trusted_proxies);
+        Some((conn.peer_header().clone(), trusted))
     }
 
     /// There is a connection to the cell.
@@ -94,6 +111,11 @@ impl EdgeProxy {
         forward::origin_form(request)?;
         if session.req_header().version == Version::HTTP_10 {
             request.remove_header(&EXPECT);
+        }
+        if !self.is_introduced_at_once(session)
+            && let Some((client, trusted)) = self.client(session)
+        {
+            forward::add_headers(request, &client, trusted, &ctx.request_id)?;
         }
         if let Some(target) = &ctx.target {
             forward::set_host(request, target)?;
@@ -177,6 +199,7 @@ impl EdgeProxy {
         ctx: &RequestContext,
     ) -> pingora::Result<()> {
         response::strip_hop_by_hop(response);
+        response::remove_claims(response);
         if response.status.is_informational() && response.status != StatusCode::SWITCHING_PROTOCOLS
         {
             return Ok(());
@@ -184,7 +207,6 @@ impl EdgeProxy {
         if !response::frame_for(response, session.req_header())? {
             session.set_keepalive(None);
         }
-        response::remove_claims(response);
         if let Some(conn) = conn(session) {
             conn.announce(|lines| response::write_fields(lines, ctx));
         }

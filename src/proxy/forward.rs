@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use http::header::{FORWARDED, HOST};
-use http::{HeaderValue, Method};
+use http::{HeaderName, HeaderValue, Method};
 use ipnet::IpNet;
 use pingora::http::RequestHeader;
 
@@ -16,14 +16,20 @@ const PROTO: &str = "X-Forwarded-Proto";
 const FORWARDED_HOST: &str = "X-Forwarded-Host";
 pub(super) const REQUEST_ID: &str = "X-Request-Id";
 
+/// Whether [`add_headers`] may set or remove this field.
+pub(super) fn is_ours(field: &HeaderName) -> bool {
+    let ours = [FOR, PROTO, FORWARDED_HOST, REQUEST_ID, FORWARDED.as_str()];
+    ours.iter()
+        .any(|name| name.eq_ignore_ascii_case(field.as_str()))
+}
+
 /// Whether `client` is one of the proxies in front of us whose word we take.
 pub(super) fn is_trusted(client: IpAddr, trusted: &[IpNet]) -> bool {
     let client = client.to_canonical();
     trusted.iter().any(|network| network.contains(&client))
 }
 
-/// Sets `X-Request-Id`, `X-Forwarded-For`, `-Proto` and `-Host` on the request to
-/// the cell. What an untrusted client claims in them is replaced.
+/// Sets `X-Request-Id`, `X-Forwarded-For`, `-Proto` and `-Host` for the cell. What an untrusted client claims in them is replaced.
 ///
 /// # Errors
 /// Only if a value cannot be a header, which none of ours can fail to be.

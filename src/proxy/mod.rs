@@ -20,5 +20,4 @@ mod response;
 mod service;
 mod upstream;
 
-pub use context::RequestContext;
 pub use edge::{EdgeProxy, ProxyConfig};

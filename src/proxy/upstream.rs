@@ -72,6 +72,10 @@ impl EdgeProxy {
             let connect = timeouts(&self.config, placement).connect.min(time_left());
             // Only a cell that was never looked up yet makes this wait.
             let found = tokio::time::timeout(connect, placement.first_resolution()).await;
+            if let Some(conn) = conn(session) {
+                // The time for this attempt begins only now.
+                conn.attempt_started();
+            }
             let unresolved = match found {
                 Ok(()) => Unresolved::Wait,
                 Err(_) => Unresolved::GiveUp,

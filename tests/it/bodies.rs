@@ -174,7 +174,7 @@ async fn a_refused_expectation_is_passed_on() {
 async fn interim_answers_pass() {
     let cell = Cell::answering(
         "tier1",
-        "HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\n\r\n\
+        "HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\nX-Routed-To: elsewhere\r\n\r\n\
          HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
     )
     .await;
@@ -186,7 +186,7 @@ async fn interim_answers_pass() {
         for hint in &response.interim {
             assert_eq!(hint.status(), 103);
             assert_eq!(hint.get("link"), Some("</a.css>"));
-            assert_eq!(hint.get("x-routed-to"), None, "not the answer yet");
+            assert_eq!(hint.get("x-routed-to"), None, "neither the cell's nor ours");
         }
         response.assert_routed("tier1", "tier");
     }

@@ -30,6 +30,16 @@ async fn http_1_0_is_answered_and_closed() {
     // The cell is asked in HTTP/1.1, which must have one; empty, for there is no name (RFC 9112, section
     // 3.2).
     assert_eq!(cell.last().head.all("host"), [""]);
+
+    // Here the name is in the target.
+    let mut client = edge.client().await;
+    client
+        .send("GET http://shop.example/ HTTP/1.0\r\nX-Routing-Key: acme\r\n\r\n")
+        .await;
+    assert_eq!(client.response().await.status, 200);
+    for field in ["host", "x-forwarded-host"] {
+        assert_eq!(cell.last().head.all(field), ["shop.example"], "{field}");
+    }
 }
 
 /// HTTP/1.0 knows no interim answers (RFC 9110, section 15.2).

@@ -306,6 +306,31 @@ async fn the_access_log_has_one_line_a_request() {
     assert!(line["routing_key"].is_null(), "{line}");
 }
 
+/// A key in a field that the edge writes for the cell is still the client's when it is looked at again.
+#[tokio::test]
+async fn the_key_may_be_in_a_field_that_the_edge_sets() {
+    let cell = Cell::echo("tier1").await;
+    for name in ["X-Forwarded-Host", "X-Request-Id", "Forwarded"] {
+        let edge = Edge::before(&cell)
+            .set("cellgate.access_log", "stdout")
+            .set("cellgate.routing_key.header", name)
+            .start()
+            .await;
+        let answer = edge
+            .exchange(format!(
+                "GET /key HTTP/1.1\r\nHost: e\r\n{name}: acme\r\n\r\n"
+            ))
+            .await;
+        answer.assert_routed("tier1", "tier");
+        let line = edge.output.wait("/key").await;
+        let line: serde_json::Value = serde_json::from_str(&line).expect("JSON");
+        assert_eq!(line["routing_key"], "acme", "{line}");
+        let sent = cell.last().head;
+        assert_eq!(sent.all("x-forwarded-host"), ["e"]);
+        assert_eq!(sent.all("forwarded"), [""; 0]);
+    }
+}
+
 /// Log rotation: the file is moved away, and SIGUSR1 has the edge begin a new one.
 #[tokio::test]
 async fn the_access_log_is_reopened_when_told() {

@@ -77,6 +77,13 @@ impl Bench {
         if outcome.errors.total() > 0 {
             bail!("the load had errors: {:?}", outcome.errors);
         }
+        // Those of the last moment are not among them.
+        if outcome.requests + (CONNECTIONS as u64) < requests {
+            bail!(
+                "{} of {requests} requests within {PATIENCE:?}",
+                outcome.requests
+            );
+        }
         // It writes its counts when it ends. To all of them this signal says: now.
         running.tree.signal(libc::SIGINT)?;
         let late = Instant::now() + PATIENCE;
@@ -109,7 +116,7 @@ fn total(folder: &Path) -> anyhow::Result<u64> {
     let mut total = 0;
     for entry in fs::read_dir(folder)? {
         let text = fs::read_to_string(entry?.path())?;
-        total += of_file(&text).unwrap_or(0);
+        total += of_file(&text).context("a process did not end in time to write its counts")?;
     }
     match total {
         0 => bail!("valgrind wrote no counts into {}", folder.display()),

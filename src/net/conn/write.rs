@@ -45,9 +45,13 @@ impl AsyncWrite for ClientConn {
             ready!(this.poll_drain(cx))?;
         }
         if let Some((end, lines)) = this.announced.due(bytes) {
-            this.output
-                .extend_from_slice(bytes.get(..end).unwrap_or_default());
+            let (line, rest) = bytes.split_at(end);
+            this.output.extend_from_slice(line);
             this.output.append(lines);
+            if bytes.len() < OUTPUT_SIZE {
+                this.output.extend_from_slice(rest);
+                return Poll::Ready(Ok(bytes.len()));
+            }
             return Poll::Ready(Ok(end));
         }
         if bytes.len() < OUTPUT_SIZE {
