@@ -5,6 +5,7 @@
 
 pub mod admin;
 pub mod cell;
+mod chores;
 pub mod cli;
 pub mod control;
 mod files;

@@ -9,6 +9,7 @@ use tokio::time::{Instant, sleep};
 
 use super::notice::Notice;
 use super::read::{ReadError, Snapshot, Stamp, read};
+use crate::chores;
 
 /// The pause between two readings that have to be the same.
 const SETTLE: Duration = Duration::from_millis(50);
@@ -94,7 +95,7 @@ impl Target {
 
     pub async fn read(&self) -> Result<Snapshot, ReadError> {
         let (path, max_bytes) = (self.path.clone(), self.max_bytes);
-        spawn_blocking(move || read(&path, max_bytes))
+        chores::run(move || read(&path, max_bytes))
             .await
             .map_err(broken)?
     }

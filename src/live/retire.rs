@@ -12,6 +12,7 @@ use std::time::Duration;
 use pingora_core::server::ShutdownWatch;
 
 use super::apply::{Live, Writer, lock};
+use crate::chores;
 
 /// How often retired generations are looked at, while there are any.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -81,7 +82,7 @@ pub(super) async fn run(live: Arc<Live>, mut shutdown: ShutdownWatch) {
                 () = tokio::time::sleep(INTERVAL) => {}
             }
             let live = Arc::clone(&live);
-            let held = tokio::task::spawn_blocking(move || live.free_retired()).await;
+            let held = chores::run(move || live.free_retired()).await;
             if matches!(held, Ok(0)) {
                 break;
             }

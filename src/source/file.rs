@@ -17,9 +17,9 @@ use pingora_core::server::ShutdownWatch;
 use pingora_core::services::background::BackgroundService;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Notify;
-use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep};
 
+use crate::chores;
 use crate::files::notice::Notice;
 use crate::files::read::{ReadError, Snapshot, Stamp};
 use crate::files::settle::{self, Target};
@@ -209,9 +209,12 @@ impl FileSource {
 
     async fn apply(&self, snapshot: Snapshot, reason: Reason) {
         let live = Arc::clone(&self.live);
-        let applied =
-            spawn_blocking(move || live.apply(&snapshot.content, Source::File, SystemTime::now()))
-                .await;
+        let applied = chores::run(move || {
+            // Freed before what it leaves is given back.
+            let snapshot = snapshot;
+            live.apply(&snapshot.content, Source::File, SystemTime::now())
+        })
+        .await;
         match applied {
             Ok(Applied::Unchanged) if reason == Reason::Asked => log::info!(
                 target: "cellgate::source",

@@ -14,6 +14,7 @@ use super::background::{Follower, Keeper, Logs, Ready};
 use super::limits;
 use super::sockets::Sockets;
 use crate::admin::AdminApp;
+use crate::chores;
 use crate::lifecycle::{Handover, Lifecycle, Signals};
 use crate::live::{Live, LiveOptions, Memory, MemoryOptions, Prober, PushLimits, Resolver};
 use crate::net::{ConnConfig, EdgeListener};
@@ -80,6 +81,7 @@ impl Edge {
     ) -> Result<Edge, Vec<String>> {
         let path = absolute(&settings.routing.path)?;
         load_table(&path, settings, &live, memory.as_deref())?;
+        chores::give_memory_back();
         let access_log = AccessLog::open(&settings.access_log, metrics.access_log_dropped.clone())
             .map_err(|error| vec![format!("cellgate.access_log: {error}")])?;
 
