@@ -64,6 +64,12 @@ async fn failures_open_it_and_a_success_closes_it() {
     // A success in between: the failures that follow are counted anew.
     status.store(404, Ordering::SeqCst);
     assert_circuit(&edge.get("acme", "/").await, 404, "closed");
+    // It is one only once its end was noticed, which the client sees a moment before.
+    eventually("the success is counted", async || {
+        let counted = ["cellgate_requests_total", "status=\"4xx\""];
+        (edge.metric(&counted).await >= 1.0).then_some(())
+    })
+    .await;
     status.store(500, Ordering::SeqCst);
     for _ in 0..2 {
         assert_circuit(&edge.get("acme", "/").await, 500, "closed");
