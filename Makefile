@@ -56,17 +56,18 @@ ARGS  ?=
 RESULTS := target/bench/results.jsonl
 comma := ,
 # The profiled build is measured as well when there is one.
-PEERS := cellgate,$(if $(wildcard target/pgo/cellgate),cellgate-pgo$(comma))pingora,nginx,haproxy,envoy,envoy-matcher
+PGO := $(if $(wildcard target/pgo/cellgate),cellgate-pgo)
+PEERS := cellgate,$(PGO:%=%$(comma))pingora,nginx,haproxy,envoy,envoy-matcher
 
 bench: build bench-build ## Cellgate beside nginx, HAProxy, Envoy and a bare Pingora (BENCH=quick, ARGS=)
 ifeq ($(BENCH),quick)
 	@rm -f target/bench/quick.jsonl
 	target/release/cellgate-bench run --quick --peers $(PEERS) --out target/bench/quick.jsonl $(ARGS)
-	target/release/cellgate-bench report target/bench/quick.jsonl
+	target/release/cellgate-bench report --ours $(or $(PGO),cellgate) target/bench/quick.jsonl
 else
 	@rm -f $(RESULTS)
 	target/release/cellgate-bench run --peers $(PEERS) --out $(RESULTS) $(ARGS)
-	target/release/cellgate-bench report --docs docs/benchmarks.md --plots docs/benchmarks $(RESULTS)
+	target/release/cellgate-bench report --ours $(or $(PGO),cellgate) --docs docs/benchmarks.md --plots docs/benchmarks $(RESULTS)
 endif
 
 pgo: setup bench-build ## target/pgo/cellgate: the release binary, built by the profile of a load
