@@ -31,6 +31,7 @@ pub enum Accepting {
 struct Started {
     listening: bool,
     heeding: bool,
+    reopening: bool,
 }
 
 /// Shared by the listeners, the proxy, the admin service and the signal loop.
@@ -138,9 +139,15 @@ impl Lifecycle {
         self.started.send_modify(|started| started.heeding = true);
     }
 
-    /// Returns once all accept loops run and signals are handled.
+    /// The signal that reopens logs is handled from now on, or never will be.
+    pub fn set_reopening_logs(&self) {
+        self.started.send_modify(|started| started.reopening = true);
+    }
+
+    /// Returns once all accept loops run and signals are handled: whoever is told that
+    /// the process is ready may send it one.
     pub async fn started(&self) {
-        let all = |started: &Started| started.listening && started.heeding;
+        let all = |started: &Started| started.listening && started.heeding && started.reopening;
         // The sender is ours, so the wait cannot fail.
         let _ = self.started.subscribe().wait_for(all).await;
     }

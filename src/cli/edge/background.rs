@@ -40,6 +40,7 @@ impl BackgroundService for Ready {
 /// Takes the log off the threads of requests, and reopens the access log at
 /// SIGUSR1, so that it can be rotated.
 pub(super) struct Logs {
+    pub lifecycle: Arc<Lifecycle>,
     pub access: AccessLog,
     pub metrics: Arc<Metrics>,
 }
@@ -48,7 +49,9 @@ pub(super) struct Logs {
 impl BackgroundService for Logs {
     async fn start(&self, mut shutdown: ShutdownWatch) {
         logging::write_in_background(self.metrics.log_dropped.clone());
-        let mut reopen = match signal(SignalKind::user_defined1()) {
+        let reopen = signal(SignalKind::user_defined1());
+        self.lifecycle.set_reopening_logs();
+        let mut reopen = match reopen {
             Ok(reopen) => reopen,
             Err(error) => {
                 error!("SIGUSR1 cannot be handled, the access log will not be reopened: {error}");

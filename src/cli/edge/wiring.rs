@@ -129,6 +129,7 @@ impl Edge {
         )
         .counted_by(metrics.clone());
         let logs = Logs {
+            lifecycle: signals.lifecycle.clone(),
             access: access_log.clone(),
             metrics: metrics.clone(),
         };
