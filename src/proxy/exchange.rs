@@ -65,8 +65,7 @@ impl EdgeProxy {
     /// Not if the routing key is in one of those fields, for it is looked at again
     /// later, and not if the request's host is yet to be found in its target.
     fn is_introduced_at_once(&self, session: &Session) -> bool {
-        !forward::is_ours(&self.config.routing_key)
-            && fields::has(&session.req_header().headers, &HOST)
+        !self.key_in_ours && fields::has(&session.req_header().headers, &HOST)
     }
 
     /// Says in the client's own header whom the request comes from.
@@ -207,9 +206,7 @@ impl EdgeProxy {
         if !response::frame_for(response, session.req_header())? {
             session.set_keepalive(None);
         }
-        if let Some(conn) = conn(session) {
-            conn.announce(|lines| response::write_fields(lines, ctx));
-        }
+        response::announce(session, ctx);
         // A drain that began since the request arrived still reaches this client.
         if self.lifecycle.draining() {
             session.set_keepalive(None);

@@ -9,7 +9,6 @@ use pingora::http::ResponseHeader;
 use pingora_proxy::Session;
 
 use super::context::RequestContext;
-use super::edge::conn;
 use super::failure::Failure;
 use super::response;
 
@@ -63,9 +62,7 @@ pub(super) async fn json(
 ) -> pingora::Result<()> {
     header.insert_header(CONTENT_TYPE, HeaderValue::from_static("application/json"))?;
     header.set_content_length(body.len())?;
-    if let Some(conn) = conn(session) {
-        conn.announce(|lines| response::write_fields(lines, ctx));
-    }
+    response::announce(session, ctx);
     let bodiless = session.req_header().method == http::Method::HEAD;
     session
         .write_response_header(Box::new(header), bodiless)

@@ -5,8 +5,10 @@ use http::header::{
 };
 use http::{HeaderValue, Method, StatusCode, Version};
 use pingora::http::{RequestHeader, ResponseHeader};
+use pingora_proxy::Session;
 
 use super::context::RequestContext;
+use super::edge::conn;
 use super::fields;
 use super::forward::REQUEST_ID;
 
@@ -123,8 +125,15 @@ pub(super) fn remove_claims(response: &mut ResponseHeader) {
     }
 }
 
-/// Tells the client where its request went, why, and under which id, in field lines.
-pub(super) fn write_fields(lines: &mut Vec<u8>, ctx: &RequestContext) {
+/// Has the client told where its request went, why, and under which id, in the head
+/// that is written next.
+pub(super) fn announce(session: &Session, ctx: &RequestContext) {
+    if let Some(conn) = conn(session) {
+        conn.announce(|lines| write_fields(lines, ctx));
+    }
+}
+
+fn write_fields(lines: &mut Vec<u8>, ctx: &RequestContext) {
     let mut field = |name: &str, value: &[u8]| {
         // Ids and names are visible ASCII, the rest is our own: no line ends early.
         lines.extend_from_slice(name.as_bytes());

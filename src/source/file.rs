@@ -209,12 +209,9 @@ impl FileSource {
 
     async fn apply(&self, snapshot: Snapshot, reason: Reason) {
         let live = Arc::clone(&self.live);
-        let applied = chores::run(move || {
-            // Freed before what it leaves is given back.
-            let snapshot = snapshot;
-            live.apply(&snapshot.content, Source::File, SystemTime::now())
-        })
-        .await;
+        let applied =
+            chores::run(move || live.apply(&snapshot.content, Source::File, SystemTime::now()))
+                .await;
         match applied {
             Ok(Applied::Unchanged) if reason == Reason::Asked => log::info!(
                 target: "cellgate::source",
