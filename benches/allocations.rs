@@ -20,6 +20,7 @@ use serde_json::json;
 
 #[path = "../bench/src/bare/proxy.rs"]
 mod bare;
+mod shared;
 
 /// What our hooks may take for a request.
 const GOAL: f64 = 3.0;
@@ -160,7 +161,7 @@ fn compare(places: bool) -> ExitCode {
     let edge = |access_log: &str| {
         let settings = dir.path().join("edge.yaml");
         let routing = dir.path().join("routing.json");
-        std::fs::write(&routing, document(cell).to_string()).expect("a document");
+        std::fs::write(&routing, shared::document(cell).to_string()).expect("a document");
         let access_log = match access_log {
             "off" => json!("off"),
             name => json!(dir.path().join(name)),
@@ -200,29 +201,6 @@ fn compare(places: bool) -> ExitCode {
         "edge over bare"
     );
     ExitCode::SUCCESS
-}
-
-/// A document with all that a placement can have. No probe runs while requests are counted.
-fn document(cell: SocketAddr) -> serde_json::Value {
-    json!({
-        "version": "1",
-        "routingTable": {"acme": "one", "globex": "one"},
-        "defaultPlacement": "two",
-        "placements": {
-            "one": {
-                "url": format!("http://{cell}"),
-                "fallback": "two",
-                "tenancy": "shared",
-                "health_check": {"interval": "1day"},
-                "circuit_breaker": {},
-                "concurrency_limit": 100,
-                "max_request_body_bytes": 1 << 20,
-                "load_balancing": "least_request",
-                "retries": {"attempts": 3, "on": ["connect", "reset"]},
-            },
-            "two": {"url": format!("http://{cell}")},
-        },
-    })
 }
 
 /// For one request.

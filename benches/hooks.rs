@@ -3,7 +3,7 @@
 //! clock are, some 50 ns of each figure.
 
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream as StdStream};
+use std::net::{SocketAddr, TcpListener, TcpStream as StdStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -18,9 +18,10 @@ use mimalloc::MiMalloc;
 use pingora::http::ResponseHeader;
 use pingora::protocols::Stream;
 use pingora_proxy::{ProxyHttp, Session};
-use serde_json::json;
 use tokio::net::TcpStream;
 use tokio::runtime::Runtime;
+
+mod shared;
 
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
@@ -57,7 +58,8 @@ impl Bench {
             push_limits: PushLimits::default(),
         };
         let live = Live::new(options, metrics.clone());
-        live.apply(document().as_bytes(), Source::File, SystemTime::now());
+        let document = shared::document(SocketAddr::from(([127, 0, 0, 1], 9))).to_string();
+        live.apply(document.as_bytes(), Source::File, SystemTime::now());
         assert!(live.current().is_some(), "a good document");
         let config = ProxyConfig {
             routing_key: HeaderName::from_static("x-routing-key"),
@@ -71,8 +73,9 @@ impl Bench {
             debug_config: false,
         };
         let log = AccessLog::default();
-        let runtime = tokio::runtime::Builder::new_current_thread();
-        let runtime = { runtime }.enable_all().build();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build();
         Bench {
             runtime: runtime.expect("a runtime"),
             proxy: EdgeProxy::new(config, live, lifecycle.clone(), metrics, log),
@@ -166,29 +169,6 @@ impl Bench {
         }
         stream
     }
-}
-
-/// With all that a placement can have.
-fn document() -> String {
-    json!({
-        "version": "1",
-        "routingTable": {"acme": "one", "globex": "one"},
-        "defaultPlacement": "two",
-        "placements": {
-            "one": {
-                "url": "http://127.0.0.1:9",
-                "fallback": "two",
-                "health_check": {},
-                "circuit_breaker": {},
-                "concurrency_limit": 100,
-                "max_request_body_bytes": 1 << 20,
-                "load_balancing": "least_request",
-                "retries": {"attempts": 3, "on": ["connect", "reset"]},
-            },
-            "two": {"url": "http://127.0.0.1:9"},
-        },
-    })
-    .to_string()
 }
 
 fn hooks(criterion: &mut Criterion) {
