@@ -15,7 +15,8 @@ use crate::process::Tree;
 use crate::record::Of;
 
 /// Requests of two runs, whose difference leaves out what starting and ending take.
-const REQUESTS: [u64; 2] = [1_000, 5_000];
+const FEW: u64 = 1_000;
+const MANY: u64 = 5_000;
 /// A program takes some fifty times as long while its instructions are counted.
 const PATIENCE: Duration = Duration::from_secs(120);
 /// Few, so that requests rarely wait for each other; enough that no proxy goes to sleep
@@ -35,15 +36,12 @@ impl Bench {
                 eprintln!("{name} is left out: {reason}");
                 continue;
             }
-            let mut totals = Vec::new();
-            for requests in REQUESTS {
+            let mut counted = |requests| {
                 let total = self.counted(peer, &setting, requests);
-                totals.push(total.with_context(|| format!("counting instructions of {name}"))?);
-            }
-            let [few, many] = totals[..] else {
-                continue;
+                total.with_context(|| format!("counting instructions of {name}"))
             };
-            let each = many.saturating_sub(few) as f64 / (REQUESTS[1] - REQUESTS[0]) as f64;
+            let (few, many) = (counted(FEW)?, counted(MANY)?);
+            let each = many.saturating_sub(few) as f64 / (MANY - FEW) as f64;
             eprintln!("{name:>14}: {each:.0} instructions a request");
             self.record(name, 0, keys, Of::Instructions { each })?;
         }
@@ -97,7 +95,6 @@ impl Bench {
 
 fn unfit(peer: &str) -> Option<&'static str> {
     match peer {
-        "envoy" | "envoy-matcher" => Some("it does not run in valgrind"),
         "haproxy" => Some("what it counts depends on how soon cells answer"),
         _ => None,
     }
