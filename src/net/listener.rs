@@ -9,7 +9,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use log::{error, info, warn};
 use pingora::services::Service;
-use pingora_core::apps::HttpServerApp;
+use pingora_core::apps::{HttpPersistentSettings, HttpServerApp};
 use pingora_core::protocols::http::ServerSession;
 use pingora_core::server::{ListenFds, ShutdownWatch};
 use socket2::{Domain, Protocol, SockFilter, SockRef, Socket, Type};
@@ -295,26 +295,40 @@ fn serve<A: HttpServerApp + Send + Sync + 'static>(
     let _ = stream.set_nodelay(true);
     let conn = ClientConn::new(stream, peer, shared.config.clone(), slot);
     let (app, shutdown) = (shared.app.clone(), shutdown.clone());
-    pingora_runtime::current_handle().spawn(async move {
-        let mut session = ServerSession::new_http1(Box::new(conn));
-        session.set_keepalive(FOR_EVER);
-        let mut next = app.process_new_http(session, &shutdown).await;
-        while let Some(reused) = next {
-            let (stream, settings) = reused.consume();
-            if let Some(conn) = stream.as_any().downcast_ref::<ClientConn>() {
-                conn.request_finished();
-            }
-            let mut session = ServerSession::new_http1(stream);
-            if let Some(settings) = settings {
+    pingora_runtime::current_handle().spawn(converse(Box::new(conn), app, shutdown));
+}
+
+/// Serves one request after the other.
+async fn converse<A: HttpServerApp + Send + Sync + 'static>(
+    mut conn: Box<ClientConn>,
+    app: Arc<A>,
+    shutdown: ShutdownWatch,
+) {
+    let mut settings: Option<HttpPersistentSettings> = None;
+    // The library has its buffers from the start of a session to its end.
+    while conn.next().await {
+        let mut session = ServerSession::new_http1(conn);
+        match settings {
+            None => session.set_keepalive(FOR_EVER),
+            Some(settings) => {
                 settings.apply_to_session(&mut session);
+                // Some services set a time of their own.
+                if session.get_keepalive().is_some() {
+                    session.set_keepalive(FOR_EVER);
+                }
             }
-            // Some services set a time of their own.
-            if session.get_keepalive().is_some() {
-                session.set_keepalive(FOR_EVER);
-            }
-            next = app.process_new_http(session, &shutdown).await;
         }
-    });
+        let Some(reused) = app.process_new_http(session, &shutdown).await else {
+            return;
+        };
+        let (stream, kept) = reused.consume();
+        // It is the one that the session was given.
+        let Ok(same) = stream.into_any().downcast::<ClientConn>() else {
+            return;
+        };
+        same.request_finished();
+        (conn, settings) = (same, kept);
+    }
 }
 
 /// Tells the client why, as far as its socket takes it without waiting.

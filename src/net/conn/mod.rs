@@ -4,11 +4,15 @@
 //! reads, writes, keeps time and closes is one file each.
 
 mod announce;
+mod buffers;
 mod close;
 mod deadline;
 mod read;
 mod stream;
 mod write;
+
+#[cfg(test)]
+mod tests;
 
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd;

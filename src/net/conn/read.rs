@@ -1,6 +1,8 @@
 //! What the client sends, checked and cut into requests.
 
+use std::future::poll_fn;
 use std::io;
+use std::mem;
 use std::pin::Pin;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
@@ -10,15 +12,12 @@ use tokio::time::Instant;
 
 use super::super::chunked::{BadChunk, ChunkedBody};
 use super::super::head::{BodyFraming, HeadScanner, Refusal, Scan};
-use super::{ClientConn, Deadlines, FINISHED, Stage, TUNNEL};
+use super::{ClientConn, Deadlines, FINISHED, Stage, TUNNEL, buffers};
 
 /// Stands in for a request that was refused, so that the proxy's own filters
 /// answer it. They look at [`ClientConn::refusal`] first; were that forgotten,
 /// it still carries no routing key and reaches no cell.
 const STAND_IN: &[u8] = b"GET / HTTP/1.1\r\nHost: refused\r\n\r\n";
-
-/// Where receiving begins; a larger head makes it grow.
-const INPUT_SIZE: usize = 4096;
 
 impl ClientConn {
     fn buffered(&self) -> &[u8] {
@@ -35,12 +34,17 @@ impl ClientConn {
             self.end -= self.start;
             self.start = 0;
         }
-        if self.end == self.input.len() {
-            self.input.resize((self.input.len() * 2).max(INPUT_SIZE), 0);
-        }
         let Some(tcp) = &mut self.tcp else {
             return Poll::Ready(Ok(0));
         };
+        if self.input.is_empty() {
+            // While nothing comes, a connection has no buffer.
+            ready!(tcp.poll_read_ready(cx))?;
+            self.input = buffers::full();
+        } else if self.end == self.input.len() {
+            // A large head makes it grow.
+            self.input.resize(self.input.len() * 2, 0);
+        }
         let mut space = ReadBuf::new(self.input.get_mut(self.end..).unwrap_or_default());
         ready!(Pin::new(tcp).poll_read(cx, &mut space))?;
         let count = space.filled().len();
@@ -54,12 +58,6 @@ impl ClientConn {
 
     /// Forgets the last request.
     fn next_request(&mut self) {
-        if self.start == self.end && self.input.len() > INPUT_SIZE {
-            // One large head must not cost its memory for as long as the client stays.
-            self.input = Vec::new();
-            self.start = 0;
-            self.end = 0;
-        }
         self.stage = Stage::Head;
         self.scanner = HeadScanner::default();
         self.told.store(0, Ordering::Relaxed);
@@ -75,6 +73,40 @@ impl ClientConn {
     fn refuse(&mut self, refusal: Refusal) {
         self.refusal = Some(refusal);
         self.stage = Stage::Refused;
+    }
+
+    /// Returns when the next request can be read, or `false` when there will be none.
+    ///
+    /// Whoever awaits it before a request is read keeps nothing but the connection
+    /// meanwhile.
+    pub async fn next(&mut self) -> bool {
+        // What broke between two requests broke nothing.
+        poll_fn(|cx| self.poll_next(cx)).await.unwrap_or(false)
+    }
+
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        if matches!(self.stage, Stage::Whole) && self.told(FINISHED) {
+            if self.refusal.is_some() {
+                return Poll::Ready(Ok(false));
+            }
+            self.next_request();
+        }
+        match self.stage {
+            Stage::Head => self.poll_head(cx),
+            _ => Poll::Ready(Ok(true)),
+        }
+    }
+
+    /// Keeps no buffer while there is nothing in it.
+    fn rest(&mut self) {
+        if self.start == self.end {
+            buffers::give_full(mem::take(&mut self.input));
+            self.start = 0;
+            self.end = 0;
+        }
+        if self.output.is_empty() {
+            buffers::give_empty(mem::take(&mut self.output));
+        }
     }
 
     /// Reads until a head is complete or refused. `Ok(false)`: the client is
@@ -117,6 +149,7 @@ impl ClientConn {
                 Poll::Pending => {
                     let deadline = self.head_deadline(cx);
                     if !self.timer.poll_expired(cx, deadline) {
+                        self.rest();
                         return Poll::Pending;
                     }
                     if self.start == self.end {
@@ -279,13 +312,7 @@ impl AsyncRead for ClientConn {
                 Poll::Pending => this.poll_waiting(cx),
             };
         }
-        if matches!(this.stage, Stage::Whole) && this.told(FINISHED) {
-            if this.refusal.is_some() {
-                return Poll::Ready(Ok(()));
-            }
-            this.next_request();
-        }
-        if matches!(this.stage, Stage::Head) && !ready!(this.poll_head(cx))? {
+        if !ready!(this.poll_next(cx))? {
             return Poll::Ready(Ok(()));
         }
         let read = match this.stage {

@@ -7,11 +7,11 @@ use std::task::{Context, Poll, ready};
 use tokio::io::AsyncWrite;
 use tokio::time::Instant;
 
-use super::ClientConn;
+use super::{ClientConn, buffers};
 
 /// Writes up to this many bytes wait for more, so that a head and a small body
 /// are one segment.
-const OUTPUT_SIZE: usize = 4096;
+const OUTPUT_SIZE: usize = buffers::SIZE;
 
 impl ClientConn {
     /// Sends all of `output`.
@@ -43,6 +43,9 @@ impl AsyncWrite for ClientConn {
         let this = self.get_mut();
         if this.output.len() + bytes.len() > OUTPUT_SIZE {
             ready!(this.poll_drain(cx))?;
+        }
+        if this.output.capacity() == 0 {
+            this.output = buffers::empty();
         }
         if let Some((end, lines)) = this.announced.due(bytes) {
             let (line, rest) = bytes.split_at(end);

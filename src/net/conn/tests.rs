@@ -1,0 +1,103 @@
+use std::future::Future;
+use std::io;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Waker};
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+use super::*;
+use crate::lifecycle::Lifecycle;
+
+const LONG: Duration = Duration::from_secs(30);
+const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+const ANSWER: &[u8] = b"HTTP/1.1 204 No Content\r\n\r\n";
+
+async fn connected() -> io::Result<(TcpStream, ClientConn)> {
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let client = TcpStream::connect(listener.local_addr()?).await?;
+    let (tcp, peer) = listener.accept().await?;
+    let config = ConnConfig {
+        client_header: LONG,
+        client_idle: LONG,
+        stream_idle: LONG,
+        response_header: LONG,
+        request: LONG,
+        header_bytes: 65_536,
+    };
+    let slot = Arc::new(Lifecycle::new()).connection();
+    Ok((client, ClientConn::new(tcp, peer, Arc::new(config), slot)))
+}
+
+/// Asks for the next request, which is not there.
+fn rests(conn: &mut ClientConn) -> bool {
+    let mut next = pin!(conn.next());
+    next.as_mut()
+        .poll(&mut Context::from_waker(Waker::noop()))
+        .is_pending()
+}
+
+fn buffers(conn: &ClientConn) -> (usize, usize) {
+    (conn.input.capacity(), conn.output.capacity())
+}
+
+#[tokio::test]
+async fn a_connection_without_a_request_has_no_buffers() -> io::Result<()> {
+    let (mut client, mut conn) = connected().await?;
+    for long in ["", "x", &"y".repeat(20_000)] {
+        assert!(rests(&mut conn));
+        assert_eq!(buffers(&conn), (0, 0));
+
+        let request = format!("GET / HTTP/1.1\r\nHost: a\r\nLong: {long}\r\n\r\n");
+        client.write_all(request.as_bytes()).await?;
+        assert!(conn.next().await);
+        // Asking again changes nothing.
+        assert!(conn.next().await);
+        let mut read = vec![0; request.len()];
+        conn.read_exact(&mut read).await?;
+        assert_eq!(read, request.as_bytes());
+        conn.write_all(ANSWER).await?;
+        conn.flush().await?;
+        conn.request_finished();
+        let mut answer = vec![0; ANSWER.len()];
+        client.read_exact(&mut answer).await?;
+        assert_eq!(answer, ANSWER);
+    }
+    // A request that is half there keeps what there is of it.
+    let (begin, end) = REQUEST.split_at(10);
+    client.write_all(begin).await?;
+    conn.tcp.as_ref().expect("open").readable().await?;
+    assert!(rests(&mut conn));
+    assert_ne!(conn.input.capacity(), 0);
+    client.write_all(end).await?;
+    assert!(conn.next().await);
+    Ok(())
+}
+
+#[tokio::test]
+async fn there_is_no_next_request_from_a_client_that_is_gone() -> io::Result<()> {
+    let (client, mut conn) = connected().await?;
+    drop(client);
+    assert!(!conn.next().await);
+
+    let (mut client, mut conn) = connected().await?;
+    client.write_all(b"GET / HTTP/1.1\r\nHo").await?;
+    drop(client);
+    assert!(!conn.next().await);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_refused_request_is_the_last() -> io::Result<()> {
+    let (mut client, mut conn) = connected().await?;
+    client.write_all(b"no request\r\n\r\n").await?;
+    assert!(conn.next().await, "it has to be answered");
+    assert!(conn.refusal().is_some());
+    let mut stand_in = [0; 1024];
+    assert!(conn.read(&mut stand_in).await? > 0);
+    conn.request_finished();
+    assert!(!conn.next().await);
+    Ok(())
+}
