@@ -18,20 +18,34 @@ const NICE: libc::c_int = 10;
 pub(crate) async fn run<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, JoinError> {
-    // The runtime keeps its threads, and what is nice stays so.
-    spawn_blocking(move || {
-        std::thread::scope(|scope| {
-            let chore = scope.spawn(move || {
-                lower_priority();
-                work()
-            });
-            let done = chore.join();
-            // Now, as a thread that ends leaves memory as well.
-            give_memory_back();
-            done.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-        })
+    spawn_blocking(|| wait_for(work)).await
+}
+
+/// The same for a thread that may wait for it.
+///
+/// # Panics
+/// As `work` does.
+pub(crate) fn wait_for<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    // A thread of its own: the runtime keeps its threads, and what is nice stays so.
+    on_nice_thread(|| {
+        let done = on_nice_thread(work);
+        // Only now, as a thread that ends leaves memory as well; and here, as it takes
+        // milliseconds.
+        give_memory_back();
+        done
     })
-    .await
+}
+
+/// What `work` returns, or its panic.
+fn on_nice_thread<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            lower_priority();
+            work()
+        });
+        let done = thread.join();
+        done.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
 }
 
 /// Returns freed memory to the system. The allocator would keep it until something else

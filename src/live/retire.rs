@@ -10,12 +10,17 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use pingora_core::server::ShutdownWatch;
+use tokio::task::spawn_blocking;
 
 use super::apply::{Live, Writer, lock};
+use super::generation::Generation;
 use crate::chores;
 
 /// How often retired generations are looked at, while there are any.
 const INTERVAL: Duration = Duration::from_secs(1);
+
+/// Keys that are freed in less than a millisecond.
+const FEW: usize = 4096;
 
 impl Live {
     /// Frees the retired generations that nobody holds any more. Says how many
@@ -24,6 +29,20 @@ impl Live {
         let mut writer = lock(&self.writer);
         self.sweep(&mut writer);
         writer.retired.len()
+    }
+
+    /// Whether freeing what is retired takes long and leaves memory to give back, or is
+    /// only what changes of a few keys have replaced.
+    pub(super) fn retired_is_large(&self) -> bool {
+        let writer = lock(&self.writer);
+        let Some(current) = self.current() else {
+            return true;
+        };
+        let small = |generation: &Arc<Generation>| {
+            let table = &generation.table;
+            table.shares_all_but(FEW, &current.table)
+        };
+        !writer.retired.iter().all(small)
     }
 
     pub(super) fn sweep(&self, writer: &mut Writer) {
@@ -82,8 +101,11 @@ pub(super) async fn run(live: Arc<Live>, mut shutdown: ShutdownWatch) {
                 () = tokio::time::sleep(INTERVAL) => {}
             }
             let live = Arc::clone(&live);
-            let held = chores::run(move || live.free_retired()).await;
-            if matches!(held, Ok(0)) {
+            let held = spawn_blocking(move || match live.retired_is_large() {
+                true => chores::wait_for(|| live.free_retired()),
+                false => live.free_retired(),
+            });
+            if matches!(held.await, Ok(0)) {
                 break;
             }
         }

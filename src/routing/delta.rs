@@ -134,6 +134,12 @@ impl RoutingTable {
         whole.then_some(delta)
     }
 
+    /// Whether this table has at most `few` keys that it does not share with `other`:
+    /// without it, no more is freed. Looks at no more than these.
+    pub fn shares_all_but(&self, few: usize, other: &RoutingTable) -> bool {
+        self.keys.unshared_within(&other.keys, few, |_, _| {})
+    }
+
     /// Takes back what `key` counted for while its name id was `was`, one of the
     /// names of `head`.
     fn gone_from(&mut self, was: u32, key: &str, head: &Head) {

@@ -64,6 +64,23 @@ fn a_delta_is_applied_and_costs_no_placement() {
 }
 
 #[test]
+fn what_a_delta_leaves_is_small_and_a_whole_table_is_not() {
+    let edge = Fixture::new();
+    let names: Vec<_> = (0..5_000).map(|key| format!("tenant-{key}")).collect();
+    let keys: Vec<_> = names.iter().map(|name| (name.as_str(), "tier1")).collect();
+    edge.changed(&document("1", &[A, B], &keys));
+    let first = edge.live.current().unwrap();
+    let next = first.table.apply(&set("visa")).unwrap().digest();
+    edge.live.push(Push::Delta(set("visa")), 9, next, at(60));
+    assert!(!edge.live.retired_is_large());
+    edge.changed(&document("2", &[A, B], &keys));
+    assert!(edge.live.retired_is_large());
+    drop(first);
+    assert_eq!(edge.live.free_retired(), 0);
+    assert!(!edge.live.retired_is_large());
+}
+
+#[test]
 fn what_a_delta_leaves_is_freed() {
     let edge = serving();
     for (number, placement) in [(2, "visa"), (3, "tier1"), (4, "visa")] {

@@ -342,6 +342,10 @@ fn large_tables_differ_by_what_was_changed() {
     });
     assert_eq!(unshared(&headed.unwrap()), 0);
 
+    assert!(table.shares_all_but(3 * 17, &next));
+    assert!(!table.shares_all_but(0, &next));
+    assert!(!table.shares_all_but(table.key_count() - 1, &edited));
+
     let change = table.delta_within(&next, 3 * 17).unwrap();
     assert_same(&table.apply(&change).unwrap(), &next);
     let keys = table.key_count();
