@@ -33,7 +33,21 @@ pub struct Memory {
 
 impl Tree {
     /// Starts `command` on the processors `cpus`, with its output in `log`.
-    pub fn start(mut command: Command, cpus: &[usize], log: &Path) -> anyhow::Result<Tree> {
+    pub fn start(command: Command, cpus: &[usize], log: &Path) -> anyhow::Result<Tree> {
+        Self::start_at(command, cpus, log, 0)
+    }
+
+    /// The same for one that gives way to whatever else runs there.
+    pub fn start_behind(command: Command, cpus: &[usize], log: &Path) -> anyhow::Result<Tree> {
+        Self::start_at(command, cpus, log, 19)
+    }
+
+    fn start_at(
+        mut command: Command,
+        cpus: &[usize],
+        log: &Path,
+        nice: i32,
+    ) -> anyhow::Result<Tree> {
         let output = File::create(log).with_context(|| log.display().to_string())?;
         command
             .stdin(Stdio::null())
@@ -45,6 +59,7 @@ impl Tree {
         unsafe {
             command.pre_exec(move || {
                 sys::end_with_parent();
+                sys::give_way(nice);
                 sys::pin(&cpus)
             });
         }

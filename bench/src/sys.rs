@@ -128,6 +128,12 @@ pub fn end_with_parent() {
     unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
 }
 
+/// Makes the calling process as nice as this (setpriority(2)).
+pub fn give_way(nice: i32) {
+    // SAFETY: no pointers.
+    unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, nice) };
+}
+
 /// Raises the limit of open files to `wanted`, or as far as it goes.
 pub fn raise_open_files(wanted: u64) {
     let mut limit = libc::rlimit {

@@ -18,6 +18,8 @@ const LIVE: Duration = Duration::from_secs(60);
 const BEGUN: Duration = Duration::from_millis(500);
 /// Between two looks at the memory of a proxy that changes its table.
 const LOOK: Duration = Duration::from_millis(20);
+/// By then a control plane has pushed a change.
+const PUSHED: Duration = Duration::from_millis(5);
 /// Between two changes under load.
 const EVERY: Duration = Duration::from_secs(1);
 
@@ -134,7 +136,8 @@ impl Bench {
         spec.table.moves = Table::UNSETTLED;
         let over = AtomicBool::new(false);
         let peer = &*self.peers[peer];
-        let (outcome, changes) = std::thread::scope(|scope| {
+        stop_companion(running)?;
+        let outcome = std::thread::scope(|scope| {
             let changer = scope.spawn(|| {
                 let mut changes = 0;
                 let mut next = Instant::now() + EVERY;
@@ -143,7 +146,9 @@ impl Bench {
                     if Instant::now() >= next {
                         next += EVERY;
                         changes += 1;
-                        variants.apply(peer, changes % 2, way, &running.tree)?;
+                        with_companion(running, || {
+                            variants.apply(peer, changes % 2, way, &running.tree)
+                        })?;
                     }
                 }
                 anyhow::Ok(changes)
@@ -154,7 +159,9 @@ impl Bench {
                 .join()
                 .map_err(|_| anyhow::anyhow!("the changer panicked"))?;
             anyhow::Ok((outcome?, changes?))
-        })?;
+        });
+        continue_companion(running)?;
+        let (outcome, changes) = outcome?;
         // A proxy that cannot keep up may be at it for a while yet.
         let last = variants.cell(changes % 2);
         let applied = wait_for_cell(&running.setting, last, LIVE).is_ok();
@@ -171,6 +178,33 @@ impl Bench {
         };
         self.record(name, round, running.setting.table.keys, of)
     }
+}
+
+// A control plane runs on the load's processor, behind the load. What it writes for
+// people to read would still hold it up, and count as if the proxy had: it gets no time
+// but for its changes.
+
+fn stop_companion(running: &Running) -> anyhow::Result<()> {
+    signal_companion(running, libc::SIGSTOP)
+}
+
+fn continue_companion(running: &Running) -> anyhow::Result<()> {
+    signal_companion(running, libc::SIGCONT)
+}
+
+fn signal_companion(running: &Running, signal: i32) -> anyhow::Result<()> {
+    let companion = running.companion.as_ref();
+    companion.map_or(Ok(()), |companion| companion.signal(signal))
+}
+
+fn with_companion(
+    running: &Running,
+    change: impl FnOnce() -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    continue_companion(running)?;
+    change()?;
+    std::thread::sleep(PUSHED);
+    stop_companion(running)
 }
 
 /// Two tables that differ in one key, written before time counts.

@@ -64,7 +64,7 @@ impl Bench {
             tree,
             setting: setting.clone(),
             expect: self.peers[peer].expect(),
-            _companion: None,
+            companion: None,
         };
         let mut spec = self.spec(&running, 128, Reuse::Keepalive, Pace::Closed);
         spec.connections = CONNECTIONS;

@@ -88,7 +88,7 @@ struct Running {
     tree: Tree,
     setting: Setting,
     expect: Expect,
-    _companion: Option<Tree>,
+    companion: Option<Tree>,
 }
 
 impl Bench {
@@ -201,12 +201,15 @@ impl Bench {
                 tree,
                 setting: setting.clone(),
                 expect: peer.expect(),
-                _companion: companion,
+                companion,
             };
             Ok::<_, anyhow::Error>((running, seconds))
         };
         let (running, seconds) = start().with_context(|| format!("starting {}", peer.name()))?;
         running.tree.settle(IDLE, SETTLE);
+        if let Some(companion) = &running.companion {
+            companion.settle(IDLE, SETTLE);
+        }
         Ok((running, seconds))
     }
 
@@ -220,7 +223,7 @@ impl Bench {
             return Ok(None);
         };
         let log = setting.path("companion.log");
-        let mut tree = Tree::start(command, &self.plan.load_cpus, &log)?;
+        let mut tree = Tree::start_behind(command, &self.plan.load_cpus, &log)?;
         let mut client = Client::new(setting.control);
         while tree.started.elapsed() < START {
             tree.alive()?;
