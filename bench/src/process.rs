@@ -59,7 +59,9 @@ impl Tree {
         unsafe {
             command.pre_exec(move || {
                 sys::end_with_parent();
-                sys::give_way(nice);
+                if nice > 0 {
+                    sys::give_way(nice);
+                }
                 sys::pin(&cpus)
             });
         }
@@ -154,7 +156,8 @@ impl Tree {
     }
 
     pub fn signal(&self, signal: i32) -> anyhow::Result<()> {
-        sys::signal(self.pid(), signal, false).context("the proxy cannot be signalled")
+        sys::signal(self.pid(), signal, false)
+            .with_context(|| format!("process {} cannot be signalled", self.pid()))
     }
 }
 

@@ -5,6 +5,7 @@ use std::time::SystemTime;
 
 use super::apply::{Cause, Live, lock};
 use super::generation::{Generation, Head, Source};
+use super::retire::FEW;
 use crate::routing::{Delta, Digest, Problem, RoutingTable};
 
 /// What is to be served next.
@@ -14,6 +15,16 @@ pub enum Push {
     Delta(Delta),
     /// This instead of what is served.
     Table(RoutingTable),
+}
+
+impl Push {
+    /// Whether it takes long, and leaves memory to give back: more than a few keys.
+    pub fn is_large(&self) -> bool {
+        match self {
+            Self::Delta(delta) => delta.set.len() + delta.remove.len() > FEW,
+            Self::Table(_) => true,
+        }
+    }
 }
 
 /// What became of a [`Push`].

@@ -19,8 +19,8 @@ use crate::chores;
 /// How often retired generations are looked at, while there are any.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Keys that are freed in less than a millisecond.
-const FEW: usize = 4096;
+/// Keys that are added or freed in a few milliseconds.
+pub(super) const FEW: usize = 4096;
 
 impl Live {
     /// Frees the retired generations that nobody holds any more. Says how many
@@ -31,18 +31,18 @@ impl Live {
         writer.retired.len()
     }
 
-    /// Whether freeing what is retired takes long and leaves memory to give back, or is
+    /// Whether freeing what can be freed takes long and leaves memory to give back, or is
     /// only what changes of a few keys have replaced.
     pub(super) fn retired_is_large(&self) -> bool {
         let writer = lock(&self.writer);
         let Some(current) = self.current() else {
             return true;
         };
-        let small = |generation: &Arc<Generation>| {
-            let table = &generation.table;
-            table.shares_all_but(FEW, &current.table)
+        let small = |old: &Arc<Generation>| {
+            current.shares_placements(old) && old.table.shares_all_but(FEW, &current.table)
         };
-        !writer.retired.iter().all(small)
+        let mut retired = writer.retired.iter();
+        retired.any(|old| Arc::strong_count(old) == 1 && !small(old))
     }
 
     pub(super) fn sweep(&self, writer: &mut Writer) {

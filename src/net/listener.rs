@@ -9,7 +9,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use log::{error, info, warn};
 use pingora::services::Service;
-use pingora_core::apps::{HttpPersistentSettings, HttpServerApp};
+use pingora_core::apps::HttpServerApp;
 use pingora_core::protocols::http::ServerSession;
 use pingora_core::server::{ListenFds, ShutdownWatch};
 use socket2::{Domain, Protocol, SockFilter, SockRef, Socket, Type};
@@ -28,9 +28,6 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 const LAST_HANDSHAKES: Duration = Duration::from_millis(100);
 /// At most one line of the same complaint in this time.
 const COMPLAINT_INTERVAL: Duration = Duration::from_secs(10);
-/// As far as the proxy library is concerned: the connection ends itself when it was
-/// idle for too long, without a timer for each request.
-const FOR_EVER: Option<u64> = Some(0);
 /// What a client over the connection limit is told.
 const OVERLOADED: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
     Content-Type: application/json\r\nContent-Length: 73\r\nRetry-After: 1\r\n\
@@ -304,30 +301,20 @@ async fn converse<A: HttpServerApp + Send + Sync + 'static>(
     app: Arc<A>,
     shutdown: ShutdownWatch,
 ) {
-    let mut settings: Option<HttpPersistentSettings> = None;
     // The library has its buffers from the start of a session to its end.
     while conn.next().await {
-        let mut session = ServerSession::new_http1(conn);
-        match settings {
-            None => session.set_keepalive(FOR_EVER),
-            Some(settings) => {
-                settings.apply_to_session(&mut session);
-                // Some services set a time of their own.
-                if session.get_keepalive().is_some() {
-                    session.set_keepalive(FOR_EVER);
-                }
-            }
-        }
+        let session = ServerSession::new_http1(conn);
         let Some(reused) = app.process_new_http(session, &shutdown).await else {
             return;
         };
-        let (stream, kept) = reused.consume();
+        // What the library would keep beside it are settings that nobody here sets.
+        let (stream, _) = reused.consume();
         // It is the one that the session was given.
         let Ok(same) = stream.into_any().downcast::<ClientConn>() else {
             return;
         };
         same.request_finished();
-        (conn, settings) = (same, kept);
+        conn = same;
     }
 }
 

@@ -199,7 +199,7 @@ impl FileSource {
         let known = memory.sha256 == Some(first.sha256) && !reported;
         if known && reason != Reason::Asked {
             memory.stamp = Some(first.stamp);
-            // There, so that the memory of its content is given back.
+            // Not here: a chore gives back what its content took.
             let _ = chores::run(move || drop(first)).await;
             return Ok(None);
         }

@@ -18,8 +18,6 @@ const LIVE: Duration = Duration::from_secs(60);
 const BEGUN: Duration = Duration::from_millis(500);
 /// Between two looks at the memory of a proxy that changes its table.
 const LOOK: Duration = Duration::from_millis(20);
-/// By then a control plane has pushed a change.
-const PUSHED: Duration = Duration::from_millis(5);
 /// Between two changes under load.
 const EVERY: Duration = Duration::from_secs(1);
 
@@ -146,9 +144,12 @@ impl Bench {
                     if Instant::now() >= next {
                         next += EVERY;
                         changes += 1;
-                        with_companion(running, || {
-                            variants.apply(peer, changes % 2, way, &running.tree)
-                        })?;
+                        continue_companion(running)?;
+                        variants.apply(peer, changes % 2, way, &running.tree)?;
+                        if running.companion.is_some() {
+                            wait_for_cell(&running.setting, variants.cell(changes % 2), EVERY)?;
+                            stop_companion(running)?;
+                        }
                     }
                 }
                 anyhow::Ok(changes)
@@ -160,8 +161,9 @@ impl Bench {
                 .map_err(|_| anyhow::anyhow!("the changer panicked"))?;
             anyhow::Ok((outcome?, changes?))
         });
-        continue_companion(running)?;
+        let continued = continue_companion(running);
         let (outcome, changes) = outcome?;
+        continued?;
         // A proxy that cannot keep up may be at it for a while yet.
         let last = variants.cell(changes % 2);
         let applied = wait_for_cell(&running.setting, last, LIVE).is_ok();
@@ -195,16 +197,6 @@ fn continue_companion(running: &Running) -> anyhow::Result<()> {
 fn signal_companion(running: &Running, signal: i32) -> anyhow::Result<()> {
     let companion = running.companion.as_ref();
     companion.map_or(Ok(()), |companion| companion.signal(signal))
-}
-
-fn with_companion(
-    running: &Running,
-    change: impl FnOnce() -> anyhow::Result<()>,
-) -> anyhow::Result<()> {
-    continue_companion(running)?;
-    change()?;
-    std::thread::sleep(PUSHED);
-    stop_companion(running)
 }
 
 /// Two tables that differ in one key, written before time counts.

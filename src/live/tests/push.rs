@@ -71,11 +71,18 @@ fn what_a_delta_leaves_is_small_and_a_whole_table_is_not() {
     edge.changed(&document("1", &[A, B], &keys));
     let first = edge.live.current().unwrap();
     let next = first.table.apply(&set("visa")).unwrap().digest();
-    edge.live.push(Push::Delta(set("visa")), 9, next, at(60));
+    let pushed = edge.live.push(Push::Delta(set("visa")), 9, next, at(60));
+    assert!(matches!(pushed, Pushed::Changed(_)), "{pushed:?}");
+    drop((first, pushed));
     assert!(!edge.live.retired_is_large());
     edge.changed(&document("2", &[A, B], &keys));
+    let second = edge.live.current();
     assert!(edge.live.retired_is_large());
-    drop(first);
+    assert_eq!(edge.live.free_retired(), 0);
+    edge.changed(&document("3", &[A, B], &keys));
+    assert!(!edge.live.retired_is_large(), "it cannot be freed yet");
+    drop(second);
+    assert!(edge.live.retired_is_large());
     assert_eq!(edge.live.free_retired(), 0);
     assert!(!edge.live.retired_is_large());
 }

@@ -42,8 +42,9 @@ impl ClientConn {
             ready!(tcp.poll_read_ready(cx))?;
             self.input = buffers::full();
         } else if self.end == self.input.len() {
-            // A large head makes it grow.
-            self.input.resize(self.input.len() * 2, 0);
+            // A large head makes it grow, or one whose first bytes came with a body.
+            self.input
+                .resize((self.input.len() * 2).max(buffers::SIZE), 0);
         }
         let mut space = ReadBuf::new(self.input.get_mut(self.end..).unwrap_or_default());
         ready!(Pin::new(tcp).poll_read(cx, &mut space))?;
@@ -80,7 +81,7 @@ impl ClientConn {
     /// Whoever awaits it before a request is read keeps nothing but the connection
     /// meanwhile.
     pub async fn next(&mut self) -> bool {
-        // What broke between two requests broke nothing.
+        // What broke before there was a request broke none.
         poll_fn(|cx| self.poll_next(cx)).await.unwrap_or(false)
     }
 

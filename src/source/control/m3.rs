@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::link::{Ended, Frame};
-use super::v1::off_thread;
+use super::v1::broke_off;
+use crate::chores;
 use crate::live::{Applied, Live, Source};
 use crate::protocol::m3::{ConfigSnapshot, Reply};
 use crate::protocol::{Close, Received, Refusal};
@@ -28,7 +29,7 @@ pub(super) async fn receive(live: &Arc<Live>, frame: Frame, most: usize) -> Resu
         return Err(Ended::Refused(refusal));
     };
     let live = Arc::clone(live);
-    let received = off_thread(move || {
+    let received = chores::run(move || {
         // Each of these may be as large as the document, so none is kept for
         // longer than it has to be.
         let received = ConfigSnapshot::decode(text.as_bytes(), most);
@@ -45,5 +46,5 @@ pub(super) async fn receive(live: &Arc<Live>, frame: Frame, most: usize) -> Resu
             }
         })
     });
-    received.await?.map_err(Ended::Refused)
+    received.await.map_err(broke_off)?.map_err(Ended::Refused)
 }

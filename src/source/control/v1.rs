@@ -8,6 +8,7 @@ use tokio::task::{JoinError, spawn_blocking};
 
 use super::link::{Ended, Frame};
 use super::resync::Resyncs;
+use crate::chores;
 use crate::live::{Generation, Live, Push, Pushed};
 use crate::protocol::limits::{CHUNK_FRAME_BYTES, TO_EDGE_BYTES};
 use crate::protocol::{
@@ -243,7 +244,8 @@ impl Session {
             return Ok(None);
         };
         let to = receiver.begin().mark();
-        match off_thread(move || receiver.end(end)).await? {
+        let table = chores::run(move || receiver.end(end)).await;
+        match table.map_err(broke_off)? {
             Ok(table) => self.push(Push::Table(table), to).await,
             Err(error) => Ok(self.fail(error, to)),
         }
@@ -271,7 +273,12 @@ impl Session {
     async fn push(&mut self, push: Push, to: Mark) -> Result<Option<ToControl>, Ended> {
         let live = Arc::clone(&self.live);
         let now = SystemTime::now();
-        let pushed = off_thread(move || live.push(push, to.generation, to.digest, now)).await?;
+        let large = push.is_large();
+        let push = move || live.push(push, to.generation, to.digest, now);
+        let pushed = match large {
+            true => chores::run(push).await.map_err(broke_off)?,
+            false => off_thread(push).await?,
+        };
         Ok(match pushed {
             Pushed::Changed(generation) => {
                 self.refused = None;
@@ -369,12 +376,15 @@ fn untimely(what: &str) -> Ended {
     Ended::Refused(Refusal::new(Close::Protocol, what))
 }
 
-/// Does what may take long where nobody waits for the thread.
-pub(super) async fn off_thread<T: Send + 'static>(
+/// Does what may take a while where nobody waits for the thread.
+async fn off_thread<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, Ended> {
-    let broke_off = |error: JoinError| Ended::here(format_args!("applying broke off: {error}"));
     spawn_blocking(work).await.map_err(broke_off)
+}
+
+pub(super) fn broke_off(error: JoinError) -> Ended {
+    Ended::here(format_args!("applying broke off: {error}"))
 }
 
 /// How soon what is wanted may be asked for, as a pause from `now`.
