@@ -77,6 +77,29 @@ async fn a_connection_without_a_request_has_no_buffers() -> io::Result<()> {
 }
 
 #[tokio::test]
+async fn a_head_that_begins_with_the_end_of_a_body_is_read_in_one_go() -> io::Result<()> {
+    const HEAD: &[u8] = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let (mut client, mut conn) = connected().await?;
+    client.write_all(HEAD).await?;
+    assert!(conn.next().await);
+    let mut read = vec![0; HEAD.len()];
+    conn.read_exact(&mut read).await?;
+    let (begin, end) = REQUEST.split_at(1);
+    client.write_all(&[b"0\r\n\r\n", begin].concat()).await?;
+    let mut body = [0; 5];
+    conn.read_exact(&mut body).await?;
+    assert!(conn.is_whole());
+    conn.request_finished();
+    client.write_all(end).await?;
+    assert!(conn.next().await);
+    assert!(conn.input.len() >= buffers::SIZE);
+    let mut read = vec![0; REQUEST.len()];
+    conn.read_exact(&mut read).await?;
+    assert_eq!(read, REQUEST);
+    Ok(())
+}
+
+#[tokio::test]
 async fn there_is_no_next_request_from_a_client_that_is_gone() -> io::Result<()> {
     let (client, mut conn) = connected().await?;
     drop(client);
