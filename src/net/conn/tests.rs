@@ -100,6 +100,57 @@ async fn a_head_that_begins_with_the_end_of_a_body_is_read_in_one_go() -> io::Re
 }
 
 #[tokio::test]
+async fn what_is_written_in_any_pieces_arrives_in_order() -> io::Result<()> {
+    let (mut client, mut conn) = connected().await?;
+    let piece = |length: usize, byte: u8| vec![byte; length];
+    // Around the size of the buffer, and more than the socket takes at once.
+    let pieces = [
+        piece(300, b'a'),
+        piece(buffers::SIZE - 300, b'b'),
+        piece(1, b'c'),
+        piece(buffers::SIZE, b'd'),
+        piece(300, b'e'),
+        piece(20 << 20, b'f'),
+        piece(300, b'g'),
+        piece(buffers::SIZE - 299, b'h'),
+    ];
+    let all = pieces.concat();
+    let write = async {
+        for piece in &pieces {
+            conn.write_all(piece).await?;
+        }
+        conn.flush().await
+    };
+    let mut arrived = vec![0; all.len()];
+    let (written, read) = tokio::join!(write, client.read_exact(&mut arrived));
+    written?;
+    read?;
+    assert!(arrived == all);
+    Ok(())
+}
+
+#[tokio::test]
+async fn announced_fields_come_after_the_status_line_of_any_head() -> io::Result<()> {
+    for long in [10, buffers::SIZE, 3 * buffers::SIZE] {
+        let (mut client, mut conn) = connected().await?;
+        conn.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").await?;
+        conn.announce(|lines| lines.extend_from_slice(b"X: y\r\n"));
+        let rest = format!("Long: {}\r\n\r\n", "z".repeat(long));
+        conn.write_all(format!("HTTP/1.1 200 OK\r\n{rest}").as_bytes())
+            .await?;
+        conn.write_all(&vec![b'.'; 2 * buffers::SIZE]).await?;
+        conn.flush().await?;
+        drop(conn);
+        let mut arrived = String::new();
+        client.read_to_string(&mut arrived).await?;
+        let body = ".".repeat(2 * buffers::SIZE);
+        let head = "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nX: y\r\n";
+        assert!(arrived == format!("{head}{rest}{body}"), "{long}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn there_is_no_next_request_from_a_client_that_is_gone() -> io::Result<()> {
     let (client, mut conn) = connected().await?;
     drop(client);

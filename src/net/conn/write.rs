@@ -1,6 +1,6 @@
 //! What the proxy writes, on its way to the client.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -32,6 +32,40 @@ impl ClientConn {
         self.sent = 0;
         Poll::Ready(Ok(()))
     }
+
+    /// Sends all of `output`, and with it in one system call what of `bytes` can be sent
+    /// now: a head and the beginning of a body.
+    fn poll_send(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        loop {
+            let Some(tcp) = &mut self.tcp else {
+                return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
+            };
+            let rest = self.output.get(self.sent..).unwrap_or_default();
+            let parts = [IoSlice::new(rest), IoSlice::new(bytes)];
+            let sent = match rest.is_empty() {
+                true => Pin::new(tcp).poll_write(cx, bytes)?,
+                false => Pin::new(tcp).poll_write_vectored(cx, &parts)?,
+            };
+            let Poll::Ready(count) = sent else {
+                ready!(self.poll_stalled(cx))?;
+                return Poll::Pending;
+            };
+            self.active = Instant::now();
+            let Some(count_of_bytes) = count.checked_sub(rest.len()) else {
+                if count == 0 {
+                    return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+                }
+                self.sent += count;
+                continue;
+            };
+            self.output.clear();
+            self.sent = 0;
+            // None of them yet, only all that was before them: 0 would say that it is over.
+            if count_of_bytes > 0 || bytes.is_empty() {
+                return Poll::Ready(Ok(count_of_bytes));
+            }
+        }
+    }
 }
 
 impl AsyncWrite for ClientConn {
@@ -42,6 +76,9 @@ impl AsyncWrite for ClientConn {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         if this.output.len() + bytes.len() > OUTPUT_SIZE {
+            if this.announced.due(bytes).is_none() {
+                return this.poll_send(cx, bytes);
+            }
             ready!(this.poll_drain(cx))?;
         }
         if this.output.capacity() == 0 {
@@ -57,23 +94,8 @@ impl AsyncWrite for ClientConn {
             }
             return Poll::Ready(Ok(end));
         }
-        if bytes.len() < OUTPUT_SIZE {
-            this.output.extend_from_slice(bytes);
-            return Poll::Ready(Ok(bytes.len()));
-        }
-        let Some(tcp) = &mut this.tcp else {
-            return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
-        };
-        match Pin::new(tcp).poll_write(cx, bytes)? {
-            Poll::Ready(count) => {
-                this.active = Instant::now();
-                Poll::Ready(Ok(count))
-            }
-            Poll::Pending => {
-                ready!(this.poll_stalled(cx))?;
-                Poll::Pending
-            }
-        }
+        this.output.extend_from_slice(bytes);
+        Poll::Ready(Ok(bytes.len()))
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
