@@ -16,21 +16,10 @@ const OUTPUT_SIZE: usize = buffers::SIZE;
 impl ClientConn {
     /// Sends all of `output`.
     pub(super) fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while self.sent < self.output.len() {
-            let Some(tcp) = &mut self.tcp else { break };
-            let rest = self.output.get(self.sent..).unwrap_or_default();
-            match Pin::new(tcp).poll_write(cx, rest)? {
-                Poll::Ready(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                Poll::Ready(count) => {
-                    self.sent += count;
-                    self.active = Instant::now();
-                }
-                Poll::Pending => return self.poll_stalled(cx),
-            }
+        if self.output.is_empty() {
+            return Poll::Ready(Ok(()));
         }
-        self.output.clear();
-        self.sent = 0;
-        Poll::Ready(Ok(()))
+        self.poll_send(cx, &[]).map_ok(drop)
     }
 
     /// Sends all of `output`, and with it in one system call what of `bytes` can be sent
@@ -42,19 +31,21 @@ impl ClientConn {
             };
             let rest = self.output.get(self.sent..).unwrap_or_default();
             let parts = [IoSlice::new(rest), IoSlice::new(bytes)];
-            let sent = match rest.is_empty() {
-                true => Pin::new(tcp).poll_write(cx, bytes)?,
-                false => Pin::new(tcp).poll_write_vectored(cx, &parts)?,
+            let tcp = Pin::new(tcp);
+            let sent = match (rest.is_empty(), bytes.is_empty()) {
+                (true, _) => tcp.poll_write(cx, bytes)?,
+                (_, true) => tcp.poll_write(cx, rest)?,
+                _ => tcp.poll_write_vectored(cx, &parts)?,
             };
             let Poll::Ready(count) = sent else {
                 ready!(self.poll_stalled(cx))?;
                 return Poll::Pending;
             };
+            if count == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
             self.active = Instant::now();
             let Some(count_of_bytes) = count.checked_sub(rest.len()) else {
-                if count == 0 {
-                    return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
-                }
                 self.sent += count;
                 continue;
             };

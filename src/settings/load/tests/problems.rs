@@ -198,7 +198,7 @@ fn certificates() {
     std::fs::write(&good, CERTIFICATE).unwrap();
     std::fs::write(&other, CERTIFICATE).unwrap();
     std::fs::write(&none, "no certificate").unwrap();
-    let broken = CERTIFICATE.replace("MII", "XXX");
+    let broken = CERTIFICATE.replace("MII", "AAA");
     std::fs::write(&bad, broken).unwrap();
     let ours = |file: &str| format!("cellgate: {{tls: {{ca_file: {file}}}}}\n");
     let pingoras = |file: &str| format!("ca_file: {file}\n");
