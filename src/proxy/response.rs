@@ -9,15 +9,30 @@ use pingora_proxy::Session;
 
 use super::context::RequestContext;
 use super::edge::conn;
-use super::fields;
 use super::forward::REQUEST_ID;
+use super::{fields, request_id};
 
 const ROUTED_TO: &str = "X-Routed-To";
 const ROUTE_REASON: &str = "X-Route-Reason";
 const FAILOVER_REASON: &str = "X-Failover-Reason";
 const CIRCUIT_STATE: &str = "X-Circuit-State";
-const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
-const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+/// The names of all that the edge says in a response, as the library compares them.
+static CLAIMS: [HeaderName; 5] = [
+    request_id::FIELD,
+    HeaderName::from_static("x-routed-to"),
+    HeaderName::from_static("x-route-reason"),
+    HeaderName::from_static("x-failover-reason"),
+    HeaderName::from_static("x-circuit-state"),
+];
+/// What concerns one connection only.
+static ONE_HOP: [HeaderName; 6] = [
+    CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    TE,
+    TRAILER,
+    UPGRADE,
+];
 
 /// Removes what concerned only the connection to the cell (RFC 9110 §7.6.1).
 /// `Connection` itself is written anew for every response.
@@ -26,7 +41,7 @@ pub(super) fn strip_hop_by_hop(response: &mut ResponseHeader) {
         // Here Connection and Upgrade are the message (RFC 9110 §7.8).
         return;
     }
-    if !response.headers.keys().any(is_for_one_hop) {
+    if !response.headers.keys().any(|name| ONE_HOP.contains(name)) {
         return;
     }
     let one_hop = |option: &[u8]| {
@@ -45,26 +60,12 @@ pub(super) fn strip_hop_by_hop(response: &mut ResponseHeader) {
             response.remove_header(name);
         }
     }
-    response.remove_header(&CONNECTION);
-    for name in [&KEEP_ALIVE, &PROXY_CONNECTION, &TE, &TRAILER] {
-        response.remove_header(name);
+    for name in &ONE_HOP {
+        // 426 has to say which protocol it asks for (RFC 9110 §15.5.22).
+        if *name != UPGRADE || response.status != StatusCode::UPGRADE_REQUIRED {
+            remove_if_there(response, name);
+        }
     }
-    // 426 has to say which protocol it asks for (RFC 9110 §15.5.22).
-    if response.status != StatusCode::UPGRADE_REQUIRED {
-        response.remove_header(&UPGRADE);
-    }
-}
-
-fn is_for_one_hop(name: &HeaderName) -> bool {
-    [
-        CONNECTION,
-        KEEP_ALIVE,
-        PROXY_CONNECTION,
-        TE,
-        TRAILER,
-        UPGRADE,
-    ]
-    .contains(name)
 }
 
 /// Frames the response for the client that asked. Says whether the client can
@@ -110,18 +111,15 @@ fn one_of_many<'h>(mut lengths: impl Iterator<Item = &'h HeaderValue>) -> Option
 /// Takes from a cell's answer what the edge itself says there. A cell cannot say these
 /// things in our name.
 pub(super) fn remove_claims(response: &mut ResponseHeader) {
-    // Most cells have no such field at all.
-    let claims = |name: &HeaderName| name.as_str().starts_with("x-");
-    if response.headers.keys().any(claims) {
-        for name in [
-            REQUEST_ID,
-            ROUTED_TO,
-            ROUTE_REASON,
-            FAILOVER_REASON,
-            CIRCUIT_STATE,
-        ] {
-            response.remove_header(name);
-        }
+    for name in &CLAIMS {
+        remove_if_there(response, name);
+    }
+}
+
+/// To remove a field costs as much whether it is there or not, and it seldom is.
+fn remove_if_there(response: &mut ResponseHeader, name: &HeaderName) {
+    if fields::has(&response.headers, name) {
+        response.remove_header(name);
     }
 }
 
