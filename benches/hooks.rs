@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 use cellgate::lifecycle::Lifecycle;
 use cellgate::live::{Live, LiveOptions, PushLimits, Source};
 use cellgate::net::{ClientConn, ConnConfig};
-use cellgate::proxy::{EdgeProxy, ProxyConfig};
+use cellgate::proxy::{EdgeProxy, ProxyConfig, origin_fields};
 use cellgate::telemetry::{AccessLog, Metrics};
 use criterion::{Criterion, criterion_group, criterion_main};
 use http::HeaderName;
@@ -61,8 +61,9 @@ impl Bench {
         let document = shared::document(SocketAddr::from(([127, 0, 0, 1], 9))).to_string();
         live.apply(document.as_bytes(), Source::File, SystemTime::now());
         assert!(live.current().is_some(), "a good document");
+        let routing_key = HeaderName::from_static("x-routing-key");
         let config = ProxyConfig {
-            routing_key: HeaderName::from_static("x-routing-key"),
+            routing_key: routing_key.clone(),
             trusted_proxies: Vec::new(),
             connect: MINUTE,
             stream_idle: MINUTE,
@@ -87,6 +88,7 @@ impl Bench {
                 response_header: MINUTE,
                 request: MINUTE,
                 header_bytes: 32 * 1024,
+                origin_fields: origin_fields(&routing_key),
             }),
             listener: TcpListener::bind("127.0.0.1:0").expect("a port"),
         }

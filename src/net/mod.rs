@@ -2,8 +2,8 @@
 //! strictly and keeps every deadline.
 //!
 //! The proxy library reads requests from a [`ClientConn`], which hands it one
-//! whole, checked request head at a time and never a byte beyond the request's
-//! own body. `proxy` and `admin` ask the connection what went wrong; `cli` wires
+//! whole, checked request head at a time, with what the proxy tells a cell of the
+//! client, and never a byte beyond the request's own body. `proxy` and `admin` ask the connection what went wrong; `cli` wires
 //! the listeners. Nothing else may import this folder.
 
 mod chunked;
@@ -12,6 +12,6 @@ mod head;
 mod listener;
 mod timer;
 
-pub use conn::{ClientConn, ConnConfig, Deadlines, Expiry};
-pub use head::Refusal;
+pub use conn::{ClientConn, ConnConfig, Deadlines, Expiry, OriginFields};
+pub use head::{ORIGIN_FIELDS, Refusal};
 pub use listener::{EdgeListener, bind, inherit};

@@ -1,8 +1,9 @@
 //! What the filters still have to refuse of a request whose framing is sound.
 
-use http::header::{CONNECTION, HeaderMap, HeaderName};
+use http::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderName, TRANSFER_ENCODING};
 
 use super::fields;
+use crate::net::ORIGIN_FIELDS;
 
 /// Connection options the proxy library handles; it fails at this many, and only
 /// after it took a connection to the cell.
@@ -34,17 +35,8 @@ pub(super) fn connection_options_allowed(headers: &HeaderMap, routing_key: &Head
 
 fn is_protected(name: &HeaderName, routing_key: &HeaderName) -> bool {
     name == routing_key
-        || matches!(
-            name.as_str(),
-            "host"
-                | "forwarded"
-                | "x-forwarded-for"
-                | "x-forwarded-host"
-                | "x-forwarded-proto"
-                | "x-request-id"
-                | "content-length"
-                | "transfer-encoding"
-        )
+        || ORIGIN_FIELDS.contains(&name.as_str())
+        || [HOST, CONTENT_LENGTH, TRANSFER_ENCODING].contains(name)
 }
 
 #[cfg(test)]

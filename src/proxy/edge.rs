@@ -14,7 +14,7 @@ use pingora_proxy::Session;
 
 use super::context::{RequestContext, Target};
 use super::failure::Failure;
-use super::{checks, fields, forward, reply};
+use super::{checks, fields, reply};
 use crate::lifecycle::Lifecycle;
 use crate::live::Live;
 use crate::net::ClientConn;
@@ -47,8 +47,6 @@ pub struct ProxyConfig {
 /// The data plane.
 pub struct EdgeProxy {
     pub(super) config: ProxyConfig,
-    /// The routing key is in a field that the edge sets or removes for the cell.
-    pub(super) key_in_ours: bool,
     pub(super) live: Arc<Live>,
     pub(super) lifecycle: Arc<Lifecycle>,
     pub(super) metrics: Arc<Metrics>,
@@ -65,7 +63,6 @@ impl EdgeProxy {
         access_log: AccessLog,
     ) -> Self {
         EdgeProxy {
-            key_in_ours: forward::is_ours(&config.routing_key),
             config,
             live,
             lifecycle,

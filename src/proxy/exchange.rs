@@ -2,8 +2,8 @@
 //! request of the client, what the cell gets, what the cell answers, what the client
 //! gets. Nothing here waits.
 
-use http::header::{EXPECT, HOST, TRANSFER_ENCODING};
-use http::{HeaderValue, Method, StatusCode, Version};
+use http::header::{EXPECT, TRANSFER_ENCODING};
+use http::{Method, StatusCode, Version};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::{Error, ErrorType};
 use pingora_proxy::Session;
@@ -45,43 +45,13 @@ impl EdgeProxy {
             ctx.target = Some(self.route(key)?);
             self.admit(session, key, ctx)
         });
-        let prepared = routed.map(|()| {
-            prepare_exchange(session);
-            match self.is_introduced_at_once(session) {
-                true => self.introduce(session, ctx),
-                false => Ok(()),
+        match routed {
+            Ok(()) => {
+                prepare_exchange(session);
+                Next::Proxy
             }
-        });
-        match prepared {
-            Ok(Ok(())) => Next::Proxy,
-            Ok(Err(_)) => Next::Refuse(Failure::INTERNAL),
             Err(failure) => Next::Refuse(failure),
         }
-    }
-
-    /// Whether the client's own header may say whom the request comes from. The cell
-    /// gets a copy of it, and a copy never has room for more fields.
-    ///
-    /// Not if the routing key is in one of those fields, for it is looked at again
-    /// later, and not if the request's host is yet to be found in its target.
-    fn is_introduced_at_once(&self, session: &Session) -> bool {
-        !self.key_in_ours && fields::has(&session.req_header().headers, &HOST)
-    }
-
-    /// Says in the client's own header whom the request comes from.
-    fn introduce(&self, session: &mut Session, ctx: &RequestContext) -> pingora::Result<()> {
-        let Some((client, trusted)) = self.client(session) else {
-            return Ok(());
-        };
-        let request = session.req_header_mut();
-        forward::add_headers(request, &client, trusted, &ctx.request_id)
-    }
-
-    /// The client's address as a field has it, and whether it is believed.
-    fn client(&self, session: &Session) -> Option<(HeaderValue, bool)> {
-        let conn = conn(session)?;
-        let trusted = forward::is_trusted(conn.peer().ip(), &self.config.trusted_proxies);
-        Some((conn.peer_header().clone(), trusted))
     }
 
     /// There is a connection to the cell.
@@ -111,10 +81,9 @@ impl EdgeProxy {
         if session.req_header().version == Version::HTTP_10 {
             request.remove_header(&EXPECT);
         }
-        if !self.is_introduced_at_once(session)
-            && let Some((client, trusted)) = self.client(session)
-        {
-            forward::add_headers(request, &client, trusted, &ctx.request_id)?;
+        if let Some(conn) = conn(session).filter(|conn| !conn.told_origin()) {
+            let trusted = forward::is_trusted(conn.peer().ip(), &self.config.trusted_proxies);
+            forward::add_headers(request, conn.peer_header(), trusted, &ctx.request_id)?;
         }
         if let Some(target) = &ctx.target {
             forward::set_host(request, target)?;

@@ -8,7 +8,8 @@ use ipnet::IpNet;
 use pingora::http::RequestHeader;
 
 use super::context::Target;
-use super::fields;
+use super::{fields, request_id};
+use crate::net::{ORIGIN_FIELDS, OriginFields};
 use crate::routing::HostHeader;
 
 const FOR: &str = "X-Forwarded-For";
@@ -16,11 +17,25 @@ const PROTO: &str = "X-Forwarded-Proto";
 const FORWARDED_HOST: &str = "X-Forwarded-Host";
 pub(super) const REQUEST_ID: &str = "X-Request-Id";
 
-/// Whether [`add_headers`] may set or remove this field.
-pub(super) fn is_ours(field: &HeaderName) -> bool {
-    let ours = [FOR, PROTO, FORWARDED_HOST, REQUEST_ID, FORWARDED.as_str()];
-    ours.iter()
-        .any(|name| name.eq_ignore_ascii_case(field.as_str()))
+/// What client connections are to add to requests that are routed by `routing_key`.
+///
+/// Nothing if that is one of the fields: one that we added would be taken for the
+/// client's.
+pub fn origin_fields(routing_key: &HeaderName) -> Option<OriginFields> {
+    let ours = ORIGIN_FIELDS.contains(&routing_key.as_str());
+    (!ours).then_some(write_lines)
+}
+
+/// What [`add_headers`] sets in a request that has none of [`ORIGIN_FIELDS`], with an id
+/// of its own.
+fn write_lines(client: &HeaderValue, host: &[u8], lines: &mut Vec<u8>) {
+    lines.extend_from_slice(b"X-Forwarded-For: ");
+    lines.extend_from_slice(client.as_bytes());
+    lines.extend_from_slice(b"\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Host: ");
+    lines.extend_from_slice(host);
+    lines.extend_from_slice(b"\r\nX-Request-Id: ");
+    lines.extend_from_slice(&request_id::digits());
+    lines.extend_from_slice(b"\r\n");
 }
 
 /// Whether `client` is one of the proxies in front of us whose word we take.
@@ -177,6 +192,32 @@ mod tests {
         add_headers(&mut plain, client, true, &id)?;
         assert_eq!(all(&plain, FOR), ["10.0.0.1"]);
         assert_eq!(all(&plain, FORWARDED_HOST), [""; 0]);
+        Ok(())
+    }
+
+    /// A request is told the same on either way.
+    #[test]
+    fn lines_and_fields_say_the_same() -> pingora::Result<()> {
+        let client = &HeaderValue::from_static("10.0.0.1");
+        let mut lines = Vec::new();
+        write_lines(client, b"real:80", &mut lines);
+        let lines = String::from_utf8_lossy(&lines).into_owned();
+        let (_, id) = lines.rsplit_once(": ").unwrap_or_default();
+        let id = HeaderValue::from_str(id.trim_end()).unwrap_or(HeaderValue::from_static(""));
+        assert_eq!(request_id::keep_or_make(Some(&id)), id);
+
+        let mut fields = request(&[("Host", "real:80")])?;
+        add_headers(&mut fields, client, false, &id)?;
+        for name in ORIGIN_FIELDS {
+            let line = all(&fields, name).concat();
+            let told = format!("{name}: {line}\r\n");
+            let found = lines.to_ascii_lowercase().contains(&told);
+            assert_eq!(found, name != FORWARDED.as_str(), "{told} in {lines}");
+        }
+        assert_eq!(lines.lines().count(), ORIGIN_FIELDS.len() - 1);
+        for (key, told) in [("x-routing-key", true), ("x-forwarded-host", false)] {
+            assert_eq!(origin_fields(&HeaderName::from_static(key)).is_some(), told);
+        }
         Ok(())
     }
 

@@ -21,3 +21,4 @@ mod service;
 mod upstream;
 
 pub use edge::{EdgeProxy, ProxyConfig};
+pub use forward::origin_fields;

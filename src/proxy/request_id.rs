@@ -15,8 +15,7 @@ const MAX_LENGTH: usize = 128;
 /// Length of those that are made, in bytes.
 const MADE_LENGTH: usize = 32;
 
-/// How many a thread makes at a time. All of them stay in memory, 1 KiB, for as long as
-/// one of their requests takes.
+/// How many a thread makes at a time.
 const AT_ONCE: usize = 32;
 
 /// Keeps the client's id when it is 1 to 128 bytes of visible ASCII, makes one
@@ -34,21 +33,25 @@ fn is_usable(id: &[u8]) -> bool {
 }
 
 fn make() -> HeaderValue {
+    // Hexadecimal digits are always a valid header value.
+    HeaderValue::from_maybe_shared(digits()).unwrap_or(HeaderValue::from_static("unknown"))
+}
+
+/// An id that is new: 128 random bits as hexadecimal.
+pub(super) fn digits() -> Bytes {
     thread_local! {
         static READY: RefCell<Bytes> = const { RefCell::new(Bytes::new()) };
     }
-    let id = READY.with_borrow_mut(|ready| {
+    READY.with_borrow_mut(|ready| {
         if ready.len() < MADE_LENGTH {
-            *ready = digits();
+            *ready = many_digits();
         }
         ready.split_to(MADE_LENGTH.min(ready.len()))
-    });
-    // Hexadecimal digits are always a valid header value.
-    HeaderValue::from_maybe_shared(id).unwrap_or(HeaderValue::from_static("unknown"))
+    })
 }
 
 /// Random digits for [`AT_ONCE`] ids, which share their memory.
-fn digits() -> Bytes {
+fn many_digits() -> Bytes {
     const HEX: &[u8; 16] = b"0123456789abcdef";
     let mut random = [0; AT_ONCE * MADE_LENGTH / 2];
     rand::rng().fill_bytes(&mut random);

@@ -17,9 +17,9 @@ use crate::admin::AdminApp;
 use crate::chores;
 use crate::lifecycle::{Handover, Lifecycle, Signals};
 use crate::live::{Live, LiveOptions, Memory, MemoryOptions, Prober, PushLimits, Resolver};
-use crate::net::{ConnConfig, EdgeListener};
+use crate::net::{ConnConfig, EdgeListener, OriginFields};
 use crate::protocol::SnapshotLimits;
-use crate::proxy::{EdgeProxy, ProxyConfig};
+use crate::proxy::{EdgeProxy, ProxyConfig, origin_fields};
 use crate::settings::{Settings, system_bundle};
 use crate::source::{ControlOptions, ControlSource, FileSource, load_initial};
 use crate::telemetry::{AccessLog, Metrics, logging};
@@ -123,7 +123,7 @@ impl Edge {
             "edge",
             sockets.proxy,
             http_proxy(&server.configuration, proxy),
-            conn_config(settings),
+            conn_config(settings, origin_fields(&settings.routing_key.header)),
             settings.limits.client_connections,
             signals.lifecycle.clone(),
         )
@@ -138,7 +138,7 @@ impl Edge {
             "admin",
             vec![sockets.admin],
             HttpServer::new_app(admin),
-            conn_config(settings),
+            conn_config(settings, None),
             ADMIN_CONNECTIONS,
             signals.admin.clone(),
         );
@@ -278,7 +278,7 @@ fn proxy_config(settings: &Settings, max_attempts: u32) -> ProxyConfig {
     }
 }
 
-fn conn_config(settings: &Settings) -> ConnConfig {
+fn conn_config(settings: &Settings, origin_fields: Option<OriginFields>) -> ConnConfig {
     ConnConfig {
         client_header: settings.timeouts.client_header,
         client_idle: settings.timeouts.client_idle,
@@ -286,5 +286,6 @@ fn conn_config(settings: &Settings) -> ConnConfig {
         response_header: settings.timeouts.response_header,
         request: settings.timeouts.request,
         header_bytes: settings.limits.header_bytes,
+        origin_fields,
     }
 }

@@ -8,13 +8,14 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::origin::OriginFields;
 use super::{ClientConn, EXPECTING, RESPONDING, Stage, TUNNEL};
 
 /// How long a connection without a request is kept once draining began, so that
 /// a client about to use it gets an answer with `Connection: close`, not a reset.
 const DRAIN_GRACE: Duration = Duration::from_secs(1);
 
-/// Deadlines and bounds of every client connection.
+/// What holds for every client connection of a listener.
 #[derive(Clone, Debug)]
 pub struct ConnConfig {
     /// From the first byte of a request (or the accept) to the end of its head.
@@ -29,6 +30,8 @@ pub struct ConnConfig {
     pub request: Duration,
     /// Largest request head, in bytes.
     pub header_bytes: usize,
+    /// What a head gets that does not say whom it comes from; none: nothing.
+    pub origin_fields: Option<OriginFields>,
 }
 
 /// Which deadline ended a request.

@@ -7,6 +7,7 @@ mod announce;
 mod buffers;
 mod close;
 mod deadline;
+mod origin;
 mod read;
 mod stream;
 mod write;
@@ -35,6 +36,7 @@ use crate::lifecycle::CountGuard;
 use announce::Announced;
 use deadline::OwnDeadlines;
 pub use deadline::{ConnConfig, Deadlines, Expiry};
+pub use origin::OriginFields;
 
 // What the filters told of the exchange, as bits.
 const RESPONDING: u8 = 1;
@@ -63,7 +65,7 @@ enum Stage {
 /// A client's TCP connection that frames requests strictly.
 ///
 /// Reads give the proxy library exactly one request: a head that passed
-/// [`HeadScanner`], then the bytes of its body, checked. Bytes that follow stay
+/// [`HeadScanner`], perhaps with fields of ours, then the bytes of its body, checked. Bytes that follow stay
 /// here until the response is finished. All deadlines of the exchange live here,
 /// because this is the one place that sees every byte of both directions and is
 /// polled while the proxy waits for the cell.
@@ -77,7 +79,7 @@ pub struct ClientConn {
     config: Arc<ConnConfig>,
     stage: Stage,
     scanner: HeadScanner,
-    /// Bytes received and not handed out: `input[start..end]`.
+    /// Bytes received or added to them, and not handed out: `input[start..end]`.
     input: Vec<u8>,
     start: usize,
     end: usize,
@@ -99,6 +101,8 @@ pub struct ClientConn {
     refusal: Option<Refusal>,
     expiry: Option<Expiry>,
     bad_body: Option<&'static str>,
+    /// The head got [`ConnConfig::origin_fields`].
+    told_origin: bool,
     /// The client has said that it sends no more.
     departed: bool,
     /// What the filters told us of the exchange; they only have `&self`.
@@ -141,6 +145,7 @@ impl ClientConn {
             refusal: None,
             expiry: None,
             bad_body: None,
+            told_origin: false,
             departed: false,
             told: AtomicU8::new(0),
             attempt: AtomicU64::new(0),

@@ -63,6 +63,7 @@ impl ClientConn {
         self.scanner = HeadScanner::default();
         self.told.store(0, Ordering::Relaxed);
         self.announced.clear();
+        self.told_origin = false;
         self.set_deadlines(Deadlines::default());
         self.head_began = None;
         if self.start < self.end {
@@ -130,7 +131,8 @@ impl ClientConn {
                         return Poll::Ready(Ok(true));
                     }
                     Scan::Complete { length, body } => {
-                        self.stage = Stage::HeadOut { left: length, body };
+                        let left = self.tell_origin(length);
+                        self.stage = Stage::HeadOut { left, body };
                         return Poll::Ready(Ok(true));
                     }
                     Scan::Partial if input.len() > self.config.header_bytes => {

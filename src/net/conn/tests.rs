@@ -12,10 +12,17 @@ use super::*;
 use crate::lifecycle::Lifecycle;
 
 const LONG: Duration = Duration::from_secs(30);
+const HEADER_BYTES: usize = 65_536;
 const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 const ANSWER: &[u8] = b"HTTP/1.1 204 No Content\r\n\r\n";
 
 async fn connected() -> io::Result<(TcpStream, ClientConn)> {
+    connected_with(None).await
+}
+
+async fn connected_with(
+    origin_fields: Option<OriginFields>,
+) -> io::Result<(TcpStream, ClientConn)> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let client = TcpStream::connect(listener.local_addr()?).await?;
     let (tcp, peer) = listener.accept().await?;
@@ -25,7 +32,8 @@ async fn connected() -> io::Result<(TcpStream, ClientConn)> {
         stream_idle: LONG,
         response_header: LONG,
         request: LONG,
-        header_bytes: 65_536,
+        header_bytes: HEADER_BYTES,
+        origin_fields,
     };
     let slot = Arc::new(Lifecycle::new()).connection();
     Ok((client, ClientConn::new(tcp, peer, Arc::new(config), slot)))
@@ -173,5 +181,62 @@ async fn a_refused_request_is_the_last() -> io::Result<()> {
     assert!(conn.read(&mut stand_in).await? > 0);
     conn.request_finished();
     assert!(!conn.next().await);
+    Ok(())
+}
+
+/// Some lines about a client, and as many about its host as that says.
+fn lines(client: &HeaderValue, host: &[u8], lines: &mut Vec<u8>) {
+    let host = String::from_utf8_lossy(host);
+    let client = client.to_str().unwrap_or_default();
+    lines.extend_from_slice(format!("From: {client}\r\n").as_bytes());
+    let count = host.parse().unwrap_or(1);
+    lines.extend_from_slice(format!("To: {host}\r\n").repeat(count).as_bytes());
+}
+
+#[tokio::test]
+async fn a_head_gets_fields_and_what_follows_it_does_not() -> io::Result<()> {
+    let (mut client, mut conn) = connected_with(Some(lines)).await?;
+    let body = "0123456789";
+    let post =
+        |host: &str| format!("POST / HTTP/1.1\r\nHost: {host}\r\nContent-Length: 10\r\n\r\n");
+    // What is added to the first fits the buffer, to the second it does not, to the third
+    // it goes before all that is there; the fourth tells of itself, and the fifth is so
+    // large that it could not be parsed with more.
+    let told = "GET / HTTP/1.1\r\nHost: c\r\nX-Request-Id: 1\r\n\r\n";
+    let large = format!("Host: b\r\nLong: {}\r\n\r\n", "x".repeat(HEADER_BYTES - 50));
+    let large = format!("GET / HTTP/1.1\r\n{large}");
+    assert!(large.len() <= HEADER_BYTES && large.len() > HEADER_BYTES - 30);
+    let (first, second, third) = (post("a"), post("700"), post("2"));
+    let pipelined = format!("{first}{body}{second}{body}\r\n{third}{body}{told}{large}");
+    client.write_all(pipelined.as_bytes()).await?;
+    for (head, body, added) in [
+        (post("a"), body, "From: 127.0.0.1\r\nTo: a\r\n".to_owned()),
+        (
+            post("700"),
+            body,
+            format!("From: 127.0.0.1\r\n{}", "To: 700\r\n".repeat(700)),
+        ),
+        (
+            post("2"),
+            body,
+            format!("From: 127.0.0.1\r\n{}", "To: 2\r\n".repeat(2)),
+        ),
+        (told.to_owned(), "", String::new()),
+        (large, "", String::new()),
+    ] {
+        assert!(conn.next().await);
+        let (head, end) = head.split_at(head.len() - 2);
+        let expected = format!("{head}{added}{end}{body}");
+        let mut read = vec![0; expected.len()];
+        conn.read_exact(&mut read).await?;
+        assert_eq!(String::from_utf8_lossy(&read), expected);
+        assert_eq!(conn.told_origin(), !added.is_empty());
+        assert!(conn.is_whole());
+        conn.write_all(ANSWER).await?;
+        conn.flush().await?;
+        conn.request_finished();
+    }
+    assert!(rests(&mut conn));
+    assert_eq!(buffers(&conn), (0, 0));
     Ok(())
 }

@@ -5,12 +5,24 @@
 //! front of a stricter hop is how requests are smuggled, so the head is judged
 //! here, byte by byte, before any parser acts on it.
 
+use std::ops::Range;
+
 use memchr::memchr;
 
 /// Most header fields a request may carry; the parser behind us has the same limit.
 const MAX_FIELDS: usize = 256;
 /// Longest request target, in bytes; a longer one fits no URI type behind us.
 const MAX_TARGET: usize = 65_534;
+
+/// The fields that proxies tell an origin by whom a request comes from (RFC 7239 §5, and
+/// what was in use before it) and which request it is.
+pub const ORIGIN_FIELDS: [&str; 5] = [
+    "forwarded",
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-proto",
+    "x-request-id",
+];
 
 /// Why a request was refused before it reached the proxy's own filters.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -59,7 +71,10 @@ pub struct HeadScanner {
     searched: usize,
     fields: usize,
     http10: bool,
-    hosts: usize,
+    /// Where the value of Host is.
+    host: Option<Range<usize>>,
+    /// One of [`ORIGIN_FIELDS`] is there.
+    tells_origin: bool,
     /// The authority of an absolute-form target, which Host has to repeat.
     authority: Option<Box<[u8]>>,
     content_length: Option<u64>,
@@ -85,8 +100,8 @@ impl HeadScanner {
                 return Scan::Partial;
             };
             let end = self.searched + found;
-            let line = bytes.get(self.line_start..end).unwrap_or_default();
-            let first = self.line_start == 0;
+            let start = self.line_start;
+            let line = bytes.get(start..end).unwrap_or_default();
             self.line_start = end + 1;
             self.searched = end + 1;
 
@@ -95,7 +110,7 @@ impl HeadScanner {
             let Some((b'\r', line)) = line.split_last() else {
                 return Scan::Refused(Refusal::Malformed("line without CRLF"));
             };
-            let judged = if first {
+            let judged = if start == 0 {
                 self.request_line(line)
             } else if line.is_empty() {
                 return match self.finish() {
@@ -106,12 +121,19 @@ impl HeadScanner {
                     Err(refusal) => Scan::Refused(refusal),
                 };
             } else {
-                self.field_line(line)
+                self.field_line(line, start)
             };
             if let Err(refusal) = judged {
                 return Scan::Refused(refusal);
             }
         }
+    }
+
+    /// Where the value of Host is in a complete head that has one and none of
+    /// [`ORIGIN_FIELDS`], and can take as many fields more.
+    pub fn untold_host(&self) -> Option<Range<usize>> {
+        let untold = !self.tells_origin && self.fields + ORIGIN_FIELDS.len() <= MAX_FIELDS;
+        self.host.clone().filter(|_| untold)
     }
 
     /// `method SP request-target SP HTTP-version` (RFC 9112 §3).
@@ -164,8 +186,9 @@ impl HeadScanner {
         }
     }
 
-    /// `field-name ":" OWS field-value OWS`, no folding (RFC 9112 §5).
-    fn field_line(&mut self, line: &[u8]) -> Result<(), Refusal> {
+    /// `field-name ":" OWS field-value OWS`, no folding (RFC 9112 §5). The line begins
+    /// at `start`.
+    fn field_line(&mut self, line: &[u8], start: usize) -> Result<(), Refusal> {
         self.fields += 1;
         if self.fields > MAX_FIELDS {
             return Err(Refusal::TooLarge);
@@ -178,11 +201,15 @@ impl HeadScanner {
             return Err(Refusal::Malformed("header field name"));
         }
         let value = value.get(1..).unwrap_or_default();
-        if !value.iter().all(|byte| is_field_byte(*byte)) {
+        // To the end in any case, so that it takes many bytes at a time.
+        if value
+            .iter()
+            .fold(false, |bad, byte| bad | !is_field_byte(*byte))
+        {
             return Err(Refusal::Malformed("header field value"));
         }
         match name.len() {
-            4 if name.eq_ignore_ascii_case(b"host") => self.host(value.trim_ascii()),
+            4 if name.eq_ignore_ascii_case(b"host") => self.host(value, start + colon + 1),
             14 if name.eq_ignore_ascii_case(b"content-length") => {
                 self.content_length(value.trim_ascii())
             }
@@ -190,16 +217,24 @@ impl HeadScanner {
                 self.transfer_encoding(value);
                 Ok(())
             }
-            _ => Ok(()),
+            _ => {
+                self.tells_origin |= ORIGIN_FIELDS
+                    .iter()
+                    .any(|field| name.eq_ignore_ascii_case(field.as_bytes()));
+                Ok(())
+            }
         }
     }
 
-    /// RFC 9112 §3.2: one Host, and its value is `uri-host [ ":" port ]`.
-    fn host(&mut self, value: &[u8]) -> Result<(), Refusal> {
-        self.hosts += 1;
-        if self.hosts > 1 {
+    /// RFC 9112 §3.2: one Host, and its value is `uri-host [ ":" port ]`. The value
+    /// begins at `start`, white space and all.
+    fn host(&mut self, value: &[u8], start: usize) -> Result<(), Refusal> {
+        if self.host.is_some() {
             return Err(Refusal::Malformed("more than one Host"));
         }
+        let start = start + value.len() - value.trim_ascii_start().len();
+        let value = value.trim_ascii();
+        self.host = Some(start..start + value.len());
         if !is_host(value) {
             return Err(Refusal::Malformed("Host"));
         }
@@ -255,7 +290,7 @@ impl HeadScanner {
     }
 
     fn finish(&self) -> Result<BodyFraming, Refusal> {
-        if self.hosts == 0 && !self.http10 {
+        if self.host.is_none() && !self.http10 {
             return Err(Refusal::Malformed("HTTP/1.1 without Host"));
         }
         match (self.transfer_encoding, self.content_length) {

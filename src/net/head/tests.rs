@@ -203,3 +203,41 @@ proptest! {
         prop_assert_eq!(cut, whole);
     }
 }
+
+#[test]
+fn a_host_is_untold_until_somebody_tells_of_it() {
+    for (lines, host) in [
+        ("Host: a.example:80\r\n", Some("a.example:80")),
+        ("A: b\r\nhost:\t a \r\nC: d\r\n", Some("a")),
+        ("Host:\r\n", Some("")),
+        ("Host: a\r\nX-Forwarded-For: 1.2.3.4\r\n", None),
+        ("x-request-id: 1\r\nHost: a\r\n", None),
+        ("FORWARDED: for=a\r\nHost: a\r\n", None),
+        ("Host: a\r\nX-Forwarded-Proto:\r\n", None),
+        ("X-Forwarded-Host: b\r\nHost: a\r\n", None),
+        ("Host: a\r\nX-Forwarded-Port: 1\r\n", Some("a")),
+    ] {
+        let head = format!("GET / HTTP/1.1\r\n{lines}\r\n");
+        let mut scanner = HeadScanner::default();
+        // Byte by byte: nothing depends on how it arrives.
+        for end in 1..head.len() {
+            assert_eq!(scanner.scan(&head.as_bytes()[..end]), Scan::Partial);
+        }
+        assert!(matches!(
+            scanner.scan(head.as_bytes()),
+            Scan::Complete { .. }
+        ));
+        let found = scanner.untold_host().map(|host| &head[host]);
+        assert_eq!(found, host, "{lines:?}");
+    }
+    for (others, room) in [(251, false), (250, true)] {
+        let others = "A: b\r\n".repeat(others);
+        let head = format!("GET / HTTP/1.0\r\nHost: a\r\n{others}\r\n");
+        let mut scanner = HeadScanner::default();
+        assert!(matches!(
+            scanner.scan(head.as_bytes()),
+            Scan::Complete { .. }
+        ));
+        assert_eq!(scanner.untold_host().is_some(), room);
+    }
+}
