@@ -6,6 +6,8 @@
 
 use tokio::task::{JoinError, spawn_blocking};
 
+use crate::pace;
+
 /// How nice such a thread is (setpriority(2)): about a tenth of a processor that
 /// requests keep busy, and all that they leave.
 const NICE: libc::c_int = 10;
@@ -41,6 +43,7 @@ fn on_nice_thread<T: Send>(work: impl FnOnce() -> T + Send) -> T {
     std::thread::scope(|scope| {
         let thread = scope.spawn(|| {
             lower_priority();
+            pace::paced();
             work()
         });
         let done = thread.join();
@@ -75,7 +78,10 @@ mod tests {
     async fn a_chore_is_nice_and_leaves_others_as_they_are() {
         let nice = || unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) };
         let before = nice();
-        let during = run(nice).await.expect("no panic");
+        let (during, paced) = run(move || (nice(), pace::is_paced()))
+            .await
+            .expect("no panic");
+        assert!(paced && !pace::is_paced());
         assert!(during >= NICE || cfg!(not(target_os = "linux")), "{during}");
         assert_eq!(nice(), before);
         let after = spawn_blocking(nice).await.expect("no panic");

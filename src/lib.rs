@@ -12,6 +12,7 @@ mod files;
 pub mod lifecycle;
 pub mod live;
 pub mod net;
+mod pace;
 pub mod protocol;
 pub mod proxy;
 pub mod resilience;

@@ -1,5 +1,6 @@
 //! Keeps `routing`, `resilience` and `protocol` free of runtimes, sockets, clocks
-//! and the rest of Cellgate: what is there must stay a function of its input.
+//! and the rest of Cellgate: what is there must stay a function of its input. That its
+//! work has a `pace` changes when it ends, and not what comes of it.
 
 use std::fs;
 use std::path::Path;

@@ -45,9 +45,12 @@ impl Target {
         let start = Instant::now();
         let mut steady_since = start;
         let mut pause = SETTLE;
-        // Not the content: only one is held at a time.
         let mut seen = first.as_ref().map(|first| first.stamp);
-        let mut last = first.map(|first| (first.stamp.identity(), first.sha256));
+        let mut last = first
+            .as_ref()
+            .map(|first| (first.stamp.identity(), first.sha256));
+        // Not the content: only one is held at a time.
+        forget(first).await;
         while start.elapsed() < SETTLE_LIMIT {
             tokio::select! {
                 () = sleep(pause) => {}
@@ -70,6 +73,7 @@ impl Target {
             if last.replace(now) != Some(now) {
                 steady_since = Instant::now();
                 pause = SETTLE;
+                forget(Some(next)).await;
                 continue;
             }
             let steady = steady_since.elapsed();
@@ -80,6 +84,7 @@ impl Target {
             if stamp.size() > LARGE {
                 pause = (pause * 2).min(UNFINISHED / 4);
             }
+            forget(Some(next)).await;
         }
         Err(ReadError::Moving)
     }
@@ -98,6 +103,15 @@ impl Target {
         chores::run(move || read(&path, max_bytes))
             .await
             .map_err(broken)?
+    }
+}
+
+/// Drops what was read in a chore, which gives back what its content took before the next
+/// one is read.
+pub(crate) async fn forget(read: Option<Snapshot>) {
+    if read.is_some() {
+        // It cannot fail.
+        let _ = chores::run(move || drop(read)).await;
     }
 }
 

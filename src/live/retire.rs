@@ -14,7 +14,7 @@ use tokio::task::spawn_blocking;
 
 use super::apply::{Live, Writer, lock};
 use super::generation::Generation;
-use crate::chores;
+use crate::{chores, pace};
 
 /// How often retired generations are looked at, while there are any.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -38,13 +38,14 @@ impl Live {
         let Some(current) = self.current() else {
             return true;
         };
-        let small = |old: &Arc<Generation>| {
-            current.shares_placements(old) && old.table.shares_all_but(FEW, &current.table)
+        let large = |old: &Arc<Generation>| {
+            !current.shares_placements(old) || has_many_keys(old, Some(&current))
         };
         let mut retired = writer.retired.iter();
-        retired.any(|old| Arc::strong_count(old) == 1 && !small(old))
+        retired.any(|old| Arc::strong_count(old) == 1 && large(old))
     }
 
+    /// Frees what nobody holds. A large one only in a chore: others leave it to the next.
     pub(super) fn sweep(&self, writer: &mut Writer) {
         let current = self.current();
         // A document that was refused may have left something as well.
@@ -52,13 +53,14 @@ impl Live {
         // Nobody can come by a new reference to a replaced generation but from
         // one of these, so a count of one does not grow again.
         writer.retired.retain(|generation| {
-            let held = Arc::strong_count(generation) > 1;
+            let kept = Arc::strong_count(generation) > 1
+                || !pace::is_paced() && has_many_keys(generation, current.as_deref());
             let shared = || {
                 let current = current.as_deref();
                 current.is_some_and(|current| current.shares_placements(generation))
             };
-            placements_went |= !held && !shared();
-            held
+            placements_went |= !kept && !shared();
+            kept
         });
         let alive = writer.retired.len() + usize::from(current.is_some());
         self.metrics
@@ -84,6 +86,14 @@ impl Live {
         }
         self.metrics
             .forget_placements_except(&|name| names.contains(name));
+    }
+}
+
+/// Whether freeing `old` frees more than a few keys.
+fn has_many_keys(old: &Generation, current: Option<&Generation>) -> bool {
+    match current {
+        Some(current) => !old.table.shares_all_but(FEW, &current.table),
+        None => old.table.key_count() > FEW,
     }
 }
 

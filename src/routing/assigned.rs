@@ -12,6 +12,7 @@ use super::counts::Counts;
 use super::digest::Entries;
 use super::keys::{Builder, Keys, Seed};
 use super::rules::check_key;
+use crate::pace;
 
 /// `routingTable`: keys with the ids of their placements' names.
 pub(super) struct Routing {
@@ -116,6 +117,7 @@ impl Visitor<'_> for &mut Reading {
         let id = self.names.count(name).map_err(E::custom)?;
         self.keys.push(self.key.as_bytes(), id);
         self.entries.add(&self.key, name);
+        pace::step();
         Ok(())
     }
 }

@@ -9,6 +9,7 @@ use std::ops::ControlFlow;
 use super::findings::{Findings, Path};
 use super::locate::{Member, Raw};
 use super::wording::{nearest, unknown};
+use crate::pace;
 
 /// How many unknown fields of one object are kept to look at again.
 const STRAYS_KEPT: usize = 8;
@@ -104,6 +105,7 @@ fn each_entry<'a>(
             };
             read(entry, findings);
         }
+        pace::step();
         findings.flow()
     })
 }

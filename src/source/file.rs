@@ -199,8 +199,7 @@ impl FileSource {
         let known = memory.sha256 == Some(first.sha256) && !reported;
         if known && reason != Reason::Asked {
             memory.stamp = Some(first.stamp);
-            // Not here: a chore gives back what its content took.
-            let _ = chores::run(move || drop(first)).await;
+            settle::forget(Some(first)).await;
             return Ok(None);
         }
         if known {

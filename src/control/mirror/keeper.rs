@@ -24,7 +24,7 @@ use crate::control::document;
 use crate::control::store::{Author, Generation};
 use crate::files::notice::Notice;
 use crate::files::read::{ReadError, Snapshot, Stamp};
-use crate::files::settle::Target;
+use crate::files::settle::{self, Target};
 use crate::live::Sha256;
 use crate::routing::{self, Problem, RoutingTable};
 
@@ -291,26 +291,28 @@ impl RoutingFile {
             Err(ReadError::Moving) => None,
             first => Some(first?),
         };
-        if let Some(first) = &first {
-            let sha256 = first.sha256;
+        if let Some(read) = &first {
+            let sha256 = read.sha256;
             if memory
                 .known
                 .as_ref()
                 .is_some_and(|known| known.sha256 == sha256)
             {
-                memory.stamp = Some(first.stamp);
+                memory.stamp = Some(read.stamp);
                 memory.seen = Seen::Known;
                 memory.missing_since = None;
                 memory.rejected = None;
                 self.clear_error(&["read", "take over"]);
+                settle::forget(first).await;
                 return Ok(None);
             }
             let rejected = memory.rejected.as_ref();
             if rejected.is_some_and(|rejected| rejected.sha256 == sha256)
                 && !self.may_fit_now(memory)
             {
-                memory.stamp = Some(first.stamp);
+                memory.stamp = Some(read.stamp);
                 memory.seen = Seen::Unsure;
+                settle::forget(first).await;
                 return Ok(None);
             }
         }

@@ -14,6 +14,7 @@ use super::changes::{self, Base};
 use super::journal::Journal;
 use super::recall::{Memory, State, Tip};
 use super::schedule::{CONTACT, Next, Outcome, Schedule, Served, Step};
+use crate::chores;
 
 /// A table of which the file has fewer bytes is always written whole: that costs
 /// hardly more than to add to a file, and there are more to fall back to.
@@ -44,7 +45,7 @@ impl Memory {
                 (Next::Take(step), Some(current)) => {
                     let since = wall(schedule.since().unwrap_or(began));
                     let memory = Arc::clone(&self);
-                    let taken = spawn_blocking(move || match step {
+                    let take = move || match step {
                         Step::Note => Outcome::of(memory.note(&current, since)),
                         Step::Append => memory.append(&current),
                         Step::Store => Outcome::of(memory.store(&current)),
@@ -52,9 +53,13 @@ impl Memory {
                             Outcome::of(memory.promote(served, SystemTime::now()))
                         }
                         Step::Contact => Outcome::of(memory.note_contact()),
-                    });
+                    };
                     // `stop` has to wait: writing cannot be broken off anyway.
-                    let outcome = taken.await.unwrap_or(Outcome::Failed);
+                    let taken = match step {
+                        Step::Store => chores::run(take).await,
+                        _ => spawn_blocking(take).await,
+                    };
+                    let outcome = taken.unwrap_or(Outcome::Failed);
                     schedule.taken(step, outcome, began, Instant::now());
                     continue;
                 }
@@ -168,7 +173,8 @@ impl Memory {
         let most = generation.table.key_count() / CHANGED;
         let Some(delta) = tip.table.delta_within(&generation.table, most) else {
             // Two large tables are more than one.
-            state.tip = None;
+            let tip = state.tip.take();
+            chores::wait_for(|| drop(tip));
             return Ok(Outcome::Whole);
         };
         let mut lines = match end.changes_bytes {

@@ -11,6 +11,7 @@ use std::hash::BuildHasher;
 
 use super::node::{BITS, Entry, MAX, Tree};
 use super::{Keys, hash};
+use crate::pace;
 
 const PARTS: usize = 1 << BITS;
 
@@ -21,6 +22,9 @@ const CHUNK: usize = 32 * 1024;
 
 /// Bytes before each key: its number and its length.
 const HEADER: usize = 12;
+
+/// Keys that are sorted in a fraction of a millisecond.
+const SORTED_AT_ONCE: usize = 4096;
 
 /// So many times its share of the keys no part gets but by a chance that never
 /// comes.
@@ -97,7 +101,7 @@ impl<S: BuildHasher + Default> Builder<S> {
 }
 
 fn sorted(mut entries: Vec<Entry<'_>>) -> Result<Vec<Entry<'_>>, Duplicate> {
-    entries.sort_unstable_by_key(|entry| (entry.hash, entry.key));
+    sort(&mut entries);
     match entries
         .windows(2)
         .any(|pair| pair[0].hash == pair[1].hash && pair[0].key == pair[1].key)
@@ -105,6 +109,20 @@ fn sorted(mut entries: Vec<Entry<'_>>) -> Result<Vec<Entry<'_>>, Duplicate> {
         true => Err(Duplicate),
         false => Ok(entries),
     }
+}
+
+/// In halves, so that no step takes long.
+fn sort<'a>(entries: &mut [Entry<'a>]) {
+    let order = |entry: &Entry<'a>| (entry.hash, entry.key);
+    if entries.len() <= SORTED_AT_ONCE {
+        entries.sort_unstable_by_key(order);
+        return pace::stride();
+    }
+    let half = entries.len() / 2;
+    entries.select_nth_unstable_by_key(half, order);
+    let (lower, upper) = entries.split_at_mut(half);
+    sort(lower);
+    sort(upper);
 }
 
 impl Part {
@@ -146,6 +164,7 @@ impl Part {
                 let (len, after) = after.split_first_chunk()?;
                 let (key, after) = after.split_at_checked(u64::from_le_bytes(*len) as usize)?;
                 rest = after;
+                pace::step();
                 Some(Entry {
                     hash: hash(seed, key),
                     id: u32::from_le_bytes(*id),

@@ -17,6 +17,8 @@
 use std::iter;
 use std::sync::Arc;
 
+use crate::pace;
+
 const HEADER: usize = 8;
 
 #[derive(Clone)]
@@ -39,6 +41,13 @@ pub(super) struct View<'a> {
     lengths: Column<'a>,
     ids: Column<'a>,
     keys: &'a [u8],
+}
+
+impl Drop for Leaf {
+    fn drop(&mut self) {
+        // Freeing a table is dropping its leaves, one after the other.
+        pace::step();
+    }
 }
 
 impl Leaf {
@@ -70,6 +79,7 @@ impl Leaf {
         for item in items {
             bytes.extend(item.key);
         }
+        pace::step();
         Self(bytes.into())
     }
 

@@ -29,6 +29,7 @@ use self::leaf::Leaf;
 use self::node::Tree;
 
 pub(super) use self::build::Builder;
+use crate::pace;
 
 /// An immutable map of keys that is cheap to clone and cheap to change a little.
 #[derive(Clone)]
@@ -102,7 +103,10 @@ impl<S: BuildHasher> Keys<S> {
         self.root
             .leaves()
             .flat_map(|leaf| leaf.view().items())
-            .map(|item| (item.key, item.id))
+            .map(|item| {
+                pace::step();
+                (item.key, item.id)
+            })
     }
 
     /// The keys that may be missing from `other` or have another number there,
@@ -128,6 +132,7 @@ impl<S: BuildHasher> Keys<S> {
             }
             for item in leaf.view().items() {
                 visit(item.key, item.id);
+                pace::step();
             }
             ControlFlow::Continue(())
         });
