@@ -106,10 +106,10 @@ impl Target {
     }
 }
 
-/// Drops what was read in a chore, which gives back what its content took before the next
-/// one is read.
+/// Drops what was read; if that was much, in a chore, which gives back what its content
+/// took before the next one is read.
 pub(crate) async fn forget(read: Option<Snapshot>) {
-    if read.is_some() {
+    if read.as_ref().is_some_and(|read| read.stamp.size() > LARGE) {
         // It cannot fail.
         let _ = chores::run(move || drop(read)).await;
     }

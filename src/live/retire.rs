@@ -23,8 +23,8 @@ const INTERVAL: Duration = Duration::from_secs(1);
 pub(super) const FEW: usize = 4096;
 
 impl Live {
-    /// Frees the retired generations that nobody holds any more. Says how many
-    /// are still held. Waits for a change that is being applied.
+    /// Frees the retired generations that nobody holds any more, the large ones only in a
+    /// chore. Says how many are left. Waits for a change that is being applied.
     pub fn free_retired(&self) -> usize {
         let mut writer = lock(&self.writer);
         self.sweep(&mut writer);

@@ -44,6 +44,8 @@ pub(super) fn strip_hop_by_hop(response: &mut ResponseHeader) {
     if !response.headers.keys().any(|name| ONE_HOP.contains(name)) {
         return;
     }
+    // 426 has to say which protocol it asks for (RFC 9110 §15.5.22).
+    let asks = response.status == StatusCode::UPGRADE_REQUIRED;
     let one_hop = |option: &[u8]| {
         let option = option.trim_ascii();
         option.eq_ignore_ascii_case(b"close") || option.eq_ignore_ascii_case(b"keep-alive")
@@ -55,14 +57,14 @@ pub(super) fn strip_hop_by_hop(response: &mut ResponseHeader) {
             .filter_map(|option| HeaderName::from_bytes(option.trim_ascii()).ok())
             // A cell cannot have its framing taken away by naming it.
             .filter(|name| *name != CONTENT_LENGTH && *name != TRANSFER_ENCODING)
+            .filter(|name| !asks || *name != UPGRADE)
             .collect();
         for name in &named {
             response.remove_header(name);
         }
     }
     for name in &ONE_HOP {
-        // 426 has to say which protocol it asks for (RFC 9110 §15.5.22).
-        if *name != UPGRADE || response.status != StatusCode::UPGRADE_REQUIRED {
+        if !asks || *name != UPGRADE {
             remove_if_there(response, name);
         }
     }
@@ -173,7 +175,7 @@ mod tests {
     fn hop_by_hop_fields_stay_on_their_hop() -> pingora::Result<()> {
         let fields = [
             ("Connection", "close, X-Private"),
-            ("Connection", "content-length"),
+            ("Connection", "content-length, Upgrade"),
             ("X-Private", "1"),
             ("Keep-Alive", "timeout=5"),
             ("Proxy-Connection", "close"),

@@ -111,7 +111,7 @@ fn sorted(mut entries: Vec<Entry<'_>>) -> Result<Vec<Entry<'_>>, Duplicate> {
     }
 }
 
-/// In halves, so that no step takes long.
+/// In halves, so that steps are short.
 fn sort<'a>(entries: &mut [Entry<'a>]) {
     let order = |entry: &Entry<'a>| (entry.hash, entry.key);
     if entries.len() <= SORTED_AT_ONCE {
