@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
 
@@ -142,10 +142,16 @@ impl Cell {
         .await
     }
 
-    /// An address where nothing listens.
+    /// An address where nothing listens, until the test ends: somebody has the port, or
+    /// the next test that is given one would answer there.
     pub async fn nobody() -> SocketAddr {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-        listener.local_addr().expect("an address")
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket
+            .bind(([127, 0, 0, 1], 0).into())
+            .expect("a free port");
+        let address = socket.local_addr().expect("an address");
+        std::mem::forget(socket);
+        address
     }
 
     /// Closes the listener and leaves the connections that are open.
