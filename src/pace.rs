@@ -182,7 +182,8 @@ mod tests {
             let (pauses, ()) = pauses(true, work);
             assert!(pauses > 0, "{step}");
         }
-        let (pauses, ()) = pauses(true, || drop(new));
+        let tables: Vec<_> = (0..5).map(|_| compiled(&one)).collect();
+        let (pauses, ()) = pauses(true, || drop(tables));
         assert!(pauses > 0, "free");
     }
 }

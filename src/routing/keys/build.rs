@@ -9,16 +9,12 @@ use std::collections::HashSet;
 use std::fmt;
 use std::hash::BuildHasher;
 
+use super::chunk::Chunk;
 use super::node::{BITS, Entry, MAX, Tree};
 use super::{Keys, hash};
 use crate::pace;
 
 const PARTS: usize = 1 << BITS;
-
-/// Bytes of the chunks that keys are set down in: the first of a part, and as
-/// large as they get by doubling. (A key that is larger gets its own.)
-const FIRST_CHUNK: usize = 256;
-const CHUNK: usize = 32 * 1024;
 
 /// Bytes before each key: its number and its length.
 const HEADER: usize = 12;
@@ -41,8 +37,10 @@ pub(in crate::routing) struct Builder<S> {
 #[derive(Default)]
 struct Part {
     keys: usize,
+    /// In all chunks.
+    bytes: usize,
     /// Full but for the last one.
-    chunks: Vec<Vec<u8>>,
+    chunks: Vec<Chunk>,
 }
 
 /// A key was given twice.
@@ -128,23 +126,15 @@ fn sort<'a>(entries: &mut [Entry<'a>]) {
 impl Part {
     fn push(&mut self, key: &[u8], id: u32) {
         self.keys += 1;
-        let size = HEADER + key.len();
-        let chunk = match self.chunks.last_mut() {
-            Some(last) if last.capacity() - last.len() >= size => last,
-            last => {
-                let doubled = last.map_or(FIRST_CHUNK, |last| 2 * last.capacity());
-                self.chunks
-                    .push(Vec::with_capacity(doubled.min(CHUNK).max(size)));
-                // There is one now.
-                match self.chunks.last_mut() {
-                    Some(last) => last,
-                    None => return,
-                }
-            }
-        };
-        chunk.extend(id.to_le_bytes());
-        chunk.extend((key.len() as u64).to_le_bytes());
-        chunk.extend(key);
+        let (id, length) = (id.to_le_bytes(), (key.len() as u64).to_le_bytes());
+        let item: [&[u8]; 3] = [&id, &length, key];
+        if self.chunks.last_mut().is_none_or(|last| !last.put(item)) {
+            let size = HEADER + key.len();
+            let mut chunk = Chunk::after(self.bytes, size);
+            chunk.put(item);
+            self.chunks.push(chunk);
+        }
+        self.bytes += HEADER + key.len();
     }
 
     /// Holds what is distinct only.
@@ -158,7 +148,7 @@ impl Part {
 
     fn entries<'a>(&'a self, seed: &'a impl BuildHasher) -> impl Iterator<Item = Entry<'a>> {
         self.chunks.iter().flat_map(move |chunk| {
-            let mut rest = chunk.as_slice();
+            let mut rest = chunk.bytes();
             std::iter::from_fn(move || {
                 let (id, after) = rest.split_first_chunk()?;
                 let (len, after) = after.split_first_chunk()?;

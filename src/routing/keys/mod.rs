@@ -13,6 +13,7 @@
 //! that fall into one leaf.
 
 mod build;
+mod chunk;
 mod compare;
 mod leaf;
 mod node;
