@@ -32,7 +32,7 @@ pub fn all(data: &Data) -> Vec<(&'static str, String)> {
 
 fn name(keys: u64) -> String {
     match keys {
-        1_000_000 => "1 M keys".into(),
+        keys if keys % 1_000_000 == 0 => format!("{} M keys", keys / 1_000_000),
         keys => format!("{} k keys", keys / 1_000),
     }
 }

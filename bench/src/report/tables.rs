@@ -42,7 +42,7 @@ fn ratio(value: Option<f64>, of: Option<f64>) -> String {
 
 fn millions(keys: u64) -> String {
     match keys {
-        1_000_000 => "1 M".to_owned(),
+        keys if keys % 1_000_000 == 0 => format!("{} M", keys / 1_000_000),
         keys if keys % 1_000 == 0 => format!("{} k", keys / 1_000),
         keys => keys.to_string(),
     }
