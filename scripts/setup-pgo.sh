@@ -58,8 +58,8 @@ if [ ! -x "$tool" ]; then
     # Newer than this system, so it runs with the loader and the libraries that it came with.
     loader=$(find "$llvm/root" -name 'ld-linux*.so.*' | sort | head -n 1)
     libraries=$(dirname "$(find "$llvm/root" -name 'libLLVM.so.*' | head -n 1)"):$(dirname "$(find "$llvm/root" -name libc.so.6)")
-    printf '#!/bin/sh\nexec "%s" --library-path "%s" "%s" "$@"\n' \
-        "$loader" "$libraries" "$llvm/root/usr/lib/llvm-$major/bin/llvm-profdata" >"$tool"
+    profdata=$(find "$llvm/root" -path "*/llvm-$major/bin/llvm-profdata")
+    printf '#!/bin/sh\nexec "%s" --library-path "%s" "%s" "$@"\n' "$loader" "$libraries" "$profdata" >"$tool"
     chmod +x "$tool"
 fi
 if ! fits "$tool"; then

@@ -65,10 +65,10 @@ enum Stage {
 /// A client's TCP connection that frames requests strictly.
 ///
 /// Reads give the proxy library exactly one request: a head that passed
-/// [`HeadScanner`], perhaps with fields of ours, then the bytes of its body, checked. Bytes that follow stay
-/// here until the response is finished. All deadlines of the exchange live here,
-/// because this is the one place that sees every byte of both directions and is
-/// polled while the proxy waits for the cell.
+/// [`HeadScanner`], perhaps with fields of ours, then the bytes of its body, checked.
+/// Bytes that follow stay here until the response is finished. All deadlines of the
+/// exchange live here, because this is the one place that sees every byte of both
+/// directions and is polled while the proxy waits for the cell.
 pub struct ClientConn {
     /// Taken only when dropped.
     tcp: Option<TcpStream>,
