@@ -12,6 +12,7 @@ RUN apt-get update \
 WORKDIR /build
 COPY Cargo.toml Cargo.lock ./
 COPY src ./src
+COPY crates ./crates
 # Not built, but the manifest names them.
 COPY benches ./benches
 COPY conf ./conf

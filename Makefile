@@ -22,14 +22,14 @@ demo: build ## Run four cells and an edge on this machine; Ctrl-C ends all of it
 	@exec $(EDGE) demo
 
 test: setup-test lints ## Formatting, clippy with warnings as errors, all tests, doc tests
-	$(CARGO) fmt --check
-	$(CARGO) clippy --locked --all-targets -- -D warnings
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 	@if $(CARGO) nextest --version >/dev/null 2>&1; then \
-	    set -x; $(CARGO) nextest run --locked; \
+	    set -x; $(CARGO) nextest run --locked --workspace; \
 	else \
-	    set -x; $(CARGO) test --locked --lib --bins --tests; \
+	    set -x; $(CARGO) test --locked --workspace --lib --bins --tests; \
 	fi
-	$(CARGO) test --locked --doc
+	$(CARGO) test --locked --workspace --doc
 	$(CARGO) fmt --check --manifest-path bench/Cargo.toml
 
 lints:

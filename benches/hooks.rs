@@ -7,10 +7,10 @@ use std::net::{SocketAddr, TcpListener, TcpStream as StdStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use cellgate::lifecycle::Lifecycle;
-use cellgate::live::{Live, LiveOptions, PushLimits, Source};
-use cellgate::net::{ClientConn, ConnConfig};
+use cellgate::http::Lifecycle;
+use cellgate::http::{ClientConn, ConnConfig};
 use cellgate::proxy::{EdgeProxy, ProxyConfig, origin_fields};
+use cellgate::state::{Live, LiveOptions, PushLimits, Source};
 use cellgate::telemetry::{AccessLog, Metrics};
 use criterion::{Criterion, criterion_group, criterion_main};
 use http::HeaderName;

@@ -8,7 +8,7 @@ use std::hint::black_box;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
-use cellgate::routing::{Delta, RoutingTable, compile, diff};
+use cellgate::table::{Delta, RoutingTable, compile, diff};
 use criterion::{Criterion, criterion_group, criterion_main};
 use mimalloc::MiMalloc;
 

@@ -4,22 +4,17 @@
 //! these modules.
 
 pub mod admin;
-pub mod cell;
-mod chores;
+mod background;
 pub mod cli;
 pub mod control;
+pub mod demo;
 mod files;
-pub mod lifecycle;
-pub mod live;
-pub mod net;
-mod pace;
-pub mod protocol;
+pub mod http;
 pub mod proxy;
-pub mod resilience;
-pub mod routing;
 pub mod settings;
 pub mod source;
+pub mod state;
 pub mod telemetry;
+pub mod upstream;
 
-#[cfg(test)]
-mod purity;
+pub use cellgate_core::{protocol, resilience, table};

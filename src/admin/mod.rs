@@ -16,9 +16,9 @@ use http::Response;
 use pingora_core::apps::http_app::ServeHttp;
 use pingora_core::protocols::http::ServerSession;
 
-use crate::lifecycle::Lifecycle;
-use crate::live::Live;
-use crate::net::ClientConn;
+use crate::http::ClientConn;
+use crate::http::Lifecycle;
+use crate::state::Live;
 use crate::telemetry::metrics::Metrics;
 
 /// The admin service's application.

@@ -10,8 +10,9 @@ use serde_json::json;
 use url::form_urlencoded;
 
 use super::AdminApp;
-use crate::live::{ConfigStatus, PlacementView};
+use crate::state::ConfigStatus;
 use crate::telemetry::metrics;
+use crate::upstream::PlacementView;
 
 const JSON: &str = "application/json";
 /// How many placements one answer shows. It is written in memory as a whole.

@@ -11,8 +11,8 @@ use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::AdminApp;
-use crate::lifecycle::Lifecycle;
-use crate::live::{Live, LiveOptions, Source};
+use crate::http::Lifecycle;
+use crate::state::{Live, LiveOptions, Source};
 use crate::telemetry::metrics::Metrics;
 
 const DOCUMENT: &[u8] = include_bytes!("../../config/routing.json");

@@ -9,7 +9,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::print;
-use crate::cell::{Cell, Misbehaviour, serve};
+use crate::demo::{Cell, Misbehaviour, serve};
 
 /// Run a demo cell: an HTTP server that answers with what it was asked
 ///

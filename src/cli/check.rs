@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use serde::Serialize;
 
-use crate::routing::{Problem, RoutingTable, compile};
+use crate::table::{Problem, RoutingTable, compile};
 
 /// Validates routing documents, offline, and lists every problem.
 #[derive(clap::Args, Debug)]

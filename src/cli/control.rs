@@ -25,9 +25,9 @@ use crate::control::store::Store;
 use crate::control::store::etcd::EtcdStore;
 use crate::control::store::file::{FileOptions, FileStore};
 use crate::control::tls::Acceptor;
-use crate::lifecycle::ignore_until_handled;
-use crate::net::bind;
-use crate::routing;
+use crate::http::bind;
+use crate::http::ignore_until_handled;
+use crate::table;
 use crate::telemetry::logging;
 
 /// Run the control plane: keep the routing table, and push every change of it to all edges
@@ -122,7 +122,7 @@ fn check_routing(settings: &Settings) -> Result<String, Vec<String>> {
         }
         Err(error) => return Err(vec![format!("cannot read {path}: {error}")]),
     };
-    match routing::compile(&document) {
+    match table::compile(&document) {
         Ok(_) => Ok(format!("settings and routing file {path} are valid")),
         Err(problems) => Err(problems
             .iter()

@@ -14,7 +14,7 @@ use std::process::ExitCode;
 use serde::Serialize;
 
 use super::check::{exit, write_json, write_problems};
-use crate::routing::{Endpoint, Problem, Scheme, WeightedEndpoint, check_key, compile};
+use crate::table::{Endpoint, Problem, Scheme, WeightedEndpoint, check_key, compile};
 
 /// Tells where a routing key goes, and why: by a routing file, or by the table
 /// that a running edge serves with.

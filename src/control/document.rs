@@ -5,7 +5,7 @@ use std::io::{self, Write};
 
 use serde_json::{Map, Value};
 
-use crate::routing::RoutingTable;
+use crate::table::RoutingTable;
 
 /// How much is made at a time, in bytes, or a little more.
 const PIECE: usize = 64 * 1024;

@@ -5,9 +5,9 @@ use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
-use crate::live::Sha256;
-use crate::pace;
-use crate::routing::Problem;
+use crate::state::Sha256;
+use crate::table::Problem;
+use cellgate_core::pace;
 
 /// Bytes that are read in about a tenth of a millisecond.
 const READ_AT_ONCE: u64 = 256 * 1024;

@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep};
 
 use super::notice::Notice;
 use super::read::{ReadError, Snapshot, Stamp, read};
-use crate::chores;
+use crate::background;
 
 /// The pause between two readings that have to be the same.
 const SETTLE: Duration = Duration::from_millis(50);
@@ -100,7 +100,7 @@ impl Target {
 
     pub async fn read(&self) -> Result<Snapshot, ReadError> {
         let (path, max_bytes) = (self.path.clone(), self.max_bytes);
-        chores::run(move || read(&path, max_bytes))
+        background::run(move || read(&path, max_bytes))
             .await
             .map_err(broken)?
     }
@@ -111,7 +111,7 @@ impl Target {
 pub(crate) async fn forget(read: Option<Snapshot>) {
     if read.as_ref().is_some_and(|read| read.stamp.size() > LARGE) {
         // It cannot fail.
-        let _ = chores::run(move || drop(read)).await;
+        let _ = background::run(move || drop(read)).await;
     }
 }
 

@@ -3,7 +3,7 @@
 use http::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderName, TRANSFER_ENCODING};
 
 use super::fields;
-use crate::net::ORIGIN_FIELDS;
+use crate::http::ORIGIN_FIELDS;
 
 /// Connection options the proxy library handles; it fails at this many, and only
 /// after it took a connection to the cell.

@@ -7,10 +7,11 @@ use std::time::Instant;
 use http::HeaderValue;
 
 use super::failure::Failure;
-use crate::lifecycle::CountGuard;
-use crate::live::{Admitted, Attempt, FailoverReason, Generation, LivePlacement, Rejected};
+use crate::http::CountGuard;
 use crate::resilience::BreakerState;
-use crate::routing::{PlacementId, Route};
+use crate::state::Generation;
+use crate::table::{PlacementId, Route};
+use crate::upstream::{Admitted, Attempt, FailoverReason, LivePlacement, Rejected};
 
 /// The decision where a request goes, and the generation it was made in. The
 /// generation stays pinned until the request is over.

@@ -15,9 +15,9 @@ use pingora_proxy::Session;
 use super::context::{RequestContext, Target};
 use super::failure::Failure;
 use super::{checks, fields, reply};
-use crate::lifecycle::Lifecycle;
-use crate::live::Live;
-use crate::net::ClientConn;
+use crate::http::ClientConn;
+use crate::http::Lifecycle;
+use crate::state::Live;
 use crate::telemetry::{AccessLog, Metrics};
 
 /// How the proxy routes and for how long it waits.

@@ -2,7 +2,7 @@
 
 use pingora::{Error, ErrorSource, ErrorType};
 
-use crate::net::{Expiry, Refusal};
+use crate::http::{Expiry, Refusal};
 
 /// A failed request, as the client, the logs and the metrics are told of it.
 ///

@@ -9,8 +9,8 @@ use pingora::http::RequestHeader;
 
 use super::context::Target;
 use super::{fields, request_id};
-use crate::net::{ORIGIN_FIELDS, OriginFields};
-use crate::routing::HostHeader;
+use crate::http::{ORIGIN_FIELDS, OriginFields};
+use crate::table::HostHeader;
 
 const FOR: &str = "X-Forwarded-For";
 const PROTO: &str = "X-Forwarded-Proto";

@@ -9,9 +9,9 @@ use pingora_proxy::Session;
 use super::context::{RequestContext, Target};
 use super::edge::{EdgeProxy, answered, conn};
 use super::failure::Failure;
-use crate::live::FailoverReason;
-use crate::net::ClientConn;
+use crate::http::ClientConn;
 use crate::telemetry::AccessRecord;
+use crate::upstream::FailoverReason;
 
 impl EdgeProxy {
     /// Which failure an error of the exchange amounts to. What the connection

@@ -5,7 +5,7 @@ use std::time::Duration;
 use pingora::protocols::l4::ext::TcpKeepalive;
 use pingora::upstreams::peer::HttpPeer;
 
-use crate::live::Backend;
+use crate::upstream::Backend;
 
 /// How much later than all other deadlines one of last resort is.
 pub(super) const LAST_RESORT: Duration = Duration::from_secs(1);

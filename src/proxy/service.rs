@@ -18,7 +18,7 @@ use super::exchange::Next;
 use super::failure::Failure;
 use super::over::{self, Hook};
 use super::reply;
-use crate::live::LivePlacement;
+use crate::upstream::LivePlacement;
 
 #[async_trait]
 impl ProxyHttp for EdgeProxy {

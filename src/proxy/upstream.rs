@@ -13,12 +13,12 @@ use super::edge::{EdgeProxy, conn};
 use super::failure::Failure;
 use super::fields;
 use super::peer::{LAST_RESORT, PeerTimeouts, keep_apart, peer};
-use crate::live::{
+use crate::http::{ClientConn, Deadlines};
+use crate::resilience::Fault;
+use crate::table::Retries;
+use crate::upstream::{
     Cause, FailoverReason, LastFailure, LivePlacement, Rejected, Unresolved, uptime,
 };
-use crate::net::{ClientConn, Deadlines};
-use crate::resilience::Fault;
-use crate::routing::Retries;
 
 impl EdgeProxy {
     /// Finds the placement that takes a request of `key`, and a backend of it.

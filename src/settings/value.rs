@@ -11,7 +11,7 @@ use ipnet::IpNet;
 
 use super::yaml::Node;
 use super::{AccessLogTarget, LogFormat};
-use crate::routing::parse_duration;
+use crate::table::parse_duration;
 
 pub(crate) type Parsed<T> = Result<T, String>;
 

@@ -19,12 +19,12 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 
-use crate::chores;
+use crate::background;
 use crate::files::notice::Notice;
 use crate::files::read::{ReadError, Snapshot, Stamp};
 use crate::files::settle::{self, Target};
-use crate::live::{Applied, Live, Sha256, Source};
-use crate::routing::Problem;
+use crate::state::{Applied, Live, Sha256, Source};
+use crate::table::Problem;
 
 /// How long a file may be unreadable before that is a problem: between a
 /// deletion and the new file is no file.
@@ -211,7 +211,7 @@ impl FileSource {
     async fn apply(&self, snapshot: Snapshot, reason: Reason) {
         let live = Arc::clone(&self.live);
         let applied =
-            chores::run(move || live.apply(&snapshot.content, Source::File, SystemTime::now()))
+            background::run(move || live.apply(&snapshot.content, Source::File, SystemTime::now()))
                 .await;
         match applied {
             Ok(Applied::Unchanged) if reason == Reason::Asked => log::info!(
@@ -279,7 +279,7 @@ impl Hangup {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::live::LiveOptions;
+    use crate::state::LiveOptions;
     use crate::telemetry::metrics::Metrics;
 
     /// A change that the stamp does not show is found all the same.

@@ -10,7 +10,7 @@ use cellgate::control::store::Store;
 use cellgate::protocol::{
     Ack, Hello, Mark, Received, SnapshotLimits, SnapshotReceiver, ToControl, ToEdge,
 };
-use cellgate::routing::{Delta, RoutingTable};
+use cellgate::table::{Delta, RoutingTable};
 use futures_util::{SinkExt, StreamExt};
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

@@ -8,7 +8,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use cellgate::routing::{Delta, RoutingTable};
+use cellgate::table::{Delta, RoutingTable};
 use serde_json::{Map, Value, json};
 
 use crate::control_plane::{World, home};

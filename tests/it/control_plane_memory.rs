@@ -4,7 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use cellgate::routing::Delta;
+use cellgate::table::Delta;
 use serde_json::{Map, Value, json};
 
 use crate::control_plane::{World, home};

@@ -7,7 +7,7 @@ use cellgate::control::core::{Committed, Edit, Expected, Since, Truth};
 use cellgate::control::settings::EtcdSettings;
 use cellgate::control::store::etcd::EtcdStore;
 use cellgate::control::store::{AppendError, Author, Commit, Generation, News, Record, Store};
-use cellgate::routing::{self, Delta, RoutingTable};
+use cellgate::table::{self, Delta, RoutingTable};
 use serde_json::json;
 
 use crate::harness::{EtcdCluster, eventually, within};
@@ -457,7 +457,7 @@ async fn what_is_not_ours_is_an_error() {
     client.put(&*key, value, None).await.expect("put");
     let newest = store(&settings).newest().await.expect("it").expect("it");
     assert_eq!(
-        routing::compile(&document(1)).expect("a table").key_count() + 1,
+        table::compile(&document(1)).expect("a table").key_count() + 1,
         newest.table.key_count()
     );
 }

@@ -99,9 +99,9 @@ fn arrow(change: &FromTo) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::routing::compile;
+    use crate::table::compile;
 
-    fn table(version: &str, keys: &str, two: &str) -> crate::routing::RoutingTable {
+    fn table(version: &str, keys: &str, two: &str) -> crate::table::RoutingTable {
         let document = format!(
             r#"{{"version": "{version}", "routingTable": {{{keys}}}, "defaultPlacement": "one",
                 "cellEndpoints": {{"one": "http://127.0.0.1:1"{two}}}}}"#

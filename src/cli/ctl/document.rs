@@ -15,7 +15,7 @@ use super::history::written;
 use super::keys;
 use super::{Condition, Done, Printed};
 use crate::control::api::{Batch, Comparison};
-use crate::routing::{Delta, Problem, RoutingTable, compile};
+use crate::table::{Delta, Problem, RoutingTable, compile};
 
 #[derive(clap::Args, Debug)]
 pub(super) struct Get {

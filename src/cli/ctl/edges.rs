@@ -130,7 +130,7 @@ fn placements(status: &Value) -> String {
 }
 
 fn problems(of: &Value) -> Vec<(&'static str, String)> {
-    let problems = serde_json::from_value::<Vec<crate::routing::Problem>>(of["problems"].clone());
+    let problems = serde_json::from_value::<Vec<crate::table::Problem>>(of["problems"].clone());
     let problems = problems.unwrap_or_default().into_iter();
     problems.map(|problem| ("", problem.to_string())).collect()
 }

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::cli::check::write_problems;
 use crate::control::core::Etag;
 use crate::control::store::Record;
-use crate::routing::Problem;
+use crate::table::Problem;
 
 /// It was refused, or is not valid.
 const REFUSED: u8 = 1;

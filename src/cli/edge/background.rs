@@ -8,9 +8,9 @@ use pingora::server::ShutdownWatch;
 use pingora::services::background::BackgroundService;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::lifecycle::{Accepting, Handover, Lifecycle};
-use crate::live::Memory;
+use crate::http::{Accepting, Handover, Lifecycle};
 use crate::source::ControlSource;
+use crate::state::Memory;
 use crate::telemetry::{AccessLog, Metrics, logging};
 
 /// Says where the edge listens and that it is ready; tells the process that it

@@ -11,10 +11,10 @@ use std::sync::Arc;
 
 use self::wiring::Edge;
 use super::print;
-use crate::lifecycle::ignore_until_handled;
-use crate::live::{Live, LiveOptions};
+use crate::http::ignore_until_handled;
 use crate::settings::Settings;
 use crate::source::load_initial;
+use crate::state::{Live, LiveOptions};
 use crate::telemetry::{Metrics, logging};
 
 /// Run the data plane: route each request to the cell of its tenant

@@ -3,8 +3,8 @@
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::AsRawFd;
 
-use crate::lifecycle::{Handover, NamedSockets};
-use crate::net::{bind, inherit};
+use crate::http::{Handover, NamedSockets};
+use crate::http::{bind, inherit};
 use crate::settings::Settings;
 
 /// One socket for each configured listener, open before anything is served.

@@ -14,15 +14,16 @@ use super::background::{Follower, Keeper, Logs, Ready};
 use super::limits;
 use super::sockets::Sockets;
 use crate::admin::AdminApp;
-use crate::chores;
-use crate::lifecycle::{Handover, Lifecycle, Signals};
-use crate::live::{Live, LiveOptions, Memory, MemoryOptions, Prober, PushLimits, Resolver};
-use crate::net::{ConnConfig, EdgeListener, OriginFields};
+use crate::background;
+use crate::http::{ConnConfig, EdgeListener, OriginFields};
+use crate::http::{Handover, Lifecycle, Signals};
 use crate::protocol::SnapshotLimits;
 use crate::proxy::{EdgeProxy, ProxyConfig, origin_fields};
 use crate::settings::{Settings, system_bundle};
 use crate::source::{ControlOptions, ControlSource, FileSource, load_initial};
+use crate::state::{Live, LiveOptions, Memory, MemoryOptions, PushLimits};
 use crate::telemetry::{AccessLog, Metrics, logging};
+use crate::upstream::{Prober, Resolver};
 
 /// Connections the admin service holds at a time: scrapers and people.
 const ADMIN_CONNECTIONS: usize = 256;
@@ -81,7 +82,7 @@ impl Edge {
     ) -> Result<Edge, Vec<String>> {
         let path = absolute(&settings.routing.path)?;
         load_table(&path, settings, &live, memory.as_deref())?;
-        chores::give_memory_back();
+        background::give_memory_back();
         let access_log = AccessLog::open(&settings.access_log, metrics.access_log_dropped.clone())
             .map_err(|error| vec![format!("cellgate.access_log: {error}")])?;
 

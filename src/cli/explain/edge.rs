@@ -13,7 +13,7 @@ use serde::Deserialize;
 use tokio::net::TcpStream;
 
 use super::{Answer, Failure, columns};
-use crate::routing::Endpoint;
+use crate::table::Endpoint;
 
 /// How long an edge may take to answer, name lookup and connect included.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);

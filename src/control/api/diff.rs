@@ -8,7 +8,7 @@ use super::answer;
 use super::call::Call;
 use super::generations::find;
 use super::refused::Refused;
-use crate::routing::{Changes, Delta, Diff, Difference, Moved, Problem, RoutingTable, diff_naming};
+use crate::table::{Changes, Delta, Diff, Difference, Moved, Problem, RoutingTable, diff_naming};
 
 /// Most changes of each kind that are listed.
 const LISTED: usize = 10_000;

@@ -15,7 +15,7 @@ use super::turns::holding;
 use super::{answer, body};
 use crate::control::core::{CommitError, Committed, Edit, Etag, Expected};
 use crate::control::store::Generation;
-use crate::routing::{Delta, PlacementId, RoutingTable, check_key};
+use crate::table::{Delta, PlacementId, RoutingTable, check_key};
 
 /// How often a change that is conditional on one key is tried while others change
 /// other keys.

@@ -9,7 +9,7 @@ use super::answer;
 use crate::control::access::Denied;
 use crate::control::core::Etag;
 use crate::control::store::{Generation, Record, StoreError};
-use crate::routing::Problem;
+use crate::table::Problem;
 
 const BUSY: &str = "busy";
 

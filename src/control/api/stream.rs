@@ -13,7 +13,7 @@ use http_body::{Body, Frame};
 use tokio::sync::Semaphore;
 
 use crate::control::document::Lines;
-use crate::routing::RoutingTable;
+use crate::table::RoutingTable;
 
 /// How many tables are sorted at a time, each of which takes a processor for up to a
 /// second.

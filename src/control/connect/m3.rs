@@ -15,7 +15,7 @@ use crate::control::core::{Arrival, Dialect, Session};
 use crate::control::store::Generation;
 use crate::protocol::m3::Reply;
 use crate::protocol::{Close, Received, Refusal};
-use crate::routing::Problem;
+use crate::table::Problem;
 
 /// Most documents that wait for an answer. An edge that never answers is sent
 /// documents all the same.

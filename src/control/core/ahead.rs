@@ -15,7 +15,7 @@ use super::edit::Outcome;
 use super::truth::lock;
 use crate::control::store::{AppendError, Author, StoreError};
 use crate::protocol::limits::NUMBER_MAX;
-use crate::routing::Delta;
+use crate::table::Delta;
 
 /// How far above the newest generation an edge may be. Nobody gets that far ahead, and
 /// whoever says so would leave no room to go on.

@@ -10,7 +10,7 @@ use super::expected::Expected;
 use super::tally::Fate;
 use crate::control::store::{AppendError, Author, Commit, Generation, Record, StoreError};
 use crate::protocol::Mark;
-use crate::routing::Problem;
+use crate::table::Problem;
 
 /// How often a change that another control plane overtook is made again on top of
 /// what that one did.

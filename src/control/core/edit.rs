@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::protocol::sendable;
-use crate::routing::{self, Delta, Problem, RoutingTable};
+use crate::table::{self, Delta, Problem, RoutingTable};
 
 /// A change that was asked for.
 #[derive(Clone, Debug)]
@@ -38,7 +38,7 @@ impl Edit {
         let table = match self {
             Self::Delta(delta) => return Ready::Delta(delta),
             Self::Table(table) => Ok(table),
-            Self::Document(document) => routing::compile(&document).map(Arc::new),
+            Self::Document(document) => table::compile(&document).map(Arc::new),
         };
         Ready::Table(table.and_then(|table| {
             check_sendable(table.keys().map(|(key, _)| key), "/routingTable")?;

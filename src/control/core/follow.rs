@@ -7,7 +7,7 @@ use super::Truth;
 use super::truth::lock;
 use crate::control::store::{Generation, News, Record, Step, StoreError};
 use crate::protocol::Mark;
-use crate::routing::{Delta, RoutingTable};
+use crate::table::{Delta, RoutingTable};
 
 impl Truth {
     /// Takes over what others have added to the store.

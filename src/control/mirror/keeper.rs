@@ -25,8 +25,8 @@ use crate::control::store::{Author, Generation};
 use crate::files::notice::Notice;
 use crate::files::read::{ReadError, Snapshot, Stamp};
 use crate::files::settle::{self, Target};
-use crate::live::Sha256;
-use crate::routing::{self, Problem, RoutingTable};
+use crate::state::Sha256;
+use crate::table::{self, Problem, RoutingTable};
 
 /// How often the file is looked at when nothing says that it changed, and how long
 /// after a failure it is tried again.
@@ -359,7 +359,7 @@ async fn told(ending: &mut watch::Receiver<bool>) {
 }
 
 async fn compile(document: Vec<u8>) -> Result<Result<RoutingTable, Vec<Problem>>, JoinError> {
-    spawn_blocking(move || routing::compile(&document)).await
+    spawn_blocking(move || table::compile(&document)).await
 }
 
 fn broken(error: &JoinError) -> String {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::routing::Delta;
+use crate::table::Delta;
 
 /// The only format there is.
 const FORMAT: u32 = 1;

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use super::state::sync_directory_of;
 use crate::files::read::read;
-use crate::live::Sha256;
+use crate::state::Sha256;
 
 /// How many edits in a row are put back.
 const MOST_GIVEN_BACK: u32 = 8;

@@ -16,7 +16,7 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 use crate::protocol::Mark;
-use crate::routing::{Delta, Digest, RoutingTable};
+use crate::table::{Delta, Digest, RoutingTable};
 
 /// What is known of a generation, apart from its content.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -5,10 +5,10 @@ use std::time::SystemTime;
 
 use super::link::{Ended, Frame};
 use super::v1::broke_off;
-use crate::chores;
-use crate::live::{Applied, Live, Source};
+use crate::background;
 use crate::protocol::m3::{ConfigSnapshot, Reply};
 use crate::protocol::{Close, Received, Refusal};
+use crate::state::{Applied, Live, Source};
 
 /// What came of a frame.
 #[derive(Debug)]
@@ -29,7 +29,7 @@ pub(super) async fn receive(live: &Arc<Live>, frame: Frame, most: usize) -> Resu
         return Err(Ended::Refused(refusal));
     };
     let live = Arc::clone(live);
-    let received = chores::run(move || {
+    let received = background::run(move || {
         // Each of these may be as large as the document, so none is kept for
         // longer than it has to be.
         let received = ConfigSnapshot::decode(text.as_bytes(), most);

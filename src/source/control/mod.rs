@@ -37,8 +37,8 @@ use url::Url;
 use self::dial::Dialect;
 use self::link::Ended;
 use self::report::Report;
-use crate::live::Live;
 use crate::protocol::Backoff;
+use crate::state::Live;
 
 /// Where the control plane is, and how the edge proves who it is. Files are read
 /// with every attempt to connect, so that they can be replaced.

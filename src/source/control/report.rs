@@ -9,8 +9,8 @@ use url::Url;
 use super::dial::Dialect;
 use super::link::Ended;
 use super::v1;
-use crate::live::{Connection, ConnectionError, ConnectionState, Live};
 use crate::protocol::Welcome;
+use crate::state::{Connection, ConnectionError, ConnectionState, Live};
 use crate::telemetry::metrics::{ControlMetrics, Direction};
 use crate::telemetry::once_per::OncePer;
 

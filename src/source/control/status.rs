@@ -3,10 +3,11 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 
-use crate::live::{ConfigStatus, Generation, Live, Traffic};
 use crate::protocol::limits::STATUS_EVERY;
 use crate::protocol::{LastError, Load, Status};
+use crate::state::{ConfigStatus, Generation, Live};
 use crate::telemetry::time::rfc3339;
+use crate::upstream::Traffic;
 
 /// The least time between a status and one because of a change: changes may come
 /// by the hundred.

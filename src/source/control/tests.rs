@@ -10,13 +10,13 @@ use super::link::{Ended, Frame};
 use super::m3;
 use super::status::{Loads, status};
 use super::v1::{MAX_FRAME, Session};
-use crate::live::{Live, LiveOptions, Source};
 use crate::protocol::m3::Reply;
 use crate::protocol::{
     Ack, Checkpoint, Close, DeltaMessage, Mark, Nack, Resync, SnapshotEnd, SnapshotLimits,
     SnapshotSender, ToControl, ToEdge, Welcome,
 };
-use crate::routing::{Delta, RouteReason, RoutingTable, compile};
+use crate::state::{Live, LiveOptions, Source};
+use crate::table::{Delta, RouteReason, RoutingTable, compile};
 use crate::telemetry::metrics::Metrics;
 
 struct Edge {

@@ -8,15 +8,15 @@ use tokio::task::{JoinError, spawn_blocking};
 
 use super::link::{Ended, Frame};
 use super::resync::Resyncs;
-use crate::chores;
-use crate::live::{Generation, Live, Push, Pushed};
+use crate::background;
 use crate::protocol::limits::{CHUNK_FRAME_BYTES, TO_EDGE_BYTES};
 use crate::protocol::{
     Ack, Checkpoint, ChunkHeader, Close, DeltaMessage, Mark, Nack, Received, Refusal, Resync,
     SnapshotBegin, SnapshotEnd, SnapshotError, SnapshotLimits, SnapshotReceiver, ToControl, ToEdge,
     Verdict, Welcome, checkpoint, delta, snapshot,
 };
-use crate::routing::{Digest, Problem};
+use crate::state::{Generation, Live, Push, Pushed};
+use crate::table::{Digest, Problem};
 
 /// The largest frame that this edge takes, in bytes.
 pub(super) const MAX_FRAME: usize = TO_EDGE_BYTES;
@@ -244,7 +244,7 @@ impl Session {
             return Ok(None);
         };
         let to = receiver.begin().mark();
-        let table = chores::run(move || receiver.end(end)).await;
+        let table = background::run(move || receiver.end(end)).await;
         match table.map_err(broke_off)? {
             Ok(table) => self.push(Push::Table(table), to).await,
             Err(error) => Ok(self.fail(error, to)),
@@ -276,7 +276,7 @@ impl Session {
         let large = push.is_large();
         let push = move || live.push(push, to.generation, to.digest, now);
         let pushed = match large {
-            true => chores::run(push).await.map_err(broke_off)?,
+            true => background::run(push).await.map_err(broke_off)?,
             false => off_thread(push).await?,
         };
         Ok(match pushed {

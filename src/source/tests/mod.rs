@@ -16,7 +16,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
 use super::{FileSource, load_initial};
-use crate::live::{ConfigStatus, Live, LiveOptions};
+use crate::state::{ConfigStatus, Live, LiveOptions};
 use crate::telemetry::metrics::Metrics;
 
 const DEADLINE: Duration = Duration::from_secs(30);

@@ -5,8 +5,8 @@ use std::time::Duration;
 use tokio::time::{sleep, timeout};
 
 use super::{DEADLINE, Edge, MAX_BYTES, MODES, Mode, document};
-use crate::live::{Live, LiveOptions};
 use crate::source::{FileSource, load_initial};
+use crate::state::{Live, LiveOptions};
 use crate::telemetry::metrics::Metrics;
 
 #[tokio::test]

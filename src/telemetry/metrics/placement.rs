@@ -14,7 +14,7 @@ use prometheus::core::{Collector, Desc};
 use prometheus::proto::{Bucket, Counter, Histogram, LabelPair, Metric, MetricFamily, MetricType};
 
 use super::events::{self, Event, Events, GAUGES, KINDS};
-use crate::routing::RouteReason;
+use crate::table::RouteReason;
 
 /// Status classes by index, from the one of status 100.
 const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];

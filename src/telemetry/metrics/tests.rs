@@ -1,5 +1,5 @@
 use super::*;
-use crate::routing::RouteReason;
+use crate::table::RouteReason;
 
 fn lines(metrics: &Metrics, prefix: &str) -> Vec<String> {
     let text = metrics.encode();

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use cellgate::protocol::SnapshotSender;
-use cellgate::routing::{RoutingTable, compile};
+use cellgate::table::{RoutingTable, compile};
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;

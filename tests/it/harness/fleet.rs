@@ -18,7 +18,7 @@ use cellgate::protocol::{
     Ack, Hello, Mark, Nack, Received, Resync, SUBPROTOCOL, SnapshotLimits, SnapshotReceiver,
     ToControl, ToEdge, Verdict, delta, snapshot,
 };
-use cellgate::routing::{Problem, RoutingTable};
+use cellgate::table::{Problem, RoutingTable};
 use futures_util::{SinkExt, StreamExt};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::*;
 use crate::control::api::stream::{AT_ONCE, Document, SORTING};
-use crate::routing::compile;
+use crate::table::compile;
 
 #[tokio::test]
 async fn a_document_comes_back_for_people_and_means_the_same() {

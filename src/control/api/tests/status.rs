@@ -48,7 +48,7 @@ async fn edges_are_shown_while_they_are_here_and_after() {
         digest: None,
     };
     let session = api.edges.join(arrival);
-    let problem = crate::routing::Problem::without_place("is odd");
+    let problem = crate::table::Problem::without_place("is odd");
     session.nacked(1, vec![problem]);
     session.status(Status {
         generation: 0,

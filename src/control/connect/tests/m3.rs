@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::{Client, Said, Setup, Site};
 use crate::protocol::m3::Reply;
-use crate::routing::{Problem, compile};
+use crate::table::{Problem, compile};
 
 async fn document(client: &mut Client) -> Value {
     match client.next().await {

@@ -38,7 +38,7 @@ use crate::protocol::{
     Ack, Hello, Mark, Received, SUBPROTOCOL, SnapshotLimits, SnapshotReceiver, ToControl, ToEdge,
     Welcome,
 };
-use crate::routing::{Digest, RoutingTable};
+use crate::table::{Digest, RoutingTable};
 
 const DEADLINE: Duration = Duration::from_secs(20);
 

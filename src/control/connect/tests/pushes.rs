@@ -6,7 +6,7 @@ use super::{Said, Setup, Site, digest};
 use crate::control::connect::Times;
 use crate::control::core::Edit;
 use crate::protocol::{LastError, Load, Mark, Nack, Status, ToControl, ToEdge};
-use crate::routing::Problem;
+use crate::table::Problem;
 
 fn nack(generation: u64, message: &str) -> ToControl {
     ToControl::Nack(Nack {

@@ -6,7 +6,7 @@ use super::{Client, Said, Setup, Site, digest};
 use crate::control::connect::{Limits, Times};
 use crate::control::core::Edit;
 use crate::protocol::{ChunkHeader, Mark, Nack, Resync, ToControl, ToEdge};
-use crate::routing::Problem;
+use crate::table::Problem;
 
 /// Makes two chunks besides the head.
 const MANY: usize = 20_000;

@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::Arrival;
 use super::view::{EdgeView, NackView, StatusView};
 use crate::protocol::{Load, Mark, Status};
-use crate::routing::{Digest, Problem};
+use crate::table::{Digest, Problem};
 use crate::telemetry::time::rfc3339_millis;
 
 /// Placements of a status that are kept: the busiest. An operator looks at a few;

@@ -19,7 +19,7 @@ use tokio::sync::{Notify, watch};
 use self::known::Known;
 use super::Truth;
 use crate::protocol::{Mark, Status};
-use crate::routing::{Digest, Problem};
+use crate::table::{Digest, Problem};
 
 pub use self::known::Sent;
 pub use self::view::{EdgeView, NackView, StatusView};

@@ -10,7 +10,7 @@ use crate::control::core::tests::{author, document, set};
 use crate::control::core::{Edit, Expected, Truth};
 use crate::control::store::Store;
 use crate::protocol::Mark;
-use crate::routing::Problem;
+use crate::table::Problem;
 
 async fn founded() -> (Arc<Truth>, Arc<Edges>) {
     let store: Arc<dyn Store> = Arc::new(Memory::default());

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::known::Sent;
 use crate::protocol::{LastError, Load};
-use crate::routing::{Digest, Problem};
+use crate::table::{Digest, Problem};
 
 /// What is known of an edge. Times are RFC 3339. All that the edge says of itself
 /// comes from outside.

@@ -7,7 +7,7 @@ use super::super::{CommitError, Committed, Edit, Etag, Expected};
 use super::{author, changed, commit, document, empty, founded, home, open, remove, set};
 use crate::control::store::{AppendError, StoreError};
 use crate::protocol::limits::KEY_BYTES;
-use crate::routing::Delta;
+use crate::table::Delta;
 
 #[tokio::test]
 async fn the_first_document_is_generation_one() {

@@ -9,7 +9,7 @@ use tokio::sync::{Semaphore, watch};
 use crate::control::store::{
     AppendError, Commit, Generation, News, Record, Step, Store, StoreError,
 };
-use crate::routing::Delta;
+use crate::table::Delta;
 
 /// See the [module](self).
 pub(crate) struct Memory {

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use self::memory::Memory;
 use super::{CommitError, Committed, Edit, Expected, Truth};
 use crate::control::store::{Author, Generation, Store};
-use crate::routing::Delta;
+use crate::table::Delta;
 
 /// A routing document of these keys and the placements `one` and `two`.
 pub(crate) fn document(version: &str, keys: &[(&str, &str)]) -> Bytes {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::super::ring::Ring;
 use crate::control::store::Step;
 use crate::protocol::Mark;
-use crate::routing::Delta;
+use crate::table::Delta;
 
 fn mark(generation: u64) -> Mark {
     Mark {

@@ -9,8 +9,8 @@ use std::path::Path;
 use super::super::state::{Content, StateFile};
 use super::super::swap::{Disk, How, Prepared, Swapped, System};
 use crate::control::document;
-use crate::live::Sha256;
-use crate::routing::{self, Delta};
+use crate::state::Sha256;
+use crate::table::{self, Delta};
 
 const RICH: &str = r#"{
   "version": "2.1",
@@ -25,10 +25,10 @@ const RICH: &str = r#"{
 
 #[test]
 fn a_document_for_people_says_what_the_table_does() {
-    let table = routing::compile(RICH.as_bytes()).unwrap();
+    let table = table::compile(RICH.as_bytes()).unwrap();
     let mut text = Vec::new();
     document::write(&table, &mut text).unwrap();
-    let again = routing::compile(&text).unwrap();
+    let again = table::compile(&text).unwrap();
     assert_eq!(again.digest(), table.digest());
     let text = String::from_utf8(text).unwrap();
     let lines: Vec<&str> = text.lines().collect();
@@ -41,10 +41,10 @@ fn a_document_for_people_says_what_the_table_does() {
         r#"{"zeta": "two", "acme": "one", "a \"key\" of ütf-8": "two"}"#,
         "{}",
     );
-    let empty = routing::compile(empty.as_bytes()).unwrap();
+    let empty = table::compile(empty.as_bytes()).unwrap();
     let mut text = Vec::new();
     document::write(&empty, &mut text).unwrap();
-    assert_eq!(routing::compile(&text).unwrap().digest(), empty.digest());
+    assert_eq!(table::compile(&text).unwrap().digest(), empty.digest());
 }
 
 #[test]

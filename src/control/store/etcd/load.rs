@@ -8,7 +8,7 @@ use super::Etcd;
 use super::keys::Kind;
 use super::value::{self, BaseValue, BlobName, CommitValue, Content};
 use crate::control::store::{Generation, News, Record, Step, StoreError, weight};
-use crate::routing::{Delta, RoutingTable};
+use crate::table::{Delta, RoutingTable};
 
 /// The most bytes of an answer: a page of commits, or of pieces.
 const ANSWER_BYTES: usize = 64 << 20;

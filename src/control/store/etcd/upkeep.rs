@@ -26,7 +26,7 @@ use super::blob::Written;
 use super::keys::{BlobId, Kind};
 use super::value::{self, BaseValue, CommitValue};
 use crate::control::store::{Commit, Record, StoreError};
-use crate::routing::{Delta, RoutingTable};
+use crate::table::{Delta, RoutingTable};
 
 /// The most commits since the last base, however long history is.
 const MOST_STEPS: usize = 1_000;

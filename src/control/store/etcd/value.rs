@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::control::store::{Record, StoreError};
 use crate::protocol::limits::{CHUNK_FRAME_BYTES, SnapshotLimits, TO_EDGE_BYTES};
 use crate::protocol::{SnapshotBegin, SnapshotEnd, SnapshotReceiver, SnapshotSender};
-use crate::routing::{Delta, RoutingTable};
+use crate::table::{Delta, RoutingTable};
 
 /// The only format there is.
 const FORMAT: u32 = 1;

@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 use crate::control::store::Record;
-use crate::routing::{self, Delta, RoutingTable};
+use crate::table::{self, Delta, RoutingTable};
 
 /// Bytes of a header.
 pub(super) const HEADER: usize = 48;
@@ -193,7 +193,7 @@ pub(super) fn write_table(
 /// # Errors
 /// Why it is none.
 pub(super) fn read_table(body: &[u8]) -> Result<RoutingTable, String> {
-    routing::compile(body).map_err(|problems| {
+    table::compile(body).map_err(|problems| {
         let first = problems.first().map(ToString::to_string);
         format!("its table is not valid: {}", first.unwrap_or_default())
     })

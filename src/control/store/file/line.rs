@@ -10,7 +10,7 @@ use super::tail::{AddError, Tail};
 use crate::control::store::{
     AppendError, Commit, Generation, News, Record, Step, StoreError, weight,
 };
-use crate::routing::Delta;
+use crate::table::Delta;
 
 /// Changes may have this many bytes before they can outweigh a table, so that a
 /// small one is not written again and again.

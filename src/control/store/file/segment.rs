@@ -142,7 +142,7 @@ impl Segment {
         &self,
         directory: &Directory,
         index: usize,
-    ) -> Result<crate::routing::Delta, String> {
+    ) -> Result<crate::table::Delta, String> {
         let entry = self.entries.get(index).ok_or("it is not there")?;
         let file = File::open(directory.segment(self.first)).map_err(|error| error.to_string())?;
         frame::read_delta(&read_body(&file, entry)?)

@@ -15,7 +15,7 @@ use super::members::Verdict;
 use super::value::{self, BaseValue, BlobName, CommitValue, Content};
 use crate::control::settings::EtcdSettings;
 use crate::control::store::{Author, Record, Store};
-use crate::routing::{self, Delta, RoutingTable};
+use crate::table::{self, Delta, RoutingTable};
 
 fn table(keys: usize) -> RoutingTable {
     let keys: Vec<String> = (0..keys)
@@ -25,7 +25,7 @@ fn table(keys: usize) -> RoutingTable {
         r#"{{"version":"1","routingTable":{{{}}},"cellEndpoints":{{"one":"http://a"}},"defaultPlacement":"one"}}"#,
         keys.join(",")
     );
-    routing::compile(document.as_bytes()).unwrap()
+    table::compile(document.as_bytes()).unwrap()
 }
 
 fn record() -> Record {

@@ -7,7 +7,7 @@ use std::path::Path;
 use super::super::line::Line;
 use super::{Fixture, copy, read, segments};
 use crate::control::core::tests::document;
-use crate::routing;
+use crate::table;
 
 /// Where each frame of the one segment ends.
 fn ends(fixture: &Fixture) -> Vec<u64> {
@@ -132,7 +132,7 @@ fn flip(path: &Path, at: u64) -> Vec<u8> {
 fn a_table_that_is_damaged_leaves_the_segment_before() {
     let mut fixture = Fixture::with_changes(2);
     let mut line = fixture.open();
-    let table = routing::compile(&document("2", &[("new", "one")])).unwrap();
+    let table = table::compile(&document("2", &[("new", "one")])).unwrap();
     fixture.append(&mut line, table.into(), None).unwrap();
     fixture.set(&mut line, "newer", "two");
     drop(line);
@@ -163,7 +163,7 @@ fn a_generation_whose_content_is_not_its_digest_is_not_believed() {
     let mut line = fixture.open();
     let newest = line.newest().unwrap().clone();
     // A delta that does not lead to the table that it comes with.
-    let other = routing::compile(&document("1", &[("acme", "two")])).unwrap();
+    let other = table::compile(&document("1", &[("acme", "two")])).unwrap();
     fixture
         .append(&mut line, other.into(), Some(Default::default()))
         .unwrap();

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use super::super::line::Line;
 use super::{Fixture, commit, copy, segments};
 use crate::control::store::{AppendError, Commit};
-use crate::routing::Delta;
+use crate::table::Delta;
 
 /// The change of a key as the next generation, in a segment of its own.
 fn in_new_segment(line: &Line) -> Commit {

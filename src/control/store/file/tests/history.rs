@@ -9,7 +9,7 @@ use super::{Fixture, commit, copy, read, segments};
 use crate::control::core::tests::document;
 use crate::control::store::{AppendError, News, Store};
 use crate::protocol::Mark;
-use crate::routing::{self, Delta};
+use crate::table::{self, Delta};
 
 #[test]
 fn a_directory_begins_empty() {
@@ -187,7 +187,7 @@ fn segments_that_overlap_or_were_never_finished() {
     let fixture = Fixture::with_changes(3);
     let copy = copy(&fixture.dir());
     let directory = super::super::directory::Directory::open(copy.path()).unwrap();
-    let other = routing::compile(&document("other", &[("acme", "two")])).unwrap();
+    let other = table::compile(&document("other", &[("acme", "two")])).unwrap();
     let third = fixture.generations[2].record.mark();
     let other = commit(Some(third), 4, other.into(), None);
     let other = crate::control::store::Generation {

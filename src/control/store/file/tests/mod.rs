@@ -15,7 +15,7 @@ use super::line::{Found, Line};
 use crate::control::core::tests::{author, document};
 use crate::control::store::{AppendError, Commit, Generation, Record, StoreError};
 use crate::protocol::Mark;
-use crate::routing::{self, Delta, RoutingTable};
+use crate::table::{self, Delta, RoutingTable};
 
 /// A directory, and what was put into it.
 struct Fixture {
@@ -62,7 +62,7 @@ impl Fixture {
     }
 
     fn found(&mut self, line: &mut Line) {
-        let table = routing::compile(&document("1", &[("acme", "one")])).unwrap();
+        let table = table::compile(&document("1", &[("acme", "one")])).unwrap();
         self.append(line, Arc::new(table), None).unwrap();
     }
 

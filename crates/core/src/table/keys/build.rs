@@ -1,0 +1,166 @@
+//! All keys of a document at once.
+//!
+//! Keys are first set down one after the other, sorted roughly by the first bits
+//! of their hash; then each part is sorted and becomes one slot of the root, and
+//! is freed before the next one's turn. So the peak is little above the larger
+//! of what was set down and what comes of it, and these are about the same.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::hash::BuildHasher;
+
+use super::chunk::Chunk;
+use super::node::{BITS, Entry, MAX, Tree};
+use super::{Keys, hash};
+use crate::pace;
+
+const PARTS: usize = 1 << BITS;
+
+/// Bytes before each key: its number and its length.
+const HEADER: usize = 12;
+
+/// Keys that are sorted in a fraction of a millisecond.
+const SORTED_AT_ONCE: usize = 4096;
+
+/// So many times its share of the keys no part gets but by a chance that never
+/// comes.
+const UNEVEN: usize = 4;
+
+/// Collects keys.
+pub(in crate::table) struct Builder<S> {
+    parts: Vec<Part>,
+    len: usize,
+    seed: S,
+}
+
+/// Keys whose hashes start with the same bits.
+#[derive(Default)]
+struct Part {
+    keys: usize,
+    /// In all chunks.
+    bytes: usize,
+    /// Full but for the last one.
+    chunks: Vec<Chunk>,
+}
+
+/// A key was given twice.
+#[derive(Debug, PartialEq, Eq)]
+pub(in crate::table) struct Duplicate;
+
+impl fmt::Display for Duplicate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("duplicate routing key")
+    }
+}
+
+impl<S: BuildHasher + Default> Builder<S> {
+    pub fn new() -> Self {
+        let mut parts = Vec::new();
+        parts.resize_with(PARTS, Part::default);
+        Self {
+            parts,
+            len: 0,
+            seed: S::default(),
+        }
+    }
+
+    /// Adds a key, which must not have been added before.
+    pub fn push(&mut self, key: &[u8], id: u32) {
+        let part = hash(&self.seed, key) >> (u64::BITS - BITS);
+        self.parts[part as usize].push(key, id);
+        self.len += 1;
+    }
+
+    /// All that were added.
+    ///
+    /// # Errors
+    ///
+    /// When a key was added twice.
+    pub fn finish(self) -> Result<Keys<S>, Duplicate> {
+        let Self { parts, len, seed } = self;
+        let root = if len <= PARTS * MAX {
+            let all = parts.iter().flat_map(|part| part.entries(&seed));
+            Tree::build(&sorted(all.collect())?, 0)
+        } else {
+            let mut slots = Vec::with_capacity(PARTS);
+            for part in parts {
+                // Copies of a key all fall into one part. They are not to be set
+                // out side by side only to be found out.
+                if part.keys > UNEVEN * (len / PARTS) {
+                    part.check_distinct(&seed)?;
+                }
+                let entries = sorted(part.entries(&seed).collect())?;
+                slots.push(Tree::build(&entries, BITS));
+            }
+            Tree::Node(slots.into())
+        };
+        Ok(Keys { root, len, seed })
+    }
+}
+
+fn sorted(mut entries: Vec<Entry<'_>>) -> Result<Vec<Entry<'_>>, Duplicate> {
+    sort(&mut entries);
+    match entries
+        .windows(2)
+        .any(|pair| pair[0].hash == pair[1].hash && pair[0].key == pair[1].key)
+    {
+        true => Err(Duplicate),
+        false => Ok(entries),
+    }
+}
+
+/// In halves, so that steps are short.
+fn sort<'a>(entries: &mut [Entry<'a>]) {
+    let order = |entry: &Entry<'a>| (entry.hash, entry.key);
+    if entries.len() <= SORTED_AT_ONCE {
+        entries.sort_unstable_by_key(order);
+        return pace::stride();
+    }
+    let half = entries.len() / 2;
+    entries.select_nth_unstable_by_key(half, order);
+    let (lower, upper) = entries.split_at_mut(half);
+    sort(lower);
+    sort(upper);
+}
+
+impl Part {
+    fn push(&mut self, key: &[u8], id: u32) {
+        self.keys += 1;
+        let (id, length) = (id.to_le_bytes(), (key.len() as u64).to_le_bytes());
+        let item: [&[u8]; 3] = [&id, &length, key];
+        if self.chunks.last_mut().is_none_or(|last| !last.put(item)) {
+            let size = HEADER + key.len();
+            let mut chunk = Chunk::after(self.bytes, size);
+            chunk.put(item);
+            self.chunks.push(chunk);
+        }
+        self.bytes += HEADER + key.len();
+    }
+
+    /// Holds what is distinct only.
+    fn check_distinct(&self, seed: &impl BuildHasher) -> Result<(), Duplicate> {
+        let mut seen = HashSet::new();
+        match self.entries(seed).all(|entry| seen.insert(entry.key)) {
+            true => Ok(()),
+            false => Err(Duplicate),
+        }
+    }
+
+    fn entries<'a>(&'a self, seed: &'a impl BuildHasher) -> impl Iterator<Item = Entry<'a>> {
+        self.chunks.iter().flat_map(move |chunk| {
+            let mut rest = chunk.bytes();
+            std::iter::from_fn(move || {
+                let (id, after) = rest.split_first_chunk()?;
+                let (len, after) = after.split_first_chunk()?;
+                let (key, after) = after.split_at_checked(u64::from_le_bytes(*len) as usize)?;
+                rest = after;
+                pace::step();
+                Some(Entry {
+                    hash: hash(seed, key),
+                    id: u32::from_le_bytes(*id),
+                    key,
+                })
+            })
+        })
+    }
+}

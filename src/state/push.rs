@@ -1,0 +1,141 @@
+//! Changes that a control plane pushes, piece by piece instead of as documents.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use super::apply::{Cause, Live, lock};
+use super::generation::{Generation, Head, Source};
+use super::retire::FEW;
+use crate::table::{Delta, Digest, Problem, RoutingTable};
+
+/// What is to be served next.
+#[derive(Debug)]
+pub enum Push {
+    /// What is served, changed by this. Costs what it changes.
+    Delta(Delta),
+    /// This instead of what is served.
+    Table(RoutingTable),
+}
+
+impl Push {
+    /// Whether it takes long, and leaves memory to give back: more than a few keys.
+    pub fn is_large(&self) -> bool {
+        match self {
+            Self::Delta(delta) => delta.set.len() + delta.remove.len() > FEW,
+            Self::Table(_) => true,
+        }
+    }
+}
+
+/// What became of a [`Push`].
+#[derive(Debug)]
+pub enum Pushed {
+    /// It is being served, as this generation.
+    Changed(Arc<Generation>),
+    /// It cannot be served, and nothing has changed. Never empty.
+    Refused(Vec<Problem>),
+    /// It would have led to other content than was announced, of this digest, and
+    /// nothing has changed.
+    Differs(Digest),
+}
+
+/// How large a table may become by pushes. Many small deltas make a large one.
+#[derive(Clone, Copy, Debug)]
+pub struct PushLimits {
+    /// Most routing keys.
+    pub keys: u64,
+    /// Most bytes of the keys and the head together.
+    pub bytes: u64,
+}
+
+impl Default for PushLimits {
+    /// Whatever comes.
+    fn default() -> Self {
+        Self {
+            keys: u64::MAX,
+            bytes: u64::MAX,
+        }
+    }
+}
+
+impl PushLimits {
+    fn admit(&self, table: &RoutingTable) -> Result<(), Vec<Problem>> {
+        let (keys, bytes) = (table.key_count() as u64, table.content_bytes());
+        let (has, most) = match () {
+            () if keys > self.keys => (format!("{keys} keys"), self.keys),
+            () if bytes > self.bytes => (format!("{bytes} bytes of keys and head"), self.bytes),
+            () => return Ok(()),
+        };
+        Err(vec![Problem::without_place(format!(
+            "the table would have {has} (at most {most}; see limits.routing_file_bytes of this edge)"
+        ))])
+    }
+}
+
+impl Live {
+    /// Makes what `push` says the routing table of all requests that start from
+    /// now on, or changes nothing. `generation` is what the control plane calls it,
+    /// which is never below that of what is served, and `digest` what comes of it.
+    ///
+    /// A delta costs what it changes: no key of the table is read that it does not
+    /// name, and while the head stays, the placements of the last generation are
+    /// those of the next. A table costs what comparing it with the last one does.
+    pub fn push(&self, push: Push, generation: u64, digest: Digest, now: SystemTime) -> Pushed {
+        let mut writer = lock(&self.writer);
+        let cause = Cause::Pushed(generation);
+        // Whoever pushes has looked as well, but something else may have come in between.
+        let held = self.current().and_then(|it| it.control_generation);
+        if let Some(held) = held.filter(|held| *held > generation) {
+            let problems = vec![Problem::without_place(format!(
+                "older generation {generation} (this edge has {held}; generations only grow)"
+            ))];
+            self.deny(&mut writer, cause, Source::ControlPlane, &problems, now);
+            return Pushed::Refused(problems);
+        }
+        let made = match push {
+            Push::Table(table) => Ok(table),
+            Push::Delta(delta) => match self.current() {
+                Some(current) => current.table.apply(&delta),
+                None => RoutingTable::founded_by(&delta),
+            },
+        };
+        let table = match made {
+            Ok(table) if table.digest() != digest => return Pushed::Differs(table.digest()),
+            made => made,
+        };
+        let head = Head {
+            number: writer.newest + 1,
+            sha256: None,
+            source: Source::ControlPlane,
+            control_generation: Some(generation),
+            applied_at: now,
+        };
+        let served = table.and_then(|table| {
+            self.push_limits.admit(&table)?;
+            self.serve(&mut writer, head, table)
+        });
+        match served {
+            Ok(generation) => Pushed::Changed(generation),
+            Err(problems) => {
+                self.deny(&mut writer, cause, Source::ControlPlane, &problems, now);
+                Pushed::Refused(problems)
+            }
+        }
+    }
+
+    /// Shows why the control plane's `generation` is refused that was not even
+    /// tried.
+    pub fn refuse_push(&self, generation: u64, problems: &[Problem], now: SystemTime) {
+        let mut writer = lock(&self.writer);
+        let cause = Cause::Pushed(generation);
+        self.deny(&mut writer, cause, Source::ControlPlane, problems, now);
+    }
+
+    /// The control plane says that what is served is what should be, whatever was
+    /// refused meanwhile.
+    pub fn in_step(&self) {
+        if self.is_failing() {
+            self.recovered(Source::ControlPlane);
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! What an operator is shown of the live state.
+
+use std::time::SystemTime;
+
+use serde::{Serialize, Serializer};
+
+use super::connection::ConnectionStatus;
+use super::disk::MemoryStatus;
+use super::generation::{Generation, Sha256, Source};
+use crate::table::Problem;
+use crate::telemetry::time::rfc3339;
+
+/// How many problems are kept for [`LastError`].
+const MAX_PROBLEMS: usize = 100;
+
+/// What is being served and how the last attempt to change it went. As JSON,
+/// the body of `GET /debug/config`; the order of the fields is part of that.
+#[derive(Clone, Debug, Serialize)]
+pub struct ConfigStatus {
+    /// Like all fields but the last three, none before the first generation.
+    pub version: Option<String>,
+    #[serde(serialize_with = "optional_time")]
+    pub last_reload_at: Option<SystemTime>,
+    pub source: Option<Source>,
+    pub generation: Option<u64>,
+    /// Of the document; none when it came from a control plane in pieces.
+    pub sha256: Option<Sha256>,
+    pub keys: Option<usize>,
+    pub placements: Option<usize>,
+    /// Why the newest document is not the one being served.
+    pub last_error: Option<LastError>,
+    /// What a restart would find; none where nothing is kept.
+    pub state: Option<MemoryStatus>,
+    /// How it stands with the control plane; none where there is to be none.
+    pub control_plane: Option<ConnectionStatus>,
+}
+
+/// A document that was refused, or a source that could not be read.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct LastError {
+    #[serde(serialize_with = "time")]
+    pub at: SystemTime,
+    /// The first hundred of them.
+    pub problems: Vec<Problem>,
+    /// How many more there were.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub omitted: usize,
+}
+
+impl ConfigStatus {
+    pub(crate) fn new(
+        generation: Option<&Generation>,
+        last_error: Option<LastError>,
+        state: Option<MemoryStatus>,
+        control_plane: Option<ConnectionStatus>,
+    ) -> Self {
+        Self {
+            version: generation.map(|generation| generation.table.version().to_owned()),
+            last_reload_at: generation.map(|generation| generation.applied_at),
+            source: generation.map(|generation| generation.source),
+            generation: generation.map(|generation| generation.number),
+            sha256: generation.and_then(|generation| generation.sha256),
+            keys: generation.map(|generation| generation.table.key_count()),
+            placements: generation.map(|generation| generation.table.placements().len()),
+            last_error,
+            state,
+            control_plane,
+        }
+    }
+}
+
+impl LastError {
+    pub(crate) fn new(at: SystemTime, problems: &[Problem]) -> Self {
+        let shown = problems.get(..MAX_PROBLEMS).unwrap_or(problems);
+        Self {
+            at,
+            problems: shown.to_vec(),
+            omitted: problems.len() - shown.len(),
+        }
+    }
+}
+
+pub(crate) fn time<S: Serializer>(time: &SystemTime, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&rfc3339(*time))
+}
+
+pub(crate) fn optional_time<S: Serializer>(
+    time: &Option<SystemTime>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    time.map(rfc3339).serialize(serializer)
+}
+
+pub(crate) fn is_zero(count: &usize) -> bool {
+    *count == 0
+}

@@ -1,0 +1,301 @@
+//! Which placement serves a request, and which of its backends.
+//!
+//! A request belongs to the placement that the table names. Only while no
+//! backend of that one is usable, and only if the document names a fallback,
+//! does another serve it.
+
+use std::mem;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+use super::backend::{Attempt, Backend};
+use super::cell::Slot;
+use super::clock::uptime;
+use super::placement::Outage;
+use crate::resilience::BreakerState;
+use crate::state::Generation;
+use crate::table::PlacementId;
+
+/// Why a request is not served by its own placement, as `X-Failover-Reason`
+/// says it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FailoverReason {
+    /// Health probes fail, or no host of the placement has an address.
+    UpstreamUnhealthy,
+    /// Circuit breakers are open.
+    CircuitOpen,
+}
+
+impl FailoverReason {
+    /// `upstream_unhealthy` or `circuit_open`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::UpstreamUnhealthy => "upstream_unhealthy",
+            Self::CircuitOpen => "circuit_open",
+        }
+    }
+}
+
+/// A request that a placement has taken. Dropping it gives its places back.
+#[derive(Debug)]
+pub struct Admitted {
+    /// The placement that serves the request.
+    pub placement: PlacementId,
+    /// Why it is not the request's own.
+    pub failover: Option<FailoverReason>,
+    /// What `X-Circuit-State` says: the state of the breaker that concerned the
+    /// request at its own placement; none where that has no breaker.
+    pub circuit: Option<BreakerState>,
+    /// None while the placement's addresses are not known yet.
+    pub attempt: Option<Attempt>,
+    /// Backends that this request tried to no avail.
+    tried: Vec<Arc<Backend>>,
+    _slot: Slot,
+}
+
+/// A request that no placement takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rejected {
+    pub cause: Cause,
+    /// The placement that would have served it: its own, or a fallback that is
+    /// full.
+    pub placement: PlacementId,
+    /// Why that is not its own.
+    pub failover: Option<FailoverReason>,
+    /// What `X-Circuit-State` says.
+    pub circuit: Option<BreakerState>,
+    /// When it may be worth another try.
+    pub retry_after: Duration,
+}
+
+/// Why no placement takes a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// The placement that would serve it has as many requests as it may.
+    ConcurrencyLimit,
+    /// No backend of its own placement or of any fallback is usable.
+    Unavailable(FailoverReason),
+}
+
+/// What to do about a placement whose names were never looked up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unresolved {
+    /// Leave the request with it: the first answer may come any moment.
+    Wait,
+    /// Take it for one that cannot be reached.
+    GiveUp,
+}
+
+/// When to come back to a placement that is full.
+const FULL: Duration = Duration::from_secs(1);
+
+impl Generation {
+    /// Finds the placement and the backend that serve a request of `home` now.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub fn admit(&self, home: PlacementId, key: &[u8], now: Instant) -> Result<Admitted, Rejected> {
+        let admitted = self.walk(home, key, &mut Vec::new(), Unresolved::Wait, now)?;
+        let placement = self.live_placement(admitted.placement);
+        if placement.retries() {
+            placement.cell.may_retry(uptime(now));
+        }
+        Ok(admitted)
+    }
+
+    /// Whether a request whose attempt was set aside has another place to go.
+    pub fn has_alternative(&self, admitted: &Admitted, now: Instant) -> bool {
+        let placement = self.live_placement(admitted.placement);
+        placement.has_untried(&admitted.tried, now)
+            || placement.fallback.is_some() && placement.outage_now(now) != Outage::Exhausted
+    }
+
+    /// Another attempt for a request whose last one failed before anything was
+    /// sent: at another backend of the same placement, or, if meanwhile none is
+    /// usable, where a new request would go. Leaves `admitted` without an attempt
+    /// if that is to wait for a first lookup.
+    ///
+    /// # Errors
+    /// Why there is none; none when every backend was tried. `admitted` stays
+    /// as it was.
+    pub fn admit_again(
+        &self,
+        home: PlacementId,
+        key: &[u8],
+        admitted: &mut Admitted,
+        unresolved: Unresolved,
+        now: Instant,
+    ) -> Result<(), Option<Rejected>> {
+        let placement = self.live_placement(admitted.placement);
+        match placement.pick(key, &admitted.tried, now) {
+            Ok(attempt) => {
+                if admitted.failover.is_none() && admitted.circuit.is_some() {
+                    admitted.circuit = Some(attempt.state);
+                }
+                admitted.attempt = Some(attempt);
+                return Ok(());
+            }
+            Err(outage) => {
+                if outage
+                    .failover(placement.fallback.is_some(), unresolved)
+                    .is_none()
+                {
+                    return Err(None);
+                }
+            }
+        }
+        let mut next = self
+            .walk(home, key, &mut admitted.tried, unresolved, now)
+            .map_err(Some)?;
+        let waits = || self.live_placement(next.placement).outage_now(now) == Outage::Unresolved;
+        if next.attempt.is_none() && !waits() {
+            admitted.tried = mem::take(&mut next.tried);
+            return Err(None);
+        }
+        *admitted = next;
+        Ok(())
+    }
+
+    /// From a request's own placement along its fallbacks to the first that
+    /// takes it.
+    fn walk(
+        &self,
+        home: PlacementId,
+        key: &[u8],
+        tried: &mut Vec<Arc<Backend>>,
+        unresolved: Unresolved,
+        now: Instant,
+    ) -> Result<Admitted, Rejected> {
+        let own = self.live_placement(home);
+        let circuit = || {
+            let guarded = own.policy.circuit_breaker.is_some();
+            guarded.then(|| own.circuit())
+        };
+        let (mut id, mut placement) = (home, own);
+        let mut first: Option<(FailoverReason, Duration)> = None;
+        // Compiling a table makes sure that fallbacks lead nowhere twice.
+        loop {
+            let failover = first.map(|(reason, _)| reason);
+            let failover_of =
+                |outage: Outage| outage.failover(placement.fallback.is_some(), unresolved);
+            // The place comes first: a backend that is to be tried once must not
+            // be spent on a request that is turned away.
+            let reason = match placement.cell.enter(placement.policy.concurrency_limit) {
+                Some(slot) => match placement.pick(key, tried, now) {
+                    Ok(attempt) => {
+                        let state = match failover {
+                            None => own.policy.circuit_breaker.map(|_| attempt.state),
+                            Some(_) => circuit(),
+                        };
+                        return Ok(Admitted {
+                            placement: id,
+                            failover,
+                            circuit: state,
+                            attempt: Some(attempt),
+                            tried: mem::take(tried),
+                            _slot: slot,
+                        });
+                    }
+                    Err(outage) => match failover_of(outage) {
+                        Some(reason) => reason,
+                        // It would be a fallback in name only.
+                        None if outage == Outage::NoAddress && first.is_some() => {
+                            return Err(Rejected::unavailable(home, circuit(), first));
+                        }
+                        // Whoever asks for a backend later finds one, or says
+                        // why not.
+                        None => {
+                            return Ok(Admitted {
+                                placement: id,
+                                failover,
+                                circuit: circuit(),
+                                attempt: None,
+                                tried: mem::take(tried),
+                                _slot: slot,
+                            });
+                        }
+                    },
+                },
+                None => match failover_of(placement.outage_if_full(now)) {
+                    Some(reason) => reason,
+                    None => {
+                        return Err(Rejected {
+                            cause: Cause::ConcurrencyLimit,
+                            placement: id,
+                            failover,
+                            circuit: circuit(),
+                            retry_after: FULL,
+                        });
+                    }
+                },
+            };
+            first.get_or_insert(reason);
+            match placement.fallback {
+                Some(next) => {
+                    id = next;
+                    placement = self.live_placement(next);
+                }
+                None => return Err(Rejected::unavailable(home, circuit(), first)),
+            }
+        }
+    }
+}
+
+impl Rejected {
+    /// Neither `home` nor a fallback of it is usable; `first` is why `home` is
+    /// not.
+    fn unavailable(
+        home: PlacementId,
+        circuit: Option<BreakerState>,
+        first: Option<(FailoverReason, Duration)>,
+    ) -> Self {
+        let (reason, retry_after) = first.unwrap_or((FailoverReason::UpstreamUnhealthy, FULL));
+        Self {
+            cause: Cause::Unavailable(reason),
+            placement: home,
+            failover: None,
+            circuit,
+            retry_after,
+        }
+    }
+}
+
+impl Outage {
+    /// Why a request goes on to the placement's fallback, or is refused without
+    /// one, and when it may be worth another try. None: it stays.
+    pub(crate) fn failover(
+        self,
+        has_fallback: bool,
+        unresolved: Unresolved,
+    ) -> Option<(FailoverReason, Duration)> {
+        let given_up = match self {
+            Self::CircuitOpen(left) => return Some((FailoverReason::CircuitOpen, left)),
+            Self::Unhealthy(interval) => {
+                return Some((FailoverReason::UpstreamUnhealthy, interval));
+            }
+            Self::NoAddress => true,
+            Self::Unresolved => unresolved == Unresolved::GiveUp,
+            Self::Exhausted => false,
+        };
+        (given_up && has_fallback).then_some((FailoverReason::UpstreamUnhealthy, FULL))
+    }
+}
+
+impl Admitted {
+    /// Remembers that the attempt came to nothing, so that the next one is made
+    /// elsewhere.
+    pub fn set_aside(&mut self) {
+        if let Some(attempt) = self.attempt.take() {
+            self.tried.push(Arc::clone(attempt.backend()));
+        }
+    }
+
+    /// Where the request was last sent to.
+    pub fn backend(&self) -> Option<&Arc<Backend>> {
+        let attempt = self.attempt.as_ref().map(Attempt::backend);
+        attempt.or(self.tried.last())
+    }
+}

@@ -1,0 +1,391 @@
+//! One address of an endpoint, and what the edge knows of it.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant, SystemTime};
+
+use crossbeam_utils::CachePadded;
+use pingora_core::upstreams::peer::HttpPeer;
+
+use super::clock::uptime;
+use super::endpoint::Origin;
+use crate::resilience::{
+    Admission, Avoidance, Breaker, BreakerState, Claim, Fault, Health, HealthState, Ticket,
+    member_id,
+};
+use crate::state::apply::lock;
+use crate::table::{CircuitBreaker, HealthCheck, Scheme};
+use crate::telemetry::metrics::PlacementMetrics;
+
+static SERIAL: AtomicU64 = AtomicU64::new(0);
+
+/// One socket address of an endpoint. It keeps its state for as long as its
+/// placement has the endpoint and the endpoint resolves to the address,
+/// whatever generations come and go.
+pub struct Backend {
+    pub address: SocketAddr,
+    /// The same at every edge, for choosing by hash.
+    pub(crate) id: u64,
+    /// No other backend of this process ever has the same.
+    pub(crate) serial: u64,
+    /// The endpoint that it is an address of.
+    pub origin: Arc<Origin>,
+    /// Where transitions are counted.
+    metrics: PlacementMetrics,
+    /// Every request writes it; the rest is only read while nothing fails.
+    in_flight: CachePadded<AtomicUsize>,
+    avoidance: Avoidance,
+    breaker: Mutex<Breaker>,
+    /// The ticket that [`Breaker::calm`] gives, packed; 0 when it gives none. So
+    /// long as nothing fails, no request takes the lock.
+    calm: AtomicU64,
+    /// When the breaker opened, in nanoseconds of uptime; 0 while it is not
+    /// open. So long as it cannot admit, no request takes the lock.
+    opened: AtomicU64,
+    health: Mutex<HealthState>,
+    /// What [`HealthState::usable`] says, negated.
+    unhealthy: AtomicBool,
+    last_failure: Mutex<Option<LastFailure>>,
+}
+
+/// What went wrong last at a backend.
+#[derive(Clone, Debug)]
+pub struct LastFailure {
+    pub at: SystemTime,
+    /// A stable code, as in error replies, or `probe` for a failed health probe.
+    pub reason: &'static str,
+    /// In words, for the operator.
+    pub detail: String,
+}
+
+/// Why a backend takes no request at the moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unusable {
+    /// Its health probes fail.
+    Unhealthy,
+    /// Its circuit breaker is open, for about this long.
+    CircuitOpen(Duration),
+}
+
+impl Backend {
+    pub(crate) fn new(address: SocketAddr, origin: Arc<Origin>, metrics: PlacementMetrics) -> Self {
+        let breaker = Breaker::new(Instant::now());
+        Self {
+            address,
+            id: member_id(address),
+            serial: SERIAL.fetch_add(1, Relaxed),
+            origin,
+            metrics,
+            in_flight: CachePadded::default(),
+            avoidance: Avoidance::default(),
+            calm: AtomicU64::new(pack(breaker.calm())),
+            opened: AtomicU64::new(0),
+            breaker: Mutex::new(breaker),
+            health: Mutex::new(HealthState::new()),
+            unhealthy: AtomicBool::new(false),
+            last_failure: Mutex::new(None),
+        }
+    }
+
+    /// How the proxy library is told to connect here, without deadlines. An https
+    /// endpoint is verified by its host name: the SNI is never empty, for an
+    /// empty one would turn verification off.
+    pub fn peer(&self) -> HttpPeer {
+        let endpoint = &self.origin.endpoint;
+        let tls = endpoint.scheme == Scheme::Https;
+        let sni = if tls {
+            endpoint.host.clone()
+        } else {
+            String::new()
+        };
+        HttpPeer::new(self.address, tls, sni)
+    }
+
+    /// Requests that are being served here.
+    pub fn in_flight(&self) -> usize {
+        self.in_flight.load(Relaxed)
+    }
+
+    /// Whether a request may be sent here, as far as can be said without
+    /// sending one. Without a health check or a breaker nothing speaks against
+    /// it.
+    pub(crate) fn usable(
+        &self,
+        health: bool,
+        breaker: Option<&CircuitBreaker>,
+        now: Instant,
+    ) -> Result<(), Unusable> {
+        if health && self.unhealthy.load(Relaxed) {
+            return Err(Unusable::Unhealthy);
+        }
+        let Some(settings) = breaker.filter(|_| self.calm.load(Relaxed) == 0) else {
+            return Ok(());
+        };
+        let opened = self.opened.load(Relaxed);
+        if opened != 0 {
+            let open = uptime(now).saturating_sub(Duration::from_nanos(opened));
+            let left = settings.timeout.saturating_sub(open);
+            if !left.is_zero() {
+                return Err(Unusable::CircuitOpen(left));
+            }
+        }
+        lock(&self.breaker)
+            .would_admit(settings, now)
+            .map_err(Unusable::CircuitOpen)
+    }
+
+    /// The state of the breaker, as far as it can be told without the lock when
+    /// nothing fails.
+    pub(crate) fn state(&self) -> BreakerState {
+        match self.calm.load(Relaxed) {
+            0 => lock(&self.breaker).state(),
+            _ => BreakerState::Closed,
+        }
+    }
+
+    /// Whether connecting failed a moment ago, so that another is preferred.
+    pub(crate) fn avoided(&self, uptime: Duration) -> bool {
+        self.avoidance.avoided(uptime)
+    }
+
+    /// Takes a place here. None: somebody else took the one that was to be had.
+    pub(crate) fn begin(
+        self: &Arc<Self>,
+        breaker: Option<&CircuitBreaker>,
+        now: Instant,
+        however: bool,
+    ) -> Option<Attempt> {
+        let claim = match self.avoidance.claim(uptime(now)) {
+            Some(claim) => claim,
+            None if however => Claim::NONE,
+            None => return None,
+        };
+        let (ticket, state) = match breaker {
+            None => (None, BreakerState::Closed),
+            Some(settings) => match unpack(self.calm.load(Relaxed)) {
+                Some(ticket) => (Some(ticket), BreakerState::Closed),
+                None => {
+                    let mut breaker = lock(&self.breaker);
+                    match breaker.admit(settings, now) {
+                        Admission::Refused { .. } => {
+                            self.avoidance.give_back(claim, uptime(now));
+                            return None;
+                        }
+                        Admission::Admitted { ticket, transition } => {
+                            let state = breaker.state();
+                            self.publish(&breaker, transition);
+                            (Some(ticket), state)
+                        }
+                    }
+                }
+            },
+        };
+        self.in_flight.fetch_add(1, Relaxed);
+        Some(Attempt {
+            backend: Arc::clone(self),
+            breaker: breaker.copied(),
+            ticket,
+            claim,
+            state,
+        })
+    }
+
+    /// Shows what a change of the breaker means to those who do not lock it.
+    fn publish(&self, breaker: &Breaker, transition: Option<BreakerState>) {
+        self.calm.store(pack(breaker.calm()), Relaxed);
+        let opened = match breaker.state() {
+            BreakerState::Open => uptime(breaker.since()).as_nanos().max(1),
+            BreakerState::Closed | BreakerState::HalfOpen => 0,
+        };
+        let opened = u64::try_from(opened).unwrap_or(u64::MAX);
+        self.opened.store(opened, Relaxed);
+        if let Some(state) = transition {
+            self.metrics.breaker_turned(state.as_str());
+            log::warn!(
+                target: "cellgate::live",
+                endpoint = &*self.origin.url, address:% = self.address;
+                "circuit breaker {}", state.as_str()
+            );
+        }
+    }
+
+    /// A health probe came back. `detail` says why it was not well.
+    pub(crate) fn probed(
+        &self,
+        outcome: Result<(), String>,
+        settings: &HealthCheck,
+        now: Instant,
+        wall: SystemTime,
+    ) {
+        // Before it turns: whoever sees that it did is shown why.
+        if let Err(detail) = &outcome {
+            self.note(LastFailure {
+                at: wall,
+                reason: "probe",
+                detail: detail.clone(),
+            });
+        }
+        let turned = {
+            let mut health = lock(&self.health);
+            let turned = health.observe(outcome.is_ok(), settings, now);
+            self.unhealthy.store(!health.usable(), Relaxed);
+            turned
+        };
+        self.metrics.probed(outcome.is_ok());
+        let (endpoint, address) = (&*self.origin.url, self.address);
+        match (turned, &outcome) {
+            (Some(Health::Unhealthy), Err(why)) => {
+                log::warn!(target: "cellgate::live", endpoint, address:%; "unhealthy: {why}");
+            }
+            (Some(turned), _) => {
+                log::info!(target: "cellgate::live", endpoint, address:%; "{}", turned.as_str());
+            }
+            (None, _) => {}
+        }
+        if let Some(turned) = turned {
+            self.metrics.health_turned(turned.as_str());
+        }
+    }
+
+    /// Nobody probes this backend any more.
+    pub(crate) fn unprobed(&self) {
+        let mut health = lock(&self.health);
+        health.reset();
+        self.unhealthy.store(false, Relaxed);
+    }
+
+    fn note(&self, failure: LastFailure) {
+        *lock(&self.last_failure) = Some(failure);
+    }
+
+    /// What went wrong last, if anything ever did.
+    pub fn last_failure(&self) -> Option<LastFailure> {
+        lock(&self.last_failure).clone()
+    }
+
+    /// What its probes say, and since when.
+    pub fn health(&self) -> (Health, Option<Instant>) {
+        let health = lock(&self.health);
+        (health.status(), health.since())
+    }
+
+    /// The state of its breaker, and since when.
+    pub fn breaker(&self) -> (BreakerState, Instant) {
+        let breaker = lock(&self.breaker);
+        (breaker.state(), breaker.since())
+    }
+}
+
+impl std::fmt::Debug for Backend {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Backend")
+            .field("address", &self.address)
+            .field("in_flight", &self.in_flight)
+            .finish_non_exhaustive()
+    }
+}
+
+fn pack(ticket: Option<Ticket>) -> u64 {
+    ticket.map_or(0, Ticket::to_bits)
+}
+
+fn unpack(bits: u64) -> Option<Ticket> {
+    (bits != 0).then(|| Ticket::from_bits(bits))
+}
+
+/// One attempt of a request at a backend. Dropping it without an outcome says
+/// nothing of the backend: the client left, or the attempt was not made.
+#[derive(Debug)]
+pub struct Attempt {
+    backend: Arc<Backend>,
+    breaker: Option<CircuitBreaker>,
+    /// None without a breaker, and once the outcome is told.
+    ticket: Option<Ticket>,
+    /// What the backend is tried by after a pause, until it is found out.
+    claim: Claim,
+    /// The breaker's state when the attempt was admitted.
+    pub state: BreakerState,
+}
+
+impl Attempt {
+    pub fn backend(&self) -> &Arc<Backend> {
+        &self.backend
+    }
+
+    /// The backend can be connected to.
+    pub fn connected(&mut self) {
+        self.claim = Claim::NONE;
+        self.backend.avoidance.well();
+    }
+
+    /// No connection came about. Others are preferred for a while.
+    pub fn connect_failed(&mut self, now: Instant, failure: LastFailure) {
+        self.claim = Claim::NONE;
+        self.backend.avoidance.failed(uptime(now));
+        self.failed(Fault::NoAnswer, now, failure);
+    }
+
+    /// The header of a good answer is here.
+    pub fn answered(&mut self) {
+        // Also on a kept connection: whoever answers can be reached.
+        self.connected();
+        if let Some(ticket) = self.unless_calm() {
+            let mut breaker = lock(&self.backend.breaker);
+            let (ticket, turned) = breaker.answered(ticket, Instant::now());
+            self.ticket = Some(ticket);
+            self.backend.publish(&breaker, turned);
+        }
+    }
+
+    /// The header of an answer is here that says that the cell failed (5xx).
+    pub fn answered_badly(&mut self, status: u16) {
+        let failure = LastFailure {
+            at: SystemTime::now(),
+            reason: "server_error",
+            detail: format!("answered {status}"),
+        };
+        self.failed(Fault::NoAnswer, Instant::now(), failure);
+    }
+
+    /// The exchange came to its end.
+    pub fn completed(&mut self) {
+        if let Some(ticket) = self.unless_calm() {
+            let mut breaker = lock(&self.backend.breaker);
+            let turned = breaker.completed(ticket, Instant::now());
+            self.backend.publish(&breaker, turned);
+        }
+        self.ticket = None;
+    }
+
+    /// It went wrong, and not by the client's doing.
+    pub fn failed(&mut self, fault: Fault, now: Instant, failure: LastFailure) {
+        self.backend.note(failure);
+        if let (Some(settings), Some(ticket)) = (&self.breaker, self.ticket.take()) {
+            let mut breaker = lock(&self.backend.breaker);
+            let turned = breaker.failed(settings, ticket, fault, now);
+            self.backend.publish(&breaker, turned);
+        }
+    }
+
+    /// The ticket, when telling it of success could change anything.
+    fn unless_calm(&self) -> Option<Ticket> {
+        self.ticket
+            .filter(|ticket| self.backend.calm.load(Relaxed) != ticket.to_bits())
+    }
+}
+
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        self.backend.in_flight.fetch_sub(1, Relaxed);
+        if self.claim.finds_out() {
+            let now = uptime(Instant::now());
+            self.backend.avoidance.give_back(self.claim, now);
+        }
+        if let Some(ticket) = self.unless_calm() {
+            let mut breaker = lock(&self.backend.breaker);
+            breaker.abandoned(ticket);
+            self.backend.publish(&breaker, None);
+        }
+    }
+}

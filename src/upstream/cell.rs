@@ -1,0 +1,162 @@
+//! A placement as the running edge knows it, whatever its generation says of it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use crossbeam_utils::CachePadded;
+use tokio::sync::{Notify, watch};
+
+use crate::resilience::RetryBudget;
+use crate::telemetry::metrics::PlacementMetrics;
+
+/// What goes on at one placement. It outlives the generations that name the
+/// placement: a limit that a reload lowers finds the requests that are already
+/// in flight counted.
+pub struct Cell {
+    pub name: String,
+    pub metrics: PlacementMetrics,
+    /// What every request writes, apart from `changes`, which every one reads.
+    counts: CachePadded<Counts>,
+    /// Moves on when an endpoint's addresses do, for those who keep a list.
+    changes: AtomicU64,
+    /// Rung when they do.
+    changed: Notify,
+    /// Rung as well, for those who follow the addresses of all placements.
+    any_changed: watch::Sender<()>,
+}
+
+#[derive(Default)]
+struct Counts {
+    in_flight: AtomicUsize,
+    budget: RetryBudget,
+    /// Whose turn it is among the backends; wraps.
+    turn: AtomicU64,
+}
+
+impl Cell {
+    pub(crate) fn new(
+        name: &str,
+        metrics: PlacementMetrics,
+        any_changed: watch::Sender<()>,
+    ) -> Self {
+        Self {
+            name: name.to_owned(),
+            metrics,
+            counts: CachePadded::default(),
+            changes: AtomicU64::new(0),
+            changed: Notify::new(),
+            any_changed,
+        }
+    }
+
+    /// Requests that this placement is serving.
+    pub fn in_flight(&self) -> usize {
+        self.counts.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// Takes a place for a request, if fewer than `limit` are taken.
+    pub(crate) fn enter(self: &Arc<Self>, limit: Option<u32>) -> Option<Slot> {
+        match limit {
+            None => {
+                self.counts.in_flight.fetch_add(1, Ordering::Relaxed);
+            }
+            Some(limit) => {
+                let next = |taken: usize| (taken < limit as usize).then_some(taken + 1);
+                self.counts
+                    .in_flight
+                    .fetch_update(Ordering::Relaxed, Ordering::Relaxed, next)
+                    .ok()?;
+            }
+        }
+        Some(Slot(Arc::clone(self)))
+    }
+
+    /// Counts a request that may be tried again if need be.
+    pub(crate) fn may_retry(&self, uptime: Duration) {
+        self.counts.budget.request(uptime);
+    }
+
+    /// Whether one more of this placement's requests may be tried again; counts
+    /// it if so.
+    pub fn try_retry(&self, uptime: Duration) -> bool {
+        self.counts.budget.try_retry(uptime)
+    }
+
+    pub(crate) fn next_turn(&self) -> u64 {
+        self.counts.turn.fetch_add(1, Ordering::Relaxed)
+    }
+
+    pub(crate) fn turn(&self) -> u64 {
+        self.counts.turn.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn addresses_changed(&self) {
+        self.changes.fetch_add(1, Ordering::Release);
+        self.changed.notify_waiters();
+        self.any_changed.send_replace(());
+    }
+
+    /// Returns when `enough` is true; looks again with every change of an
+    /// endpoint's addresses.
+    pub(crate) async fn addresses_until(&self, enough: impl Fn() -> bool) {
+        loop {
+            // Listening comes before looking: whatever happens in between wakes.
+            let mut changed = std::pin::pin!(self.changed.notified());
+            changed.as_mut().enable();
+            if enough() {
+                return;
+            }
+            changed.await;
+        }
+    }
+
+    pub(crate) fn changes(&self) -> u64 {
+        self.changes.load(Ordering::Acquire)
+    }
+}
+
+impl std::fmt::Debug for Cell {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Cell")
+            .field("name", &self.name)
+            .field("in_flight", &self.counts.in_flight)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A request's place at a placement; given back when dropped, after a panic as
+/// well.
+#[derive(Debug)]
+pub struct Slot(Arc<Cell>);
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.0.counts.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::telemetry::metrics::Metrics;
+
+    #[test]
+    fn a_limit_counts_what_is_in_flight_already() {
+        let cell = Arc::new(Cell::new(
+            "tier1",
+            Metrics::new().placement("tier1"),
+            watch::Sender::new(()),
+        ));
+        let unlimited: Vec<_> = (0..3).map(|_| cell.enter(None)).collect();
+        assert!(unlimited.iter().all(Option::is_some));
+        assert!(cell.enter(Some(3)).is_none(), "lowered below what is there");
+        assert_eq!(cell.in_flight(), 3, "a refusal keeps no place");
+        let fourth = cell.enter(Some(4));
+        assert!(fourth.is_some());
+        assert!(cell.enter(Some(4)).is_none());
+        drop(fourth);
+        drop(unlimited);
+        assert_eq!(cell.in_flight(), 0);
+    }
+}

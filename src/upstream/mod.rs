@@ -1,0 +1,36 @@
+//! The cells as they are now: placements, their endpoints and backends, which of them can
+//! take a request, and the tasks that find out.
+//!
+//! All of it outlives the generations that name it, so that what a reload does not change
+//! keeps its health, its breakers and its count of requests in flight.
+//!
+//! `state` binds routing tables to this folder; `proxy` and `admin` read it. It imports
+//! `table`, `resilience` and `telemetry`.
+
+mod admit;
+mod backend;
+mod cell;
+pub(crate) mod clock;
+mod endpoint;
+mod placement;
+mod probe;
+mod prober;
+pub(crate) mod resolver;
+mod schedule;
+mod traffic;
+mod view;
+
+#[cfg(test)]
+mod tests;
+
+pub use admit::{Admitted, Cause, FailoverReason, Rejected, Unresolved};
+pub use backend::{Attempt, Backend, LastFailure, Unusable};
+pub use cell::{Cell, Slot};
+pub use clock::{uptime, wall};
+pub use endpoint::{Addresses, LiveEndpoint, Origin, Resolution};
+pub use placement::{LivePlacement, Outage};
+pub use probe::{HttpProbe, Probe, Probed};
+pub use prober::Prober;
+pub use resolver::{Lookup, Resolver, SystemLookup};
+pub use traffic::Traffic;
+pub use view::{BackendView, EndpointView, FailureView, PlacementView};

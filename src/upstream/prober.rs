@@ -1,0 +1,327 @@
+//! Probes the backends of placements that have a health check, in the background
+//! and again and again, so that no request is the first to find out.
+//!
+//! One task owns the schedule: each backend with the time of its next probe.
+//! Probes run beside it, a bounded number at a time, and come back to it. It
+//! follows the generations, and the addresses that endpoints resolve to.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use async_trait::async_trait;
+use pingora_core::server::ShutdownWatch;
+use pingora_core::server::configuration::ServerConf;
+use pingora_core::services::background::BackgroundService;
+use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
+use tokio::time::Instant;
+
+use super::backend::Backend;
+use super::placement::LivePlacement;
+use super::probe::{HttpProbe, Probe, Probed};
+use super::schedule::{Lane, Place, Schedule, sleep_until};
+use crate::resilience::jittered;
+use crate::state::Generation;
+use crate::state::Live;
+use crate::table::HealthCheck;
+
+/// How many probes run at a time, those of backends that hang at most half of
+/// them.
+const CONCURRENT: usize = 128;
+
+/// New backends get their first probes spread over this time, or over their
+/// interval if that is shorter.
+const FIRST_WITHIN: Duration = Duration::from_secs(1);
+
+/// How long changes of addresses are collected before they are looked at: each
+/// look passes all placements that have a health check.
+const COLLECT: Duration = Duration::from_millis(100);
+
+/// The background service that probes the backends of the current generation.
+pub struct Prober {
+    live: Arc<Live>,
+    probe: Arc<dyn Probe>,
+}
+
+impl Prober {
+    /// Probes connect as the proxy does that is made from `conf`.
+    ///
+    /// # Panics
+    ///
+    /// As the proxy does, if `conf.ca_file` cannot be used.
+    pub fn new(live: Arc<Live>, conf: &ServerConf) -> Self {
+        Self::with_probe(live, Arc::new(HttpProbe::new(conf)))
+    }
+
+    pub fn with_probe(live: Arc<Live>, probe: Arc<dyn Probe>) -> Self {
+        Self { live, probe }
+    }
+}
+
+#[async_trait]
+impl BackgroundService for Prober {
+    async fn start(&self, mut shutdown: ShutdownWatch) {
+        let mut generations = self.live.watch();
+        generations.mark_changed();
+        let mut addresses = self.live.watch_addresses();
+        let mut targets = Targets::new();
+        let mut probes: JoinSet<Done> = JoinSet::new();
+        let mut running: HashMap<Id, (u64, Place)> = HashMap::new();
+        let mut look: Option<Instant> = None;
+        loop {
+            let now = Instant::now();
+            while let Some((serial, place)) = targets.schedule.pop_due(now) {
+                let Some(target) = targets.by_serial.get_mut(&serial) else {
+                    targets.schedule.release(place);
+                    continue;
+                };
+                let probe = Arc::clone(&self.probe);
+                let backend = Arc::clone(&target.backend);
+                let check = Arc::clone(&target.check);
+                let task = probes.spawn(async move {
+                    let probed = probe.probe(&backend, &check).await;
+                    (check, probed)
+                });
+                running.insert(task.id(), (serial, place));
+                target.running = Some(Running { task, started: now });
+            }
+            let next = targets.schedule.next_due();
+            tokio::select! {
+                _ = shutdown.changed() => return,
+                changed = generations.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    if let Some(generation) = self.live.current() {
+                        targets.adopt(generation, Instant::now());
+                    }
+                }
+                // This service keeps the sender alive.
+                Ok(()) = addresses.changed(), if look.is_none() => {
+                    look = Some(Instant::now() + COLLECT);
+                }
+                () = sleep_until(look) => {
+                    look = None;
+                    targets.follow_addresses(Instant::now());
+                }
+                Some(done) = probes.join_next_with_id(), if !probes.is_empty() => {
+                    let (id, done) = match done {
+                        Ok((id, done)) => (id, Ok(done)),
+                        Err(error) => (error.id(), Err(error)),
+                    };
+                    if let Some((serial, place)) = running.remove(&id) {
+                        targets.schedule.release(place);
+                        targets.finish(serial, id, done, Instant::now());
+                    }
+                }
+                () = sleep_until(next) => {}
+            }
+        }
+    }
+}
+
+/// What came of a probe, and what it was made by.
+type Done = (Arc<HealthCheck>, Probed);
+
+/// Every backend that is to be probed, and when.
+struct Targets {
+    /// The generation that they are of.
+    generation: Option<Arc<Generation>>,
+    /// Its placements that have a health check.
+    checked: Vec<Checked>,
+    /// By [`Backend::serial`].
+    by_serial: HashMap<u64, Target>,
+    /// Every target that is not being probed right now.
+    schedule: Schedule<u64>,
+}
+
+/// A placement that has a health check.
+struct Checked {
+    /// Of the placement in its generation.
+    index: usize,
+    /// [`Cell::changes`](super::cell::Cell::changes) before its backends were
+    /// looked at.
+    change: u64,
+    /// The backends that there were.
+    serials: Vec<u64>,
+}
+
+struct Target {
+    backend: Arc<Backend>,
+    check: Arc<HealthCheck>,
+    /// By how the last probe went.
+    lane: Lane,
+    running: Option<Running>,
+    /// The number of the last generation that it was found in.
+    generation: u64,
+}
+
+struct Running {
+    task: AbortHandle,
+    started: Instant,
+}
+
+impl Targets {
+    fn new() -> Self {
+        Self {
+            generation: None,
+            checked: Vec::new(),
+            by_serial: HashMap::new(),
+            schedule: Schedule::new(CONCURRENT),
+        }
+    }
+
+    /// Takes on the backends of a new generation; those known already keep their
+    /// time.
+    fn adopt(&mut self, generation: Arc<Generation>, now: Instant) {
+        let known = self.generation.as_ref();
+        if known.is_some_and(|known| known.shares_placements(&generation)) {
+            // Only keys have changed.
+            self.generation = Some(generation);
+            return;
+        }
+        self.checked.clear();
+        for (index, placement) in generation.live_placements().iter().enumerate() {
+            if let Some(check) = &placement.policy.health_check {
+                let mut checked = Checked {
+                    index,
+                    change: 0,
+                    serials: Vec::new(),
+                };
+                self.look(&mut checked, placement, check, generation.number, now);
+                self.checked.push(checked);
+            }
+        }
+        let targets = self.by_serial.iter();
+        let gone: Vec<u64> = targets
+            .filter(|(_, target)| target.generation != generation.number)
+            .map(|(serial, _)| *serial)
+            .collect();
+        for serial in gone {
+            self.forget(serial);
+        }
+        self.generation = Some(generation);
+    }
+
+    /// Takes on the addresses that are new since the last look, and forgets those
+    /// that are gone.
+    fn follow_addresses(&mut self, now: Instant) {
+        let Some(generation) = self.generation.clone() else {
+            return;
+        };
+        let mut all = std::mem::take(&mut self.checked);
+        for checked in &mut all {
+            let Some(placement) = generation.live_placements().get(checked.index) else {
+                continue;
+            };
+            if placement.cell.changes() == checked.change {
+                continue;
+            }
+            if let Some(check) = &placement.policy.health_check {
+                let before = std::mem::take(&mut checked.serials);
+                self.look(checked, placement, check, generation.number, now);
+                for serial in before {
+                    if !checked.serials.contains(&serial) {
+                        self.forget(serial);
+                    }
+                }
+            }
+        }
+        self.checked = all;
+    }
+
+    fn look(
+        &mut self,
+        checked: &mut Checked,
+        placement: &LivePlacement,
+        check: &HealthCheck,
+        generation: u64,
+        now: Instant,
+    ) {
+        // Before the addresses: what changes in between is seen the next time.
+        checked.change = placement.cell.changes();
+        for backend in placement.backends() {
+            checked.serials.push(backend.serial);
+            self.take_on(backend, check, generation, now);
+        }
+    }
+
+    fn take_on(
+        &mut self,
+        backend: Arc<Backend>,
+        check: &HealthCheck,
+        generation: u64,
+        now: Instant,
+    ) {
+        let serial = backend.serial;
+        let Some(target) = self.by_serial.get_mut(&serial) else {
+            let within = check.interval.min(FIRST_WITHIN);
+            self.schedule
+                .plan(serial, some_time(now, within), Lane::Prompt);
+            let target = Target {
+                backend,
+                check: Arc::new(check.clone()),
+                lane: Lane::Prompt,
+                running: None,
+                generation,
+            };
+            self.by_serial.insert(serial, target);
+            return;
+        };
+        target.generation = generation;
+        if *target.check != *check {
+            target.check = Arc::new(check.clone());
+            // An interval that is shorter now does not wait for the longer one to
+            // pass.
+            let due = self.schedule.due(&serial);
+            if due.is_some_and(|due| due > now + check.interval) {
+                let at = some_time(now, check.interval);
+                self.schedule.plan(serial, at, target.lane);
+            }
+        }
+    }
+
+    fn forget(&mut self, serial: u64) {
+        self.schedule.remove(&serial);
+        if let Some(target) = self.by_serial.remove(&serial) {
+            if let Some(running) = target.running {
+                // Its place is free when the task says that it is over.
+                running.task.abort();
+            }
+            target.backend.unprobed();
+        }
+    }
+
+    /// Tells a backend what came of its probe, and plans the next.
+    fn finish(&mut self, serial: u64, id: Id, done: Result<Done, JoinError>, now: Instant) {
+        let Some(target) = self.by_serial.get_mut(&serial) else {
+            return;
+        };
+        let Some(running) = target.running.take_if(|running| running.task.id() == id) else {
+            return;
+        };
+        let (check, probed) = done.unwrap_or_else(|error| {
+            let probed = Probed {
+                outcome: Err(format!("the probe broke off: {error}")),
+                timed_out: false,
+            };
+            (Arc::clone(&target.check), probed)
+        });
+        target.lane = if probed.timed_out {
+            Lane::Slow
+        } else {
+            Lane::Prompt
+        };
+        target
+            .backend
+            .probed(probed.outcome, &check, now.into_std(), SystemTime::now());
+        let pause = jittered(target.check.interval, rand::random());
+        self.schedule
+            .plan(serial, running.started + pause, target.lane);
+    }
+}
+
+/// A time drawn from the next `within`.
+fn some_time(now: Instant, within: Duration) -> Instant {
+    now + within.mul_f64(rand::random::<f64>())
+}

@@ -1,0 +1,189 @@
+//! What an operator is shown of placements and their backends.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use serde::Serialize;
+
+use super::backend::{Backend, LastFailure, Unusable};
+use super::clock::{uptime, wall};
+use super::endpoint::{LiveEndpoint, Resolution};
+use super::placement::LivePlacement;
+use crate::resilience::{BreakerState, Health};
+use crate::state::Generation;
+use crate::state::status::{optional_time, time};
+use crate::table::{LoadBalancing, PlacementId};
+
+/// A placement as it is now. As JSON, an entry of `GET /debug/placements`.
+#[derive(Clone, Debug, Serialize)]
+pub struct PlacementView {
+    pub placement: String,
+    /// How many keys of the table live here.
+    pub keys: usize,
+    pub load_balancing: LoadBalancing,
+    /// The placement that serves while no backend of this one is usable.
+    pub fallback: Option<String>,
+    /// What keeps requests from this placement as a whole: `unresolved`,
+    /// `no_address`, `unhealthy` or `circuit_open`.
+    pub outage: Option<&'static str>,
+    /// The placement that serves its requests now; none if none does.
+    pub served_by: Option<String>,
+    /// Requests that are being served here.
+    pub in_flight: usize,
+    pub concurrency_limit: Option<u32>,
+    pub endpoints: Vec<EndpointView>,
+}
+
+/// An endpoint of a placement.
+#[derive(Clone, Debug, Serialize)]
+pub struct EndpointView {
+    pub url: String,
+    pub weight: u32,
+    pub resolution: Resolution,
+    /// Why the last lookup of the host failed, if it did.
+    pub resolution_error: Option<String>,
+    pub backends: Vec<BackendView>,
+}
+
+/// One address of an endpoint.
+#[derive(Clone, Debug, Serialize)]
+pub struct BackendView {
+    pub address: SocketAddr,
+    /// Whether requests may be sent here.
+    pub usable: bool,
+    /// Why not, or why others are preferred.
+    pub why_not: Option<String>,
+    /// None without a health check.
+    pub health: Option<Health>,
+    #[serde(serialize_with = "optional_time")]
+    pub health_since: Option<SystemTime>,
+    /// The state of the circuit breaker; none without one.
+    pub circuit: Option<BreakerState>,
+    #[serde(serialize_with = "optional_time")]
+    pub circuit_since: Option<SystemTime>,
+    pub in_flight: usize,
+    pub last_failure: Option<FailureView>,
+}
+
+/// What went wrong last at a backend.
+#[derive(Clone, Debug, Serialize)]
+pub struct FailureView {
+    #[serde(serialize_with = "time")]
+    pub at: SystemTime,
+    pub reason: &'static str,
+    pub detail: String,
+}
+
+impl Generation {
+    /// The placements of this generation as they are now, at most `limit` of
+    /// them, in the order of the document. Of more than that, those go first that
+    /// have a backend which takes no requests, or none at all.
+    pub fn views(&self, limit: usize, now: Instant) -> Vec<PlacementView> {
+        let count = self.live_placements().len();
+        let ids = (0..count).filter_map(|index| u32::try_from(index).ok().map(PlacementId));
+        let view = |id| self.view(id, now);
+        if count <= limit {
+            return ids.map(view).collect();
+        }
+        let (well, ailing): (Vec<_>, Vec<_>) = ids.partition(|id| {
+            let (usable, unusable) = self.live_placement(*id).count_usable(now);
+            usable > 0 && unusable == 0
+        });
+        ailing
+            .into_iter()
+            .chain(well)
+            .take(limit)
+            .map(view)
+            .collect()
+    }
+
+    /// The placement `id` as it is now.
+    pub fn view(&self, id: PlacementId, now: Instant) -> PlacementView {
+        let placement = self.table.placement(id);
+        let live = self.live_placement(id);
+        let name = |id: PlacementId| self.table.placement(id).name.clone();
+        PlacementView {
+            placement: placement.name.clone(),
+            keys: self.table.keys_on(id),
+            load_balancing: live.policy.load_balancing,
+            fallback: live.fallback.map(name),
+            outage: live.outage_now(now).as_str(),
+            served_by: self.way(id, now).served_by.map(name),
+            in_flight: live.cell.in_flight(),
+            concurrency_limit: live.policy.concurrency_limit,
+            endpoints: live
+                .endpoints()
+                .iter()
+                .map(|(endpoint, weight)| EndpointView::new(live, endpoint, *weight, now))
+                .collect(),
+        }
+    }
+}
+
+impl EndpointView {
+    fn new(
+        placement: &LivePlacement,
+        endpoint: &Arc<LiveEndpoint>,
+        weight: u32,
+        now: Instant,
+    ) -> Self {
+        let addresses = endpoint.addresses();
+        Self {
+            url: endpoint.origin.url.clone(),
+            weight,
+            resolution: addresses.state,
+            resolution_error: addresses.error.clone(),
+            backends: addresses
+                .backends
+                .iter()
+                .map(|backend| BackendView::new(placement, backend, now))
+                .collect(),
+        }
+    }
+}
+
+impl BackendView {
+    pub(crate) fn new(placement: &LivePlacement, backend: &Backend, now: Instant) -> Self {
+        let usable = placement.usable(backend, now);
+        let health = placement.policy.health_check.is_some();
+        let health = health.then(|| backend.health());
+        let guarded = placement.policy.circuit_breaker.is_some();
+        let circuit = guarded.then(|| backend.breaker());
+        Self {
+            address: backend.address,
+            usable: usable.is_ok(),
+            why_not: why_not(usable, backend, now),
+            health: health.map(|(status, _)| status),
+            health_since: health.and_then(|(_, since)| since).map(wall),
+            circuit: circuit.map(|(state, _)| state),
+            circuit_since: circuit.map(|(_, since)| wall(since)),
+            in_flight: backend.in_flight(),
+            last_failure: backend.last_failure().map(FailureView::from),
+        }
+    }
+}
+
+fn why_not(usable: Result<(), Unusable>, backend: &Backend, now: Instant) -> Option<String> {
+    match usable {
+        Err(Unusable::Unhealthy) => Some("unhealthy: its health probes fail".to_owned()),
+        Err(Unusable::CircuitOpen(_)) if backend.state() == BreakerState::HalfOpen => {
+            Some("circuit half-open: one request is finding out".to_owned())
+        }
+        Err(Unusable::CircuitOpen(left)) => Some(format!(
+            "circuit open: the next try is in {:.1} s",
+            left.as_secs_f64()
+        )),
+        Ok(()) if backend.avoided(uptime(now)) => {
+            Some("avoided: connecting failed a moment ago".to_owned())
+        }
+        Ok(()) => None,
+    }
+}
+
+impl From<LastFailure> for FailureView {
+    fn from(failure: LastFailure) -> Self {
+        let LastFailure { at, reason, detail } = failure;
+        Self { at, reason, detail }
+    }
+}
