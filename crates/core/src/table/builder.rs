@@ -5,8 +5,8 @@ use super::delta::read_head;
 use super::digest::Entries;
 use super::keys;
 use super::problem::Problem;
+use super::routing_table::{PlacementId, RoutingTable};
 use super::rules::{KeyError, check_key};
-use super::table::{PlacementId, RoutingTable};
 
 /// Builds a table from a head and a stream of keys, without a document or any
 /// other list of all keys in between. What it holds grows with what is pushed.

@@ -7,8 +7,8 @@ use super::document::Document;
 use super::findings::{Path, REPORTED};
 use super::head::Head;
 use super::problem::{Problem, and_more};
+use super::routing_table::{RoutingTable, text};
 use super::rules::check_key;
-use super::table::{RoutingTable, text};
 use super::wording::{Quoted, unknown};
 use super::{diagnose, refused};
 

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::table::{Placement, PlacementId, RoutingTable, text};
+use super::routing_table::{Placement, PlacementId, RoutingTable, text};
 
 /// How many changes of each kind are named in a log line.
 const NAMED: usize = 3;

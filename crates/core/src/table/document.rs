@@ -22,8 +22,8 @@ use super::endpoint::Endpoint;
 use super::findings::Findings;
 use super::locate::Raw;
 use super::placements::{self, Cell, Section};
+use super::routing_table::Placement;
 use super::rules::{check_placement_name, check_version};
-use super::table::Placement;
 
 /// The fields of a document. All are required but `defaults`, and one of
 /// `placements` and `cellEndpoints`.

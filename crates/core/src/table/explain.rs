@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::endpoint::Endpoint;
 use super::reason::{RouteReason, is_tier_name};
-use super::table::{PlacementId, RoutingTable, WeightedEndpoint};
+use super::routing_table::{PlacementId, RoutingTable, WeightedEndpoint};
 use super::wording::unknown;
 
 /// Where a key goes, and why.

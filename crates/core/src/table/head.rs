@@ -11,7 +11,7 @@ use super::digest::HeadHash;
 use super::document::Linkable;
 use super::policy::Tenancy;
 use super::reason::{RouteReason, is_tier_name};
-use super::table::{Placement, PlacementId};
+use super::routing_table::{Placement, PlacementId};
 
 /// What a table is without its keys. Tables of the same head share it.
 pub(super) struct Head {

@@ -46,8 +46,8 @@ mod policy;
 mod positions;
 mod problem;
 mod reason;
+mod routing_table;
 mod rules;
-mod table;
 mod wording;
 mod write;
 
@@ -66,8 +66,8 @@ pub use policy::{
 };
 pub use problem::Problem;
 pub use reason::RouteReason;
+pub use routing_table::{Placement, PlacementId, Route, RoutingTable, WeightedEndpoint};
 pub use rules::{KeyError, check_key};
-pub use table::{Placement, PlacementId, Route, RoutingTable, WeightedEndpoint};
 
 /// Compiles a routing document, all or nothing.
 ///

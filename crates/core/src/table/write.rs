@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use super::table::RoutingTable;
+use super::routing_table::RoutingTable;
 
 impl RoutingTable {
     /// Writes the document that says what this table does, as JSON on one line. Keys

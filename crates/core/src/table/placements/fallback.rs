@@ -10,7 +10,7 @@ use super::{Declared, Within};
 use crate::table::document::{DEFAULTS, PLACEMENTS};
 use crate::table::findings::{Findings, Path};
 use crate::table::locate::Raw;
-use crate::table::table::PlacementId;
+use crate::table::routing_table::PlacementId;
 use crate::table::wording::{Bare, Quoted, unknown};
 
 /// Where the default fallback is.

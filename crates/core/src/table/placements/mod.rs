@@ -31,7 +31,7 @@ use super::endpoint::Endpoint;
 use super::findings::{Findings, Path};
 use super::locate::Raw;
 use super::policy::Policy;
-use super::table::{Placement, PlacementId, WeightedEndpoint};
+use super::routing_table::{Placement, PlacementId, WeightedEndpoint};
 
 /// A field of a document that declares placements.
 pub(super) enum Section<'a> {

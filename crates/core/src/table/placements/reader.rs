@@ -14,8 +14,8 @@ use crate::table::findings::{Findings, Path};
 use crate::table::locate::Raw;
 use crate::table::object::{Entry, entries, fields};
 use crate::table::policy::Policy;
+use crate::table::routing_table::WeightedEndpoint;
 use crate::table::rules::check_placement_name;
-use crate::table::table::WeightedEndpoint;
 
 pub(super) struct Reader<'r, 'a> {
     defaults: &'r Defaults<'a>,

@@ -8,7 +8,7 @@ use crate::table::endpoint::Endpoint;
 use crate::table::findings::{Findings, Path};
 use crate::table::locate::Raw;
 use crate::table::object::{Entry, Strays, fields};
-use crate::table::table::WeightedEndpoint;
+use crate::table::routing_table::WeightedEndpoint;
 
 const URL: &str = "url";
 const ENDPOINTS: &str = "endpoints";

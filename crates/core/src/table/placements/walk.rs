@@ -1,6 +1,6 @@
 //! Where following fallbacks leads, found in one walk over all of them.
 
-use crate::table::table::PlacementId;
+use crate::table::routing_table::PlacementId;
 
 /// How many fallbacks may be followed one after the other. A request that finds
 /// nothing usable follows them all, so they cost it time.
