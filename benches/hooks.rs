@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 use cellgate::http::Lifecycle;
 use cellgate::http::{ClientConn, ConnConfig};
 use cellgate::proxy::{EdgeProxy, ProxyConfig, origin_fields};
-use cellgate::state::{Live, LiveOptions, PushLimits, Source};
+use cellgate::state::{EdgeOptions, EdgeState, PushLimits, Source};
 use cellgate::telemetry::{AccessLog, Metrics};
 use criterion::{Criterion, criterion_group, criterion_main};
 use http::HeaderName;
@@ -53,14 +53,14 @@ impl Bench {
     fn new() -> Bench {
         let lifecycle = Arc::new(Lifecycle::new());
         let metrics = Arc::new(Metrics::new());
-        let options = LiveOptions {
+        let options = EdgeOptions {
             hosts: Default::default(),
             push_limits: PushLimits::default(),
         };
-        let live = Live::new(options, metrics.clone());
+        let state = EdgeState::new(options, metrics.clone());
         let document = shared::document(SocketAddr::from(([127, 0, 0, 1], 9))).to_string();
-        live.apply(document.as_bytes(), Source::File, SystemTime::now());
-        assert!(live.current().is_some(), "a good document");
+        state.apply(document.as_bytes(), Source::File, SystemTime::now());
+        assert!(state.current().is_some(), "a good document");
         let routing_key = HeaderName::from_static("x-routing-key");
         let config = ProxyConfig {
             routing_key: routing_key.clone(),
@@ -79,7 +79,7 @@ impl Bench {
             .build();
         Bench {
             runtime: runtime.expect("a runtime"),
-            proxy: EdgeProxy::new(config, live, lifecycle.clone(), metrics, log),
+            proxy: EdgeProxy::new(config, state, lifecycle.clone(), metrics, log),
             lifecycle,
             config: Arc::new(ConnConfig {
                 client_header: MINUTE,

@@ -18,20 +18,20 @@ use pingora_core::protocols::http::ServerSession;
 
 use crate::http::ClientConn;
 use crate::http::Lifecycle;
-use crate::state::Live;
+use crate::state::EdgeState;
 use crate::telemetry::metrics::Metrics;
 
 /// The admin service's application.
 pub struct AdminApp {
-    live: Arc<Live>,
+    state: Arc<EdgeState>,
     metrics: Arc<Metrics>,
     lifecycle: Arc<Lifecycle>,
 }
 
 impl AdminApp {
-    pub fn new(live: Arc<Live>, metrics: Arc<Metrics>, lifecycle: Arc<Lifecycle>) -> Self {
+    pub fn new(state: Arc<EdgeState>, metrics: Arc<Metrics>, lifecycle: Arc<Lifecycle>) -> Self {
         Self {
-            live,
+            state,
             metrics,
             lifecycle,
         }

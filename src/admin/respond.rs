@@ -65,7 +65,7 @@ impl AdminApp {
         }
         let answer = match path {
             "/" => index(),
-            "/debug/config" => config(&self.live.status()),
+            "/debug/config" => config(&self.state.status()),
             "/debug/route" => self.route(query),
             "/debug/placements" => self.placements(query),
             // Being able to answer is all there is to it.
@@ -86,7 +86,7 @@ impl AdminApp {
         self.metrics
             .client_connections
             .set(gauge(self.lifecycle.connections()));
-        self.live.show_gauges();
+        self.state.show_gauges();
         Answer {
             status: StatusCode::OK,
             content_type: metrics::CONTENT_TYPE,
@@ -103,14 +103,14 @@ impl AdminApp {
                 "the edge is shutting down",
             );
         }
-        if self.live.current().is_none() {
+        if self.state.current().is_none() {
             return no_table();
         }
         json(StatusCode::OK, &json!({"status": "ready"}))
     }
 
     fn placements(&self, query: Option<&str>) -> Answer {
-        let Some(generation) = self.live.current() else {
+        let Some(generation) = self.state.current() else {
             return no_table();
         };
         let now = Instant::now();
@@ -118,7 +118,7 @@ impl AdminApp {
         let (placements, of) = match (names.next(), names.next()) {
             (None, _) => (
                 generation.views(MAX_PLACEMENTS, now),
-                generation.live_placements().len(),
+                generation.placements().len(),
             ),
             (Some(name), None) => match generation.table.placement_named(&name) {
                 Ok(id) => (vec![generation.view(id, now)], 1),
@@ -159,7 +159,7 @@ impl AdminApp {
                 );
             }
         };
-        match self.live.explain(&key) {
+        match self.state.explain(&key) {
             Some(explanation) => json(StatusCode::OK, &explanation),
             None => no_table(),
         }

@@ -12,29 +12,29 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::AdminApp;
 use crate::http::Lifecycle;
-use crate::state::{Live, LiveOptions, Source};
+use crate::state::{EdgeOptions, EdgeState, Source};
 use crate::telemetry::metrics::Metrics;
 
 const DOCUMENT: &[u8] = include_bytes!("../../config/routing.json");
 
 struct Admin {
     app: AdminApp,
-    live: Arc<Live>,
+    state: Arc<EdgeState>,
     lifecycle: Arc<Lifecycle>,
 }
 
 fn empty() -> Admin {
     let metrics = Arc::new(Metrics::new());
     let hosts = [("cell-tier1".to_owned(), "127.0.0.1".parse().unwrap())];
-    let options = LiveOptions {
+    let options = EdgeOptions {
         hosts: hosts.into(),
-        ..LiveOptions::default()
+        ..EdgeOptions::default()
     };
-    let live = Live::new(options, Arc::clone(&metrics));
+    let state = EdgeState::new(options, Arc::clone(&metrics));
     let lifecycle = Arc::new(Lifecycle::new());
     Admin {
-        app: AdminApp::new(Arc::clone(&live), metrics, Arc::clone(&lifecycle)),
-        live,
+        app: AdminApp::new(Arc::clone(&state), metrics, Arc::clone(&lifecycle)),
+        state,
         lifecycle,
     }
 }
@@ -48,7 +48,7 @@ fn loaded() -> Admin {
 impl Admin {
     fn apply(&self, document: &[u8]) {
         let now = UNIX_EPOCH + Duration::from_secs(1_767_473_112);
-        self.live.apply(document, Source::File, now);
+        self.state.apply(document, Source::File, now);
     }
 
     fn get(&self, target: &str) -> Response<Vec<u8>> {

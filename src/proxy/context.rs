@@ -11,7 +11,7 @@ use crate::http::CountGuard;
 use crate::resilience::BreakerState;
 use crate::state::Generation;
 use crate::table::{PlacementId, Route};
-use crate::upstream::{Admitted, Attempt, FailoverReason, LivePlacement, Rejected};
+use crate::upstream::{Admitted, Attempt, FailoverReason, Placement, Rejected};
 
 /// The decision where a request goes, and the generation it was made in. The
 /// generation stays pinned until the request is over.
@@ -37,8 +37,8 @@ impl Target {
         }
     }
 
-    pub fn placement(&self) -> &LivePlacement {
-        self.generation.live_placement(self.serving())
+    pub fn placement(&self) -> &Placement {
+        self.generation.placement(self.serving())
     }
 
     pub fn placement_name(&self) -> &str {

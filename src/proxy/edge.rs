@@ -17,7 +17,7 @@ use super::failure::Failure;
 use super::{checks, fields, reply};
 use crate::http::ClientConn;
 use crate::http::Lifecycle;
-use crate::state::Live;
+use crate::state::EdgeState;
 use crate::telemetry::{AccessLog, Metrics};
 
 /// How the proxy routes and for how long it waits.
@@ -47,7 +47,7 @@ pub struct ProxyConfig {
 /// The data plane.
 pub struct EdgeProxy {
     pub(super) config: ProxyConfig,
-    pub(super) live: Arc<Live>,
+    pub(super) state: Arc<EdgeState>,
     pub(super) lifecycle: Arc<Lifecycle>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) access_log: AccessLog,
@@ -57,14 +57,14 @@ impl EdgeProxy {
     /// A proxy that routes by whatever table `live` holds.
     pub fn new(
         config: ProxyConfig,
-        live: Arc<Live>,
+        state: Arc<EdgeState>,
         lifecycle: Arc<Lifecycle>,
         metrics: Arc<Metrics>,
         access_log: AccessLog,
     ) -> Self {
         EdgeProxy {
             config,
-            live,
+            state,
             lifecycle,
             metrics,
             access_log,
@@ -87,7 +87,7 @@ impl EdgeProxy {
 
     /// Decides where a request of `key` goes, in the generation of this moment.
     pub(super) fn route(&self, key: &[u8]) -> Result<Target, Failure> {
-        let generation = self.live.current().ok_or(Failure::NOT_READY)?;
+        let generation = self.state.current().ok_or(Failure::NOT_READY)?;
         let route = generation.table.route(key);
         Ok(Target {
             generation,
@@ -138,7 +138,7 @@ impl EdgeProxy {
         ctx: &RequestContext,
     ) -> pingora::Result<bool> {
         // Where the control plane is, is no client's business.
-        let mut status = self.live.status();
+        let mut status = self.state.status();
         status.control_plane = None;
         let status = serde_json::to_string(&status).unwrap_or_default();
         let header = ResponseHeader::build(StatusCode::OK, Some(4))?;

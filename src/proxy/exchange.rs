@@ -63,7 +63,7 @@ impl EdgeProxy {
             conn.attempt_started();
         }
         if let Some(target) = &ctx.target {
-            target.placement().cell.metrics.upstream_connect_ok(reused);
+            target.placement().state.metrics.upstream_connect_ok(reused);
         }
         if let Some(attempt) = ctx.attempt_mut().filter(|_| !reused) {
             attempt.connected();
@@ -108,7 +108,7 @@ impl EdgeProxy {
             // what it got for the whole.
             Some(limit) if session.as_ref().body_bytes_read() as u64 > limit => {
                 placement
-                    .cell
+                    .state
                     .metrics
                     .rejected(Failure::BODY_TOO_LARGE.code);
                 ctx.failure = Some(Failure::BODY_TOO_LARGE);

@@ -70,14 +70,14 @@ impl EdgeProxy {
         let elapsed = ctx.started.elapsed();
         match &ctx.target {
             Some(target) => {
-                target.placement().cell.metrics.request_done(
+                target.placement().state.metrics.request_done(
                     target.route.reason,
                     status,
                     elapsed.as_secs_f64(),
                 );
                 if let Some(reason) = target.failover().filter(|_| target.address().is_some()) {
-                    let home = target.generation.live_placement(target.route.placement);
-                    home.cell.metrics.failed_over(reason.as_str());
+                    let home = target.generation.placement(target.route.placement);
+                    home.state.metrics.failed_over(reason.as_str());
                 }
             }
             None if failure.is_some() => self.metrics.request_refused(status),

@@ -18,7 +18,7 @@ use super::exchange::Next;
 use super::failure::Failure;
 use super::over::{self, Hook};
 use super::reply;
-use crate::upstream::LivePlacement;
+use crate::upstream::Placement;
 
 #[async_trait]
 impl ProxyHttp for EdgeProxy {
@@ -94,10 +94,10 @@ impl ProxyHttp for EdgeProxy {
                 let unresolved = failure == Failure::UNRESOLVED && ctx.failure.is_none();
                 if let Some(placement) = placement.filter(|_| unresolved) {
                     let kind = failure.connect_kind();
-                    placement.cell.metrics.upstream_connect_failed(kind);
+                    placement.state.metrics.upstream_connect_failed(kind);
                 }
                 let cause = ctx.cause.take();
-                let detail = cause.or_else(|| placement.and_then(LivePlacement::resolution_error));
+                let detail = cause.or_else(|| placement.and_then(Placement::resolution_error));
                 // Of two causes the first one explains more.
                 let failure = *ctx.failure.get_or_insert(failure);
                 let mut error = failure.into_error();

@@ -17,7 +17,7 @@ use crate::http::{ClientConn, Deadlines};
 use crate::resilience::Fault;
 use crate::table::Retries;
 use crate::upstream::{
-    Cause, FailoverReason, LastFailure, LivePlacement, Rejected, Unresolved, uptime,
+    Cause, FailoverReason, LastFailure, Placement, Rejected, Unresolved, uptime,
 };
 
 impl EdgeProxy {
@@ -82,7 +82,7 @@ impl EdgeProxy {
             };
             self.attempt_again(session, target, unresolved, failed)?;
             if failed && target.attempt().is_some() {
-                target.placement().cell.metrics.retried();
+                target.placement().state.metrics.retried();
             }
         }
         let mut timeouts = timeouts(&self.config, target.placement());
@@ -144,7 +144,7 @@ impl EdgeProxy {
         let Some(target) = &mut ctx.target else {
             return false;
         };
-        let metrics = &target.placement().cell.metrics;
+        let metrics = &target.placement().state.metrics;
         metrics.upstream_connect_failed(match error.etype() {
             ErrorType::ConnectRefused => "refused",
             _ => failure.connect_kind(),
@@ -179,7 +179,7 @@ impl EdgeProxy {
         };
         admitted.set_aside();
         let now = Instant::now();
-        let placement = target.generation.live_placement(admitted.placement);
+        let placement = target.generation.placement(admitted.placement);
         let retries = &placement.policy.retries;
         if !allowed(retries)
             || attempts >= retries.attempts.min(self.config.max_attempts)
@@ -187,9 +187,9 @@ impl EdgeProxy {
         {
             return false;
         }
-        let granted = placement.cell.try_retry(uptime(now));
+        let granted = placement.state.try_retry(uptime(now));
         if !granted {
-            placement.cell.metrics.retry_refused();
+            placement.state.metrics.retry_refused();
         }
         granted
     }
@@ -240,7 +240,7 @@ fn fits(session: &Session, target: &Target) -> Result<(), Failure> {
 }
 
 fn count_rejection(target: &Target, failure: Failure) {
-    target.placement().cell.metrics.rejected(failure.code);
+    target.placement().state.metrics.rejected(failure.code);
 }
 
 /// Keeps a rejection; what it means for the client.
@@ -262,7 +262,7 @@ fn last_failure(failure: Failure, error: &Error) -> LastFailure {
 }
 
 /// The deadlines of an attempt at `placement`.
-fn timeouts(config: &super::ProxyConfig, placement: &LivePlacement) -> PeerTimeouts {
+fn timeouts(config: &super::ProxyConfig, placement: &Placement) -> PeerTimeouts {
     let own = &placement.policy.timeouts;
     let stream_idle = own.stream_idle.unwrap_or(config.stream_idle);
     let response_header = own.response_header.unwrap_or(config.response_header);

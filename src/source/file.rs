@@ -6,7 +6,7 @@
 //! 1. the file's stamp is the one that was dealt with last: nothing new;
 //! 2. the file is read, and its SHA-256 is the one that was dealt with last;
 //! 3. the file is read again until it holds still, see [`settle`](crate::files::settle);
-//! 4. [`Live::apply`] gets the content and judges it.
+//! 4. [`EdgeState::apply`] gets the content and judges it.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -23,7 +23,7 @@ use crate::background;
 use crate::files::notice::Notice;
 use crate::files::read::{ReadError, Snapshot, Stamp};
 use crate::files::settle::{self, Target};
-use crate::state::{Applied, Live, Sha256, Source};
+use crate::state::{Applied, EdgeState, Sha256, Source};
 use crate::table::Problem;
 
 /// How long a file may be unreadable before that is a problem: between a
@@ -41,7 +41,7 @@ const THOROUGH_EVERY: u32 = 12;
 pub struct FileSource {
     file: Target,
     poll_interval: Duration,
-    live: Arc<Live>,
+    edge: Arc<EdgeState>,
     notification: bool,
     asked: Arc<Notify>,
 }
@@ -73,7 +73,7 @@ impl FileSource {
         path: impl Into<PathBuf>,
         poll_interval: Duration,
         max_bytes: u64,
-        live: Arc<Live>,
+        edge: Arc<EdgeState>,
     ) -> Self {
         let path = path.into();
         Self {
@@ -83,7 +83,7 @@ impl FileSource {
                 max_bytes,
             },
             poll_interval: poll_interval.max(Duration::from_millis(1)),
-            live,
+            edge,
             notification: true,
             asked: Arc::default(),
         }
@@ -110,7 +110,7 @@ impl FileSource {
             },
             Memory {
                 stamp: None,
-                sha256: self.live.current().and_then(|current| current.sha256),
+                sha256: self.edge.current().and_then(|current| current.sha256),
                 glances: 0,
                 unreadable: None,
             },
@@ -167,7 +167,7 @@ impl FileSource {
                     return RETRY.min(self.poll_interval);
                 }
                 // Again at every look; it is news only once.
-                self.live
+                self.edge
                     .source_failed(vec![error.problem(&self.file.path)], SystemTime::now());
                 self.poll_interval
             }
@@ -209,9 +209,9 @@ impl FileSource {
     }
 
     async fn apply(&self, snapshot: Snapshot, reason: Reason) {
-        let live = Arc::clone(&self.live);
+        let edge = Arc::clone(&self.edge);
         let applied =
-            background::run(move || live.apply(&snapshot.content, Source::File, SystemTime::now()))
+            background::run(move || edge.apply(&snapshot.content, Source::File, SystemTime::now()))
                 .await;
         match applied {
             Ok(Applied::Unchanged) if reason == Reason::Asked => log::info!(
@@ -243,9 +243,9 @@ impl BackgroundService for FileSource {
 ///
 /// The file cannot be read, is not valid, or is being written all the time.
 /// Nothing of it was logged.
-pub fn load_initial(path: &Path, max_bytes: u64, live: &Live) -> Result<(), Vec<Problem>> {
+pub fn load_initial(path: &Path, max_bytes: u64, edge: &EdgeState) -> Result<(), Vec<Problem>> {
     let content = settle::read_now(path, max_bytes).map_err(|error| vec![error.problem(path)])?;
-    match live.apply(&content, Source::File, SystemTime::now()) {
+    match edge.apply(&content, Source::File, SystemTime::now()) {
         Applied::Changed(_) | Applied::Unchanged => Ok(()),
         Applied::Refused(problems) => Err(problems),
     }
@@ -279,7 +279,7 @@ impl Hangup {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::state::LiveOptions;
+    use crate::state::EdgeOptions;
     use crate::telemetry::metrics::Metrics;
 
     /// A change that the stamp does not show is found all the same.
@@ -288,8 +288,8 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("routing.json");
         std::fs::write(&path, "{}").unwrap();
-        let live = Live::new(LiveOptions::default(), Arc::new(Metrics::new()));
-        let source = FileSource::new(&path, GRACE, 100, live);
+        let edge = EdgeState::new(EdgeOptions::default(), Arc::new(Metrics::new()));
+        let source = FileSource::new(&path, GRACE, 100, edge);
         let mut memory = Memory {
             stamp: Some(Stamp::of(&path).unwrap()),
             sha256: Some(Sha256::of(b"what was there before")),

@@ -1,8 +1,8 @@
 //! Where routing documents come from.
 //!
 //! Each source is a background service that hands what it has to
-//! [`Live::apply`](crate::state::Live::apply) or
-//! [`Live::push`](crate::state::Live::push) and judges none of it. An edge has one:
+//! [`EdgeState::apply`](crate::state::EdgeState::apply) or
+//! [`EdgeState::push`](crate::state::EdgeState::push) and judges none of it. An edge has one:
 //! the routing file, or the control plane. Only `cli` imports this folder; it
 //! imports `live`, `protocol` and `telemetry`.
 

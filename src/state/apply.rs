@@ -15,17 +15,17 @@ use tokio::sync::watch;
 
 use super::connection::Connection;
 use super::disk::MemoryStatus;
-use super::explain::LiveExplanation;
+use super::explain::RouteExplanation;
 use super::generation::{Generation, Head, Sha256, Source};
 use super::push::PushLimits;
 use super::restore::Barred;
 use super::status::{ConfigStatus, LastError};
-use crate::table::{self, Endpoint, Problem, RoutingTable};
+use crate::table::{self, Problem, RoutingTable};
 use crate::telemetry::metrics::{Metrics, Reload};
 use crate::telemetry::once_per::OncePer;
-use crate::upstream::Cell;
-use crate::upstream::LiveEndpoint;
-use crate::upstream::LivePlacement;
+use crate::upstream::Endpoint;
+use crate::upstream::Placement;
+use crate::upstream::PlacementState;
 use crate::upstream::clock;
 
 /// How many of a document's problems one log line spells out.
@@ -35,8 +35,8 @@ const LOGGED_PROBLEMS: usize = 10;
 const COMPLAINTS: Duration = Duration::from_secs(10);
 
 /// The running edge's state.
-pub struct Live {
-    /// What requests read. Written only by [`Live::apply`].
+pub struct EdgeState {
+    /// What requests read. Written only by [`EdgeState::apply`].
     current: ArcSwapOption<Generation>,
     /// Held while a document is applied, so that changes come one after the
     /// other. No request ever takes it.
@@ -64,7 +64,7 @@ pub struct Live {
 
 /// What is fixed for the life of the process.
 #[derive(Clone, Debug, Default)]
-pub struct LiveOptions {
+pub struct EdgeOptions {
     /// Addresses of hosts that are not to be looked up.
     pub hosts: HashMap<String, IpAddr>,
     /// The largest table that is taken piece by piece.
@@ -75,9 +75,9 @@ pub struct LiveOptions {
 #[derive(Default)]
 pub(crate) struct Writer {
     /// Every placement that a living generation names.
-    pub(crate) cells: HashMap<String, Weak<Cell>>,
+    pub(crate) cells: HashMap<String, Weak<PlacementState>>,
     /// Every endpoint of each of them.
-    pub(crate) endpoints: HashMap<(String, Endpoint), Weak<LiveEndpoint>>,
+    pub(crate) endpoints: HashMap<(String, table::Endpoint), Weak<Endpoint>>,
     /// Generations that were replaced and that requests may still hold. They
     /// are kept here so that the last request to let go does not pay for
     /// freeing a table of a million keys; see `retire.rs`.
@@ -118,9 +118,9 @@ pub enum Applied {
     Refused(Vec<Problem>),
 }
 
-impl Live {
+impl EdgeState {
     /// A state without a table yet.
-    pub fn new(options: LiveOptions, metrics: Arc<Metrics>) -> Arc<Self> {
+    pub fn new(options: EdgeOptions, metrics: Arc<Metrics>) -> Arc<Self> {
         clock::start();
         let hosts = options
             .hosts
@@ -173,9 +173,9 @@ impl Live {
     }
 
     /// Where `key` goes now; none before the first generation.
-    pub fn explain(&self, key: &str) -> Option<LiveExplanation> {
+    pub fn explain(&self, key: &str) -> Option<RouteExplanation> {
         self.current()
-            .map(|generation| LiveExplanation::new(&generation, key, Instant::now()))
+            .map(|generation| RouteExplanation::new(&generation, key, Instant::now()))
     }
 
     /// Makes `document` the routing table of all requests that start from now
@@ -306,7 +306,7 @@ impl Live {
         });
         if before.is_none_or(|before| before.cause != Cause::OutOfStep) {
             log::warn!(
-                target: "cellgate::live",
+                target: "cellgate::state",
                 "the table is not what the control plane says that it should be: {}",
                 Listed(&problems)
             );
@@ -320,25 +320,28 @@ impl Live {
         writer: &mut Writer,
         placement: &table::Placement,
         name: HeaderValue,
-    ) -> LivePlacement {
+    ) -> Placement {
         let known = writer.cells.get(&placement.name).and_then(Weak::upgrade);
-        if let Some(cell) = &known {
-            self.metrics.keep_placement(&cell.name, &cell.metrics);
+        if let Some(shared) = &known {
+            self.metrics.keep_placement(&shared.name, &shared.metrics);
         }
-        let cell = known.unwrap_or_else(|| {
+        let shared = known.unwrap_or_else(|| {
             let metrics = self.metrics.placement(&placement.name);
-            let cell = Arc::new(Cell::new(&placement.name, metrics, self.addresses.clone()));
+            let shared = Arc::new(PlacementState::new(
+                &placement.name,
+                metrics,
+                self.addresses.clone(),
+            ));
             let name = placement.name.clone();
-            writer.cells.insert(name, Arc::downgrade(&cell));
-            cell
+            writer.cells.insert(name, Arc::downgrade(&shared));
+            shared
         });
         let endpoints = placement.endpoints.iter().map(|weighted| {
             let place = (placement.name.clone(), weighted.endpoint.clone());
             let known = writer.endpoints.get(&place).and_then(Weak::upgrade);
             let endpoint = known.unwrap_or_else(|| {
                 let host = self.hosts.get(&weighted.endpoint.host).copied();
-                let endpoint =
-                    LiveEndpoint::new(weighted.endpoint.clone(), host, Arc::clone(&cell));
+                let endpoint = Endpoint::new(weighted.endpoint.clone(), host, Arc::clone(&shared));
                 let endpoint = Arc::new(endpoint);
                 writer.endpoints.insert(place, Arc::downgrade(&endpoint));
                 endpoint
@@ -346,9 +349,9 @@ impl Live {
             (endpoint, weighted.weight)
         });
         let endpoints = endpoints.collect();
-        LivePlacement::new(
+        Placement::new(
             name,
-            cell,
+            shared,
             Arc::clone(&placement.policy),
             placement.fallback,
             endpoints,
@@ -368,7 +371,7 @@ impl Live {
             .is_some_and(|failure| failure.logged)
         {
             log::info!(
-                target: "cellgate::live",
+                target: "cellgate::state",
                 source = source.as_str();
                 "config is good again: it is what is being served"
             );
@@ -405,7 +408,7 @@ impl Live {
         // whoever asked gets the problems and ends the process with them.
         if let Some(current) = self.current() {
             log::error!(
-                target: "cellgate::live",
+                target: "cellgate::state",
                 serving_version = current.table.version(),
                 serving_generation = current.number,
                 refused_unlogged = held_back;
@@ -441,7 +444,7 @@ fn log_applied(new: &Generation, old: Option<&Generation>, message: &str) {
     let (table, source) = (&new.table, new.source.as_str());
     match (new.sha256, new.control_generation) {
         (_, Some(control_generation)) => log::info!(
-            target: "cellgate::live",
+            target: "cellgate::state",
             version = table.version(),
             generation = new.number,
             control_generation,
@@ -453,7 +456,7 @@ fn log_applied(new: &Generation, old: Option<&Generation>, message: &str) {
             "{message}"
         ),
         (sha256, None) => log::info!(
-            target: "cellgate::live",
+            target: "cellgate::state",
             version = table.version(),
             generation = new.number,
             sha256 = sha256.map(|sha256| sha256.to_string()).unwrap_or_default().as_str(),

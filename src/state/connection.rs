@@ -5,7 +5,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use serde::Serialize;
 
-use super::apply::{Live, lock};
+use super::apply::{EdgeState, lock};
 use super::generation::Generation;
 use super::status::time;
 use crate::table::Digest;
@@ -104,7 +104,7 @@ impl Connection {
     }
 }
 
-impl Live {
+impl EdgeState {
     /// From now on, this is shown.
     pub fn show_connection(&self, connection: Connection) {
         *lock(&self.connection) = Some(connection);

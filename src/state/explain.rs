@@ -11,11 +11,11 @@ use crate::table::{Endpoint, PlacementId, RouteReason};
 use crate::upstream::BackendView;
 use crate::upstream::Resolution;
 use crate::upstream::{FailoverReason, Unresolved};
-use crate::upstream::{LivePlacement, Outage};
+use crate::upstream::{Outage, Placement};
 
 /// Where a key goes now. As JSON, the body of `GET /debug/route`.
 #[derive(Clone, Debug, Serialize)]
-pub struct LiveExplanation {
+pub struct RouteExplanation {
     pub key: String,
     /// Where the key lives.
     pub placement: String,
@@ -81,11 +81,11 @@ pub struct Candidate {
     pub backend: BackendView,
 }
 
-impl LiveExplanation {
+impl RouteExplanation {
     pub(crate) fn new(generation: &Generation, key: &str, now: Instant) -> Self {
         let explanation = generation.table.explain(key);
         let home = generation.table.route(key.as_bytes()).placement;
-        let own = generation.live_placement(home);
+        let own = generation.placement(home);
         let mut shown = Self {
             key: explanation.key,
             placement: explanation.placement,
@@ -118,7 +118,7 @@ impl LiveExplanation {
         let way = generation.way(home, now);
         let name = |id: PlacementId| &generation.table.placement(id).name;
         for id in &way.asked {
-            let placement = generation.live_placement(*id);
+            let placement = generation.placement(*id);
             for (endpoint, _) in placement.endpoints() {
                 let addresses = endpoint.addresses();
                 if addresses.backends.is_empty() {
@@ -146,10 +146,8 @@ impl LiveExplanation {
         self.failover_reason = way.failover;
         let Some(id) = way.served_by else { return };
         self.served_by = Some(name(id).clone());
-        self.full = full(generation.live_placement(id));
-        let chosen = generation
-            .live_placement(id)
-            .would_pick(key.as_bytes(), now);
+        self.full = full(generation.placement(id));
+        let chosen = generation.placement(id).would_pick(key.as_bytes(), now);
         self.chosen = chosen.as_ref().map(|backend| backend.address);
         if let Some(backend) = chosen.filter(|_| id == home) {
             self.endpoint = backend.origin.endpoint.clone();
@@ -178,7 +176,7 @@ impl Generation {
         let mut next = Some(home);
         while let Some(id) = next {
             way.asked.push(id);
-            let placement = self.live_placement(id);
+            let placement = self.placement(id);
             let outage = match full(placement) {
                 Some(_) => placement.outage_if_full(now),
                 None => placement.outage_now(now),
@@ -195,9 +193,9 @@ impl Generation {
     }
 }
 
-fn full(placement: &LivePlacement) -> Option<Full> {
+fn full(placement: &Placement) -> Option<Full> {
     let concurrency_limit = placement.policy.concurrency_limit?;
-    let in_flight = placement.cell.in_flight();
+    let in_flight = placement.state.in_flight();
     (in_flight >= concurrency_limit as usize).then_some(Full {
         in_flight,
         concurrency_limit,
@@ -205,7 +203,7 @@ fn full(placement: &LivePlacement) -> Option<Full> {
 }
 
 /// Of several hosts, the best that can be said.
-fn resolution(placement: &LivePlacement) -> Resolution {
+fn resolution(placement: &Placement) -> Resolution {
     let states = placement
         .endpoints()
         .iter()

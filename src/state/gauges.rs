@@ -4,9 +4,9 @@ use std::collections::HashSet;
 use std::sync::{PoisonError, TryLockError, Weak};
 use std::time::Instant;
 
-use super::apply::Live;
+use super::apply::EdgeState;
 
-impl Live {
+impl EdgeState {
     /// Brings the gauges of all placements up to date. Costs a few loads for
     /// each backend of the current generation.
     pub fn show_gauges(&self) {
@@ -15,10 +15,10 @@ impl Live {
             return;
         };
         let now = Instant::now();
-        let placements = generation.live_placements();
+        let placements = generation.placements();
         for placement in placements {
             let (usable, unusable) = placement.count_usable(now);
-            let cell = &placement.cell;
+            let cell = &placement.state;
             cell.metrics.show(cell.in_flight(), usable, unusable);
         }
         let writer = match self.writer.try_lock() {
@@ -33,7 +33,7 @@ impl Live {
         // Placements that only requests of replaced generations know.
         let current: HashSet<&str> = placements
             .iter()
-            .map(|placement| placement.cell.name.as_str())
+            .map(|placement| placement.state.name.as_str())
             .collect();
         for cell in writer.cells.values().filter_map(Weak::upgrade) {
             if !current.contains(cell.name.as_str()) {

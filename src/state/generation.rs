@@ -8,7 +8,7 @@ use http::HeaderValue;
 use serde::{Deserialize, Serialize, Serializer};
 
 use crate::table::{self, PlacementId, Problem, RouteReason, RoutingTable};
-use crate::upstream::LivePlacement;
+use crate::upstream::Placement;
 use cellgate_core::pace;
 
 /// One applied routing table. It never changes; a request that started on it
@@ -27,7 +27,7 @@ pub struct Generation {
     pub table: RoutingTable,
     /// By [`PlacementId`]. Shared with the generation before when that has the
     /// same head.
-    placements: Arc<[LivePlacement]>,
+    placements: Arc<[Placement]>,
 }
 
 /// Where a document came from.
@@ -104,7 +104,7 @@ impl Generation {
         head: Head,
         table: RoutingTable,
         last: Option<&Self>,
-        mut bind: impl FnMut(&table::Placement, HeaderValue) -> LivePlacement,
+        mut bind: impl FnMut(&table::Placement, HeaderValue) -> Placement,
     ) -> Result<Self, Vec<Problem>> {
         let same_head = |last: &&Self| Arc::ptr_eq(last.table.head_json(), table.head_json());
         if let Some(last) = last.filter(same_head) {
@@ -127,7 +127,7 @@ impl Generation {
         Ok(Self::with(head, table, placements.into()))
     }
 
-    fn with(head: Head, table: RoutingTable, placements: Arc<[LivePlacement]>) -> Self {
+    fn with(head: Head, table: RoutingTable, placements: Arc<[Placement]>) -> Self {
         let Head {
             number,
             sha256,
@@ -156,19 +156,19 @@ impl Generation {
     /// # Panics
     ///
     /// May panic when `id` is another table's.
-    pub fn live_placement(&self, id: PlacementId) -> &LivePlacement {
+    pub fn placement(&self, id: PlacementId) -> &Placement {
         &self.placements[id.index()]
     }
 
     /// All placements, by [`PlacementId`].
-    pub fn live_placements(&self) -> &[LivePlacement] {
+    pub fn placements(&self) -> &[Placement] {
         &self.placements
     }
 
     /// Where `key` goes in this generation, and why.
-    pub fn route(&self, key: &[u8]) -> (&LivePlacement, RouteReason) {
+    pub fn route(&self, key: &[u8]) -> (&Placement, RouteReason) {
         let route = self.table.route(key);
-        (self.live_placement(route.placement), route.reason)
+        (self.placement(route.placement), route.reason)
     }
 }
 

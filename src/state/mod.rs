@@ -22,10 +22,10 @@ pub(crate) mod status;
 #[cfg(test)]
 pub(crate) mod tests;
 
-pub use apply::{Applied, Live, LiveOptions};
+pub use apply::{Applied, EdgeOptions, EdgeState};
 pub use connection::{Connection, ConnectionError, ConnectionState, ConnectionStatus};
 pub use disk::{Fallback, Memory, MemoryOptions, MemoryStatus};
-pub use explain::{Candidate, Full, LiveExplanation, WithoutAddress};
+pub use explain::{Candidate, Full, RouteExplanation, WithoutAddress};
 pub use generation::{Generation, Sha256, Source};
 pub use push::{Push, PushLimits, Pushed};
 pub use status::{ConfigStatus, LastError};

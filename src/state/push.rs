@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::apply::{Cause, Live, lock};
+use super::apply::{Cause, EdgeState, lock};
 use super::generation::{Generation, Head, Source};
 use super::retire::FEW;
 use crate::table::{Delta, Digest, Problem, RoutingTable};
@@ -72,7 +72,7 @@ impl PushLimits {
     }
 }
 
-impl Live {
+impl EdgeState {
     /// Makes what `push` says the routing table of all requests that start from
     /// now on, or changes nothing. `generation` is what the control plane calls it,
     /// which is never below that of what is served, and `digest` what comes of it.

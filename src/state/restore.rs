@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::apply::{Live, Writer, lock};
+use super::apply::{EdgeState, Writer, lock};
 use super::disk::{MemoryStatus, Stored};
 use super::generation::{Generation, Head};
 use crate::table::{Problem, RoutingTable};
@@ -15,7 +15,7 @@ pub(crate) struct Barred {
     pub(crate) number: u64,
 }
 
-impl Live {
+impl EdgeState {
     /// The next generation gets a number above `number`.
     pub(crate) fn number_after(&self, number: u64) {
         let mut writer = lock(&self.writer);

@@ -12,7 +12,7 @@ use std::time::Duration;
 use pingora_core::server::ShutdownWatch;
 use tokio::task::spawn_blocking;
 
-use super::apply::{Live, Writer, lock};
+use super::apply::{EdgeState, Writer, lock};
 use super::generation::Generation;
 use cellgate_core::pace;
 
@@ -24,7 +24,7 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// Keys that are added or freed in a few milliseconds.
 pub(crate) const FEW: usize = 4096;
 
-impl Live {
+impl EdgeState {
     /// Frees the retired generations that nobody holds any more, the large ones only in a
     /// chore. Says how many are left. Waits for a change that is being applied.
     pub fn free_retired(&self) -> usize {
@@ -100,8 +100,8 @@ fn has_many_keys(old: &Generation, current: Option<&Generation>) -> bool {
 }
 
 /// Frees what is replaced, until the process shuts down.
-pub(crate) async fn run(live: Arc<Live>, mut shutdown: ShutdownWatch) {
-    let mut generations = live.watch();
+pub(crate) async fn run(state: Arc<EdgeState>, mut shutdown: ShutdownWatch) {
+    let mut generations = state.watch();
     loop {
         tokio::select! {
             _ = shutdown.changed() => return,
@@ -112,10 +112,10 @@ pub(crate) async fn run(live: Arc<Live>, mut shutdown: ShutdownWatch) {
                 _ = shutdown.changed() => return,
                 () = tokio::time::sleep(INTERVAL) => {}
             }
-            let live = Arc::clone(&live);
-            let held = spawn_blocking(move || match live.retired_is_large() {
-                true => background::wait_for(|| live.free_retired()),
-                false => live.free_retired(),
+            let state = Arc::clone(&state);
+            let held = spawn_blocking(move || match state.retired_is_large() {
+                true => background::wait_for(|| state.free_retired()),
+                false => state.free_retired(),
             });
             if matches!(held.await, Ok(0)) {
                 break;

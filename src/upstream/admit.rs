@@ -11,9 +11,9 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use super::backend::{Attempt, Backend};
-use super::cell::Slot;
 use super::clock::uptime;
 use super::placement::Outage;
+use super::placement_state::Slot;
 use crate::resilience::BreakerState;
 use crate::state::Generation;
 use crate::table::PlacementId;
@@ -99,16 +99,16 @@ impl Generation {
     /// Why there is none.
     pub fn admit(&self, home: PlacementId, key: &[u8], now: Instant) -> Result<Admitted, Rejected> {
         let admitted = self.walk(home, key, &mut Vec::new(), Unresolved::Wait, now)?;
-        let placement = self.live_placement(admitted.placement);
+        let placement = self.placement(admitted.placement);
         if placement.retries() {
-            placement.cell.may_retry(uptime(now));
+            placement.state.may_retry(uptime(now));
         }
         Ok(admitted)
     }
 
     /// Whether a request whose attempt was set aside has another place to go.
     pub fn has_alternative(&self, admitted: &Admitted, now: Instant) -> bool {
-        let placement = self.live_placement(admitted.placement);
+        let placement = self.placement(admitted.placement);
         placement.has_untried(&admitted.tried, now)
             || placement.fallback.is_some() && placement.outage_now(now) != Outage::Exhausted
     }
@@ -129,7 +129,7 @@ impl Generation {
         unresolved: Unresolved,
         now: Instant,
     ) -> Result<(), Option<Rejected>> {
-        let placement = self.live_placement(admitted.placement);
+        let placement = self.placement(admitted.placement);
         match placement.pick(key, &admitted.tried, now) {
             Ok(attempt) => {
                 if admitted.failover.is_none() && admitted.circuit.is_some() {
@@ -150,7 +150,7 @@ impl Generation {
         let mut next = self
             .walk(home, key, &mut admitted.tried, unresolved, now)
             .map_err(Some)?;
-        let waits = || self.live_placement(next.placement).outage_now(now) == Outage::Unresolved;
+        let waits = || self.placement(next.placement).outage_now(now) == Outage::Unresolved;
         if next.attempt.is_none() && !waits() {
             admitted.tried = mem::take(&mut next.tried);
             return Err(None);
@@ -169,7 +169,7 @@ impl Generation {
         unresolved: Unresolved,
         now: Instant,
     ) -> Result<Admitted, Rejected> {
-        let own = self.live_placement(home);
+        let own = self.placement(home);
         let circuit = || {
             let guarded = own.policy.circuit_breaker.is_some();
             guarded.then(|| own.circuit())
@@ -183,7 +183,7 @@ impl Generation {
                 |outage: Outage| outage.failover(placement.fallback.is_some(), unresolved);
             // The place comes first: a backend that is to be tried once must not
             // be spent on a request that is turned away.
-            let reason = match placement.cell.enter(placement.policy.concurrency_limit) {
+            let reason = match placement.state.enter(placement.policy.concurrency_limit) {
                 Some(slot) => match placement.pick(key, tried, now) {
                     Ok(attempt) => {
                         let state = match failover {
@@ -236,7 +236,7 @@ impl Generation {
             match placement.fallback {
                 Some(next) => {
                     id = next;
-                    placement = self.live_placement(next);
+                    placement = self.placement(next);
                 }
                 None => return Err(Rejected::unavailable(home, circuit(), first)),
             }

@@ -203,7 +203,7 @@ impl Backend {
         if let Some(state) = transition {
             self.metrics.breaker_turned(state.as_str());
             log::warn!(
-                target: "cellgate::live",
+                target: "cellgate::upstream",
                 endpoint = &*self.origin.url, address:% = self.address;
                 "circuit breaker {}", state.as_str()
             );
@@ -236,10 +236,10 @@ impl Backend {
         let (endpoint, address) = (&*self.origin.url, self.address);
         match (turned, &outcome) {
             (Some(Health::Unhealthy), Err(why)) => {
-                log::warn!(target: "cellgate::live", endpoint, address:%; "unhealthy: {why}");
+                log::warn!(target: "cellgate::upstream", endpoint, address:%; "unhealthy: {why}");
             }
             (Some(turned), _) => {
-                log::info!(target: "cellgate::live", endpoint, address:%; "{}", turned.as_str());
+                log::info!(target: "cellgate::upstream", endpoint, address:%; "{}", turned.as_str());
             }
             (None, _) => {}
         }

@@ -9,15 +9,15 @@ use http::HeaderValue;
 use serde::Serialize;
 
 use super::backend::Backend;
-use super::cell::Cell;
-use crate::table::Endpoint;
+use super::placement_state::PlacementState;
+use crate::table;
 
 /// One endpoint of one placement. It outlives the generations that name it, and
 /// with it everything that the edge has learned about its backends.
-pub struct LiveEndpoint {
+pub struct Endpoint {
     pub origin: Arc<Origin>,
     /// The placement that it is an endpoint of.
-    cell: Arc<Cell>,
+    state: Arc<PlacementState>,
     lookup: Lookup,
     addresses: ArcSwap<Addresses>,
 }
@@ -25,7 +25,7 @@ pub struct LiveEndpoint {
 /// An endpoint and the forms of it that requests need.
 #[derive(Debug)]
 pub struct Origin {
-    pub endpoint: Endpoint,
+    pub endpoint: table::Endpoint,
     /// The canonical URL.
     pub url: String,
     /// Host and port as a Host header has them: without the port that the
@@ -34,7 +34,7 @@ pub struct Origin {
 }
 
 impl Origin {
-    fn new(endpoint: Endpoint) -> Self {
+    fn new(endpoint: table::Endpoint) -> Self {
         let authority = endpoint.authority();
         Self {
             url: endpoint.to_string(),
@@ -92,14 +92,18 @@ impl Resolution {
     }
 }
 
-impl LiveEndpoint {
+impl Endpoint {
     /// An endpoint of `cell` that needs no lookup, if its host is an address or
     /// is overridden by `known`, and else one that waits for the resolver.
-    pub(crate) fn new(endpoint: Endpoint, known: Option<IpAddr>, cell: Arc<Cell>) -> Self {
+    pub(crate) fn new(
+        endpoint: table::Endpoint,
+        known: Option<IpAddr>,
+        state: Arc<PlacementState>,
+    ) -> Self {
         let address = known.or_else(|| endpoint.host.parse().ok());
         let this = Self {
             origin: Arc::new(Origin::new(endpoint)),
-            cell,
+            state,
             lookup: match address {
                 Some(_) => Lookup::Fixed,
                 None => Lookup::ByName,
@@ -124,7 +128,7 @@ impl LiveEndpoint {
     /// Returns when the first lookup is back, well or not; at once if it is.
     pub async fn first_resolution(&self) {
         let resolved = || self.addresses.load().state != Resolution::Unresolved;
-        self.cell.addresses_until(resolved).await;
+        self.state.addresses_until(resolved).await;
     }
 
     /// Why the last lookup failed; none if it did not.
@@ -153,7 +157,7 @@ impl LiveEndpoint {
                 None => Arc::new(Backend::new(
                     socket,
                     Arc::clone(&self.origin),
-                    self.cell.metrics.clone(),
+                    self.state.metrics.clone(),
                 )),
             });
         }
@@ -191,7 +195,7 @@ impl LiveEndpoint {
             self.addresses.store(Arc::new(new));
         }
         if moved {
-            self.cell.addresses_changed();
+            self.state.addresses_changed();
         }
     }
 }
@@ -207,9 +211,9 @@ impl Addresses {
     }
 }
 
-impl std::fmt::Debug for LiveEndpoint {
+impl std::fmt::Debug for Endpoint {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("LiveEndpoint")
+        f.debug_struct("Endpoint")
             .field("endpoint", &self.origin.endpoint)
             .field("addresses", &self.addresses.load())
             .finish_non_exhaustive()
@@ -223,18 +227,18 @@ mod tests {
 
     use crate::telemetry::metrics::Metrics;
 
-    fn with(url: &str, known: Option<&str>) -> LiveEndpoint {
+    fn with(url: &str, known: Option<&str>) -> Endpoint {
         let metrics = Metrics::new().placement("tier1");
-        let cell = Cell::new("tier1", metrics, watch::Sender::new(()));
+        let state = PlacementState::new("tier1", metrics, watch::Sender::new(()));
         let known = known.map(|address| address.parse().unwrap());
-        LiveEndpoint::new(url.parse().expect("an endpoint"), known, Arc::new(cell))
+        Endpoint::new(url.parse().expect("an endpoint"), known, Arc::new(state))
     }
 
-    fn endpoint(url: &str) -> LiveEndpoint {
+    fn endpoint(url: &str) -> Endpoint {
         with(url, None)
     }
 
-    fn sockets(endpoint: &LiveEndpoint) -> Vec<String> {
+    fn sockets(endpoint: &Endpoint) -> Vec<String> {
         let backends = &endpoint.addresses().backends;
         backends
             .iter()
@@ -274,20 +278,20 @@ mod tests {
         let endpoint = endpoint("http://cell:80");
         assert!(endpoint.needs_lookup());
         assert_eq!(sockets(&endpoint), [""; 0]);
-        let before = endpoint.cell.changes();
+        let before = endpoint.state.changes();
         endpoint.resolved(&addresses(&["10.0.0.1", "10.0.0.2", "::1", "10.0.0.1"]));
         let three = ["10.0.0.1:80", "10.0.0.2:80", "[::1]:80"];
         assert_eq!(sockets(&endpoint), three, "duplicates are dropped");
-        let changed = endpoint.cell.changes();
+        let changed = endpoint.state.changes();
         assert_ne!(changed, before);
 
         let second = Arc::clone(&endpoint.addresses().backends[1]);
         endpoint.resolved(&addresses(&["10.0.0.1", "10.0.0.2", "::1"]));
-        assert_eq!(endpoint.cell.changes(), changed, "nothing has changed");
+        assert_eq!(endpoint.state.changes(), changed, "nothing has changed");
         endpoint.resolved(&addresses(&["10.0.0.2", "10.0.0.3"]));
         assert_eq!(sockets(&endpoint), ["10.0.0.2:80", "10.0.0.3:80"]);
         assert!(Arc::ptr_eq(&second, &endpoint.addresses().backends[0]));
-        assert_ne!(endpoint.cell.changes(), changed);
+        assert_ne!(endpoint.state.changes(), changed);
     }
 
     #[test]

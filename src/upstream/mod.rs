@@ -9,10 +9,10 @@
 
 mod admit;
 mod backend;
-mod cell;
 pub(crate) mod clock;
 mod endpoint;
 mod placement;
+mod placement_state;
 mod probe;
 mod prober;
 pub(crate) mod resolver;
@@ -25,10 +25,10 @@ mod tests;
 
 pub use admit::{Admitted, Cause, FailoverReason, Rejected, Unresolved};
 pub use backend::{Attempt, Backend, LastFailure, Unusable};
-pub use cell::{Cell, Slot};
 pub use clock::{uptime, wall};
-pub use endpoint::{Addresses, LiveEndpoint, Origin, Resolution};
-pub use placement::{LivePlacement, Outage};
+pub use endpoint::{Addresses, Endpoint, Origin, Resolution};
+pub use placement::{Outage, Placement};
+pub use placement_state::{PlacementState, Slot};
 pub use probe::{HttpProbe, Probe, Probed};
 pub use prober::Prober;
 pub use resolver::{Lookup, Resolver, SystemLookup};

@@ -8,30 +8,30 @@ use arc_swap::{ArcSwap, Guard};
 use http::HeaderValue;
 
 use super::backend::{Attempt, Backend, Unusable};
-use super::cell::Cell;
 use super::clock::uptime;
-use super::endpoint::{LiveEndpoint, Resolution};
+use super::endpoint::{Endpoint, Resolution};
+use super::placement_state::PlacementState;
 use crate::resilience::{Balancer, BreakerState, Member};
 use crate::table::{HostHeader, LoadBalancing, PlacementId, Policy};
 
 /// A placement, with everything that a request to it would otherwise have to
 /// put together.
-pub struct LivePlacement {
+pub struct Placement {
     /// The value of `X-Routed-To`.
     pub name_header: HeaderValue,
-    pub cell: Arc<Cell>,
+    pub state: Arc<PlacementState>,
     pub policy: Arc<Policy>,
     /// The Host that cells get, where the policy fixes one.
     pub fixed_host: Option<HeaderValue>,
     /// Where requests go while none of the backends is usable.
     pub fallback: Option<PlacementId>,
-    endpoints: Box<[(Arc<LiveEndpoint>, u32)]>,
+    endpoints: Box<[(Arc<Endpoint>, u32)]>,
     snapshot: ArcSwap<Snapshot>,
 }
 
 /// The backends of a placement as of one moment.
 struct Snapshot {
-    /// [`Cell::changes`] when it was taken.
+    /// [`PlacementState::changes`] when it was taken.
     change: u64,
     backends: Vec<Arc<Backend>>,
     balancer: Balancer,
@@ -69,15 +69,15 @@ impl Outage {
     }
 }
 
-impl LivePlacement {
+impl Placement {
     pub(crate) fn new(
         name_header: HeaderValue,
-        cell: Arc<Cell>,
+        state: Arc<PlacementState>,
         policy: Arc<Policy>,
         fallback: Option<PlacementId>,
-        endpoints: Box<[(Arc<LiveEndpoint>, u32)]>,
+        endpoints: Box<[(Arc<Endpoint>, u32)]>,
     ) -> Self {
-        let snapshot = ArcSwap::from_pointee(Snapshot::take(&cell, &endpoints));
+        let snapshot = ArcSwap::from_pointee(Snapshot::take(&state, &endpoints));
         let fixed_host = match &policy.host_header {
             // Documents hold none that is not a header value.
             HostHeader::Fixed(host) => HeaderValue::from_str(host).ok(),
@@ -85,7 +85,7 @@ impl LivePlacement {
         };
         Self {
             name_header,
-            cell,
+            state,
             policy,
             fixed_host,
             fallback,
@@ -95,7 +95,7 @@ impl LivePlacement {
     }
 
     /// The endpoints in the order of the document, each with its weight.
-    pub fn endpoints(&self) -> &[(Arc<LiveEndpoint>, u32)] {
+    pub fn endpoints(&self) -> &[(Arc<Endpoint>, u32)] {
         &self.endpoints
     }
 
@@ -114,7 +114,7 @@ impl LivePlacement {
             states().any(|state| state == Resolution::Resolved)
                 || states().all(|state| state == Resolution::Failed)
         };
-        self.cell.addresses_until(known).await;
+        self.state.addresses_until(known).await;
     }
 
     fn is_resolved(&self) -> bool {
@@ -133,12 +133,12 @@ impl LivePlacement {
         let snapshot = self.snapshot.load();
         // Addresses are there a moment before they are announced, and whoever
         // was told that they are must not find none.
-        let announced = snapshot.change == self.cell.changes();
+        let announced = snapshot.change == self.state.changes();
         if announced && (!snapshot.backends.is_empty() || !self.is_resolved()) {
             return snapshot;
         }
         // Others may be at the same; any of them is right.
-        let new = Arc::new(Snapshot::take(&self.cell, &self.endpoints));
+        let new = Arc::new(Snapshot::take(&self.state, &self.endpoints));
         self.snapshot.store(Arc::clone(&new));
         Guard::from_inner(new)
     }
@@ -299,9 +299,9 @@ impl LivePlacement {
 }
 
 impl Snapshot {
-    fn take(cell: &Cell, endpoints: &[(Arc<LiveEndpoint>, u32)]) -> Self {
+    fn take(state: &PlacementState, endpoints: &[(Arc<Endpoint>, u32)]) -> Self {
         // Before the addresses: what changes in between is noticed next time.
-        let change = cell.changes();
+        let change = state.changes();
         let mut backends = Vec::new();
         let mut members = Vec::new();
         for (endpoint, weight) in endpoints {
@@ -323,13 +323,13 @@ impl Snapshot {
     /// What is tried again takes nobody's turn.
     fn choose(
         &self,
-        placement: &LivePlacement,
+        placement: &Placement,
         key: &[u8],
         first: bool,
         usable: impl Fn(&Arc<Backend>) -> bool,
     ) -> Option<&Arc<Backend>> {
         let turn = || match first {
-            true => placement.cell.next_turn(),
+            true => placement.state.next_turn(),
             false => rand::random(),
         };
         self.select(placement.policy.load_balancing, turn, key, usable)
@@ -337,11 +337,11 @@ impl Snapshot {
 
     fn peek(
         &self,
-        placement: &LivePlacement,
+        placement: &Placement,
         key: &[u8],
         usable: impl Fn(&Arc<Backend>) -> bool,
     ) -> Option<&Arc<Backend>> {
-        let turn = || placement.cell.turn();
+        let turn = || placement.state.turn();
         self.select(placement.policy.load_balancing, turn, key, usable)
     }
 
@@ -369,10 +369,10 @@ impl Snapshot {
     }
 }
 
-impl std::fmt::Debug for LivePlacement {
+impl std::fmt::Debug for Placement {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("LivePlacement")
-            .field("cell", &self.cell)
+        f.debug_struct("Placement")
+            .field("cell", &self.state)
             .field("endpoints", &self.endpoints)
             .finish_non_exhaustive()
     }

@@ -17,12 +17,12 @@ use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 use tokio::time::Instant;
 
 use super::backend::Backend;
-use super::placement::LivePlacement;
+use super::placement::Placement;
 use super::probe::{HttpProbe, Probe, Probed};
 use super::schedule::{Lane, Place, Schedule, sleep_until};
 use crate::resilience::jittered;
+use crate::state::EdgeState;
 use crate::state::Generation;
-use crate::state::Live;
 use crate::table::HealthCheck;
 
 /// How many probes run at a time, those of backends that hang at most half of
@@ -39,7 +39,7 @@ const COLLECT: Duration = Duration::from_millis(100);
 
 /// The background service that probes the backends of the current generation.
 pub struct Prober {
-    live: Arc<Live>,
+    state: Arc<EdgeState>,
     probe: Arc<dyn Probe>,
 }
 
@@ -49,21 +49,21 @@ impl Prober {
     /// # Panics
     ///
     /// As the proxy does, if `conf.ca_file` cannot be used.
-    pub fn new(live: Arc<Live>, conf: &ServerConf) -> Self {
-        Self::with_probe(live, Arc::new(HttpProbe::new(conf)))
+    pub fn new(state: Arc<EdgeState>, conf: &ServerConf) -> Self {
+        Self::with_probe(state, Arc::new(HttpProbe::new(conf)))
     }
 
-    pub fn with_probe(live: Arc<Live>, probe: Arc<dyn Probe>) -> Self {
-        Self { live, probe }
+    pub fn with_probe(state: Arc<EdgeState>, probe: Arc<dyn Probe>) -> Self {
+        Self { state, probe }
     }
 }
 
 #[async_trait]
 impl BackgroundService for Prober {
     async fn start(&self, mut shutdown: ShutdownWatch) {
-        let mut generations = self.live.watch();
+        let mut generations = self.state.watch();
         generations.mark_changed();
-        let mut addresses = self.live.watch_addresses();
+        let mut addresses = self.state.watch_addresses();
         let mut targets = Targets::new();
         let mut probes: JoinSet<Done> = JoinSet::new();
         let mut running: HashMap<Id, (u64, Place)> = HashMap::new();
@@ -92,7 +92,7 @@ impl BackgroundService for Prober {
                     if changed.is_err() {
                         return;
                     }
-                    if let Some(generation) = self.live.current() {
+                    if let Some(generation) = self.state.current() {
                         targets.adopt(generation, Instant::now());
                     }
                 }
@@ -139,7 +139,7 @@ struct Targets {
 struct Checked {
     /// Of the placement in its generation.
     index: usize,
-    /// [`Cell::changes`](super::cell::Cell::changes) before its backends were
+    /// [`PlacementState::changes`](super::placement_state::Cell::changes) before its backends were
     /// looked at.
     change: u64,
     /// The backends that there were.
@@ -181,7 +181,7 @@ impl Targets {
             return;
         }
         self.checked.clear();
-        for (index, placement) in generation.live_placements().iter().enumerate() {
+        for (index, placement) in generation.placements().iter().enumerate() {
             if let Some(check) = &placement.policy.health_check {
                 let mut checked = Checked {
                     index,
@@ -211,10 +211,10 @@ impl Targets {
         };
         let mut all = std::mem::take(&mut self.checked);
         for checked in &mut all {
-            let Some(placement) = generation.live_placements().get(checked.index) else {
+            let Some(placement) = generation.placements().get(checked.index) else {
                 continue;
             };
-            if placement.cell.changes() == checked.change {
+            if placement.state.changes() == checked.change {
                 continue;
             }
             if let Some(check) = &placement.policy.health_check {
@@ -233,13 +233,13 @@ impl Targets {
     fn look(
         &mut self,
         checked: &mut Checked,
-        placement: &LivePlacement,
+        placement: &Placement,
         check: &HealthCheck,
         generation: u64,
         now: Instant,
     ) {
         // Before the addresses: what changes in between is seen the next time.
-        checked.change = placement.cell.changes();
+        checked.change = placement.state.changes();
         for backend in placement.backends() {
             checked.serials.push(backend.serial);
             self.take_on(backend, check, generation, now);

@@ -17,10 +17,10 @@ use pingora_core::services::background::BackgroundService;
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::Instant;
 
-use super::endpoint::{LiveEndpoint, Resolution};
+use super::endpoint::{Endpoint, Resolution};
 use super::schedule::{Lane, Place, Schedule, sleep_until};
+use crate::state::EdgeState;
 use crate::state::Generation;
-use crate::state::Live;
 use crate::state::retire;
 
 /// How many lookups run at a time, those of names that hang at most half of
@@ -59,27 +59,27 @@ impl Lookup for SystemLookup {
 /// The background service that keeps the addresses of the current generation's
 /// endpoints fresh, and frees generations that are over.
 pub struct Resolver {
-    live: Arc<Live>,
+    state: Arc<EdgeState>,
     lookup: Arc<dyn Lookup>,
     refresh: Duration,
 }
 
 impl Resolver {
     /// Looks each name up again after `refresh` (at least a second).
-    pub fn new(live: Arc<Live>, refresh: Duration) -> Self {
-        Self::with_lookup(live, refresh, Arc::new(SystemLookup))
+    pub fn new(state: Arc<EdgeState>, refresh: Duration) -> Self {
+        Self::with_lookup(state, refresh, Arc::new(SystemLookup))
     }
 
-    pub fn with_lookup(live: Arc<Live>, refresh: Duration, lookup: Arc<dyn Lookup>) -> Self {
+    pub fn with_lookup(state: Arc<EdgeState>, refresh: Duration, lookup: Arc<dyn Lookup>) -> Self {
         Self {
-            live,
+            state,
             lookup,
             refresh: refresh.max(FIRST_RETRY),
         }
     }
 
     async fn resolve(&self, mut shutdown: ShutdownWatch) {
-        let mut generations = self.live.watch();
+        let mut generations = self.state.watch();
         generations.mark_changed();
         let mut names = Names::new();
         let mut lookups: JoinSet<Outcome> = JoinSet::new();
@@ -97,8 +97,8 @@ impl Resolver {
             let unchanged = std::mem::take(&mut only_keys_changed);
             if !unchanged && (lookups.is_empty() || shown.elapsed() >= SHOW_EVERY) {
                 shown = Instant::now();
-                for (state, count) in states(self.live.current().as_deref()) {
-                    self.live.metrics.set_endpoints(state.as_str(), count);
+                for (state, count) in states(self.state.current().as_deref()) {
+                    self.state.metrics.set_endpoints(state.as_str(), count);
                 }
             }
             let next = names.schedule.next_due();
@@ -108,7 +108,7 @@ impl Resolver {
                     if changed.is_err() {
                         return;
                     }
-                    if let Some(generation) = self.live.current() {
+                    if let Some(generation) = self.state.current() {
                         let before = adopted.replace(Arc::clone(&generation));
                         let before = before.as_ref();
                         if before.is_some_and(|before| before.shares_placements(&generation)) {
@@ -116,7 +116,7 @@ impl Resolver {
                             continue;
                         }
                         for gone in names.adopt(&generation, Instant::now()) {
-                            self.live.metrics.forget_host(&gone);
+                            self.state.metrics.forget_host(&gone);
                         }
                     }
                 }
@@ -138,7 +138,7 @@ impl Resolver {
             // No endpoint has it any more.
             return;
         };
-        let waiting: Vec<Arc<LiveEndpoint>> = name
+        let waiting: Vec<Arc<Endpoint>> = name
             .waiting
             .drain(..)
             .filter_map(|endpoint| endpoint.upgrade())
@@ -148,9 +148,9 @@ impl Resolver {
             Ok(addresses) => {
                 endpoints().for_each(|endpoint| endpoint.resolved(&addresses));
                 if name.failures > 0 {
-                    log::info!(target: "cellgate::live", "{host} resolves again, to {}", Addresses(&addresses));
+                    log::info!(target: "cellgate::upstream", "{host} resolves again, to {}", Addresses(&addresses));
                 } else {
-                    log::debug!(target: "cellgate::live", "{host} resolves to {}", Addresses(&addresses));
+                    log::debug!(target: "cellgate::upstream", "{host} resolves to {}", Addresses(&addresses));
                 }
                 name.failures = 0;
                 name.lane = Lane::Prompt;
@@ -158,7 +158,7 @@ impl Resolver {
             }
             Err(Failure { why, lane }) => {
                 name.lane = lane;
-                self.live.metrics.dns_failed(host);
+                self.state.metrics.dns_failed(host);
                 endpoints().for_each(|endpoint| endpoint.resolution_failed(&why));
                 // Once, and not with every retry.
                 if name.failures == 0 {
@@ -171,7 +171,7 @@ impl Resolver {
                         Some(kept @ 1..) => format!("keeping the last {kept} address(es)"),
                         _ => "its endpoints cannot be reached".to_owned(),
                     };
-                    log::warn!(target: "cellgate::live", "{host} does not resolve: {why}; {consequence}");
+                    log::warn!(target: "cellgate::upstream", "{host} does not resolve: {why}; {consequence}");
                 }
                 let pause = FIRST_RETRY.saturating_mul(1 << name.failures.min(16));
                 name.failures = name.failures.saturating_add(1);
@@ -181,7 +181,7 @@ impl Resolver {
         if name.endpoints.is_empty() {
             // It was only looked up for those that waited.
             names.by_host.remove(host);
-            self.live.metrics.forget_host(host);
+            self.state.metrics.forget_host(host);
             return;
         }
         let lane = name.lane;
@@ -194,7 +194,7 @@ impl Resolver {
 #[async_trait]
 impl BackgroundService for Resolver {
     async fn start(&self, shutdown: ShutdownWatch) {
-        let retire = retire::run(Arc::clone(&self.live), shutdown.clone());
+        let retire = retire::run(Arc::clone(&self.state), shutdown.clone());
         tokio::join!(self.resolve(shutdown), retire);
     }
 }
@@ -247,10 +247,10 @@ struct Names {
 
 struct Name {
     /// All endpoints on this host; they differ in placement, port or scheme.
-    endpoints: Vec<Arc<LiveEndpoint>>,
+    endpoints: Vec<Arc<Endpoint>>,
     /// Endpoints of replaced generations that were never told an address;
     /// requests that began on those may wait for it.
-    waiting: Vec<Weak<LiveEndpoint>>,
+    waiting: Vec<Weak<Endpoint>>,
     /// Failed lookups since the last good one.
     failures: u32,
     /// By how the last lookup went.
@@ -335,8 +335,8 @@ fn states(generation: Option<&Generation>) -> [(Resolution, usize); 3] {
     states
 }
 
-fn endpoints(generation: &Generation) -> impl Iterator<Item = &Arc<LiveEndpoint>> {
-    let placements = generation.live_placements().iter();
+fn endpoints(generation: &Generation) -> impl Iterator<Item = &Arc<Endpoint>> {
+    let placements = generation.placements().iter();
     placements
         .flat_map(|placement| placement.endpoints())
         .map(|(endpoint, _)| endpoint)

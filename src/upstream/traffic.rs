@@ -15,15 +15,15 @@ pub struct Traffic {
 impl Generation {
     /// All placements by name.
     pub fn traffic(&self) -> impl Iterator<Item = (&str, Traffic)> {
-        self.live_placements().iter().map(|placement| {
-            let cell = &placement.cell;
-            let (requests, errors) = cell.metrics.requests();
+        self.placements().iter().map(|placement| {
+            let state = &placement.state;
+            let (requests, errors) = state.metrics.requests();
             let traffic = Traffic {
                 requests,
                 errors,
-                in_flight: cell.in_flight(),
+                in_flight: state.in_flight(),
             };
-            (cell.name.as_str(), traffic)
+            (state.name.as_str(), traffic)
         })
     }
 }

@@ -8,8 +8,8 @@ use serde::Serialize;
 
 use super::backend::{Backend, LastFailure, Unusable};
 use super::clock::{uptime, wall};
-use super::endpoint::{LiveEndpoint, Resolution};
-use super::placement::LivePlacement;
+use super::endpoint::{Endpoint, Resolution};
+use super::placement::Placement;
 use crate::resilience::{BreakerState, Health};
 use crate::state::Generation;
 use crate::state::status::{optional_time, time};
@@ -80,14 +80,14 @@ impl Generation {
     /// them, in the order of the document. Of more than that, those go first that
     /// have a backend which takes no requests, or none at all.
     pub fn views(&self, limit: usize, now: Instant) -> Vec<PlacementView> {
-        let count = self.live_placements().len();
+        let count = self.placements().len();
         let ids = (0..count).filter_map(|index| u32::try_from(index).ok().map(PlacementId));
         let view = |id| self.view(id, now);
         if count <= limit {
             return ids.map(view).collect();
         }
         let (well, ailing): (Vec<_>, Vec<_>) = ids.partition(|id| {
-            let (usable, unusable) = self.live_placement(*id).count_usable(now);
+            let (usable, unusable) = self.placement(*id).count_usable(now);
             usable > 0 && unusable == 0
         });
         ailing
@@ -101,33 +101,28 @@ impl Generation {
     /// The placement `id` as it is now.
     pub fn view(&self, id: PlacementId, now: Instant) -> PlacementView {
         let placement = self.table.placement(id);
-        let live = self.live_placement(id);
+        let state = self.placement(id);
         let name = |id: PlacementId| self.table.placement(id).name.clone();
         PlacementView {
             placement: placement.name.clone(),
             keys: self.table.keys_on(id),
-            load_balancing: live.policy.load_balancing,
-            fallback: live.fallback.map(name),
-            outage: live.outage_now(now).as_str(),
+            load_balancing: state.policy.load_balancing,
+            fallback: state.fallback.map(name),
+            outage: state.outage_now(now).as_str(),
             served_by: self.way(id, now).served_by.map(name),
-            in_flight: live.cell.in_flight(),
-            concurrency_limit: live.policy.concurrency_limit,
-            endpoints: live
+            in_flight: state.state.in_flight(),
+            concurrency_limit: state.policy.concurrency_limit,
+            endpoints: state
                 .endpoints()
                 .iter()
-                .map(|(endpoint, weight)| EndpointView::new(live, endpoint, *weight, now))
+                .map(|(endpoint, weight)| EndpointView::new(state, endpoint, *weight, now))
                 .collect(),
         }
     }
 }
 
 impl EndpointView {
-    fn new(
-        placement: &LivePlacement,
-        endpoint: &Arc<LiveEndpoint>,
-        weight: u32,
-        now: Instant,
-    ) -> Self {
+    fn new(placement: &Placement, endpoint: &Arc<Endpoint>, weight: u32, now: Instant) -> Self {
         let addresses = endpoint.addresses();
         Self {
             url: endpoint.origin.url.clone(),
@@ -144,7 +139,7 @@ impl EndpointView {
 }
 
 impl BackendView {
-    pub(crate) fn new(placement: &LivePlacement, backend: &Backend, now: Instant) -> Self {
+    pub(crate) fn new(placement: &Placement, backend: &Backend, now: Instant) -> Self {
         let usable = placement.usable(backend, now);
         let health = placement.policy.health_check.is_some();
         let health = health.then(|| backend.health());

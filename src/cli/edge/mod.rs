@@ -14,7 +14,7 @@ use super::print;
 use crate::http::ignore_until_handled;
 use crate::settings::Settings;
 use crate::source::load_initial;
-use crate::state::{Live, LiveOptions};
+use crate::state::{EdgeOptions, EdgeState};
 use crate::telemetry::{Metrics, logging};
 
 /// Run the data plane: route each request to the cell of its tenant
@@ -91,8 +91,8 @@ fn refuse(problems: impl IntoIterator<Item = String>) -> ExitCode {
 /// repaired as well.
 fn routing_problems(settings: &Settings) -> Vec<String> {
     let path = &settings.routing.path;
-    let live = Live::new(LiveOptions::default(), Arc::new(Metrics::new()));
-    match load_initial(path, settings.limits.routing_file_bytes, &live) {
+    let state = EdgeState::new(EdgeOptions::default(), Arc::new(Metrics::new()));
+    match load_initial(path, settings.limits.routing_file_bytes, &state) {
         Ok(()) => Vec::new(),
         Err(problems) => {
             let named = |problem| format!("{}: {problem}", path.display());

@@ -21,7 +21,7 @@ use crate::protocol::SnapshotLimits;
 use crate::proxy::{EdgeProxy, ProxyConfig, origin_fields};
 use crate::settings::{Settings, system_bundle};
 use crate::source::{ControlOptions, ControlSource, FileSource, load_initial};
-use crate::state::{Live, LiveOptions, Memory, MemoryOptions, PushLimits};
+use crate::state::{EdgeOptions, EdgeState, Memory, MemoryOptions, PushLimits};
 use crate::telemetry::{AccessLog, Metrics, logging};
 use crate::upstream::{Prober, Resolver};
 
@@ -56,15 +56,15 @@ impl Edge {
         // What is pushed piece by piece may become what a file may be.
         let SnapshotLimits { keys, bytes } =
             SnapshotLimits::of_document(settings.limits.routing_file_bytes);
-        let live = Live::new(
-            LiveOptions {
+        let state = EdgeState::new(
+            EdgeOptions {
                 hosts: settings.hosts.clone(),
                 push_limits: PushLimits { keys, bytes },
             },
             metrics.clone(),
         );
-        let memory = open_memory(settings, &live)?;
-        let prepared = Self::assemble(settings, upgrade, daemon, live, metrics, memory.clone());
+        let memory = open_memory(settings, &state)?;
+        let prepared = Self::assemble(settings, upgrade, daemon, state, metrics, memory.clone());
         if let (Err(_), Some(memory)) = (&prepared, &memory) {
             // Not to be able to serve is no crash.
             memory.end();
@@ -76,12 +76,12 @@ impl Edge {
         settings: &Settings,
         upgrade: bool,
         daemon: bool,
-        live: Arc<Live>,
+        state: Arc<EdgeState>,
         metrics: Arc<Metrics>,
         memory: Option<Arc<Memory>>,
     ) -> Result<Edge, Vec<String>> {
         let path = absolute(&settings.routing.path)?;
-        load_table(&path, settings, &live, memory.as_deref())?;
+        load_table(&path, settings, &state, memory.as_deref())?;
         background::give_memory_back();
         let access_log = AccessLog::open(&settings.access_log, metrics.access_log_dropped.clone())
             .map_err(|error| vec![format!("cellgate.access_log: {error}")])?;
@@ -115,7 +115,7 @@ impl Edge {
         };
         let proxy = EdgeProxy::new(
             proxy_config(settings, max_attempts),
-            live.clone(),
+            state.clone(),
             signals.lifecycle.clone(),
             metrics.clone(),
             access_log.clone(),
@@ -134,7 +134,7 @@ impl Edge {
             access: access_log.clone(),
             metrics: metrics.clone(),
         };
-        let admin = AdminApp::new(live.clone(), metrics, signals.lifecycle.clone());
+        let admin = AdminApp::new(state.clone(), metrics, signals.lifecycle.clone());
         let mut admin = EdgeListener::new(
             "admin",
             vec![sockets.admin],
@@ -152,19 +152,19 @@ impl Edge {
                     path,
                     settings.routing.poll_interval,
                     settings.limits.routing_file_bytes,
-                    live.clone(),
+                    state.clone(),
                 );
                 server.add_service(background_service("routing", file));
             }
             false => {
-                let control = ControlSource::new(control_options(settings)?, live.clone());
+                let control = ControlSource::new(control_options(settings)?, state.clone());
                 let lifecycle = signals.lifecycle.clone();
                 let follower = Follower { control, lifecycle };
                 server.add_service(background_service("control", follower));
             }
         }
-        let prober = Prober::new(live.clone(), &server.configuration);
-        let resolver = Resolver::new(live, settings.dns_refresh);
+        let prober = Prober::new(state.clone(), &server.configuration);
+        let resolver = Resolver::new(state, settings.dns_refresh);
         server.add_service(background_service("resolver", resolver));
         server.add_service(background_service("health", prober));
         server.add_service(background_service("log", logs));
@@ -204,7 +204,10 @@ impl Edge {
 }
 
 /// The memory, where there is to be one.
-fn open_memory(settings: &Settings, live: &Arc<Live>) -> Result<Option<Arc<Memory>>, Vec<String>> {
+fn open_memory(
+    settings: &Settings,
+    state: &Arc<EdgeState>,
+) -> Result<Option<Arc<Memory>>, Vec<String>> {
     let Some(dir) = &settings.control_plane.state_dir else {
         return Ok(None);
     };
@@ -213,7 +216,11 @@ fn open_memory(settings: &Settings, live: &Arc<Live>) -> Result<Option<Arc<Memor
         max_bytes: settings.limits.routing_file_bytes,
         promote_after: settings.control_plane.promote_after,
     };
-    Ok(Some(Memory::open(options, live.clone(), SystemTime::now())))
+    Ok(Some(Memory::open(
+        options,
+        state.clone(),
+        SystemTime::now(),
+    )))
 }
 
 /// The table to start with: what was served last, else the routing file, else
@@ -221,12 +228,12 @@ fn open_memory(settings: &Settings, live: &Arc<Live>) -> Result<Option<Arc<Memor
 fn load_table(
     path: &Path,
     settings: &Settings,
-    live: &Live,
+    state: &EdgeState,
     memory: Option<&Memory>,
 ) -> Result<(), Vec<String>> {
     let now = SystemTime::now();
     if memory.is_none_or(|memory| !memory.recall(now)) {
-        let loaded = load_initial(path, settings.limits.routing_file_bytes, live);
+        let loaded = load_initial(path, settings.limits.routing_file_bytes, state);
         if let Err(problems) = loaded
             && memory.is_none_or(|memory| !memory.recall_condemned(now))
         {

@@ -85,8 +85,8 @@ impl Client {
             instance: self.instance.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             labels: self.options.labels.clone(),
-            generation: v1::held(&self.live).map_or(0, |held| held.generation),
-            digest: v1::digest(&self.live),
+            generation: v1::held(&self.edge).map_or(0, |held| held.generation),
+            digest: v1::digest(&self.edge),
             max_frame: MAX_FRAME as u64,
         }
     }
@@ -98,9 +98,9 @@ impl Client {
         welcome: &Welcome,
         stale: Duration,
     ) -> Result<std::convert::Infallible, Ended> {
-        let mut session = Session::new(self.live.clone(), self.snapshot_limits());
+        let mut session = Session::new(self.edge.clone(), self.snapshot_limits());
         let mut unknown = HashSet::new();
-        let mut loads = Loads::new(&self.live, Instant::now());
+        let mut loads = Loads::new(&self.edge, Instant::now());
         let mut statuses = Statuses::new(Instant::now(), rand::random());
         if let Some(answer) = link.busy_with(session.welcome(welcome)).await?? {
             self.send(link, answer).await?;
@@ -124,7 +124,7 @@ impl Client {
                 () = sleep(statuses.due().saturating_duration_since(now)) => {
                     let now = Instant::now();
                     let loads = statuses.sent(now).then_some(&mut loads);
-                    let status = status(&self.live, loads, stale, now);
+                    let status = status(&self.edge, loads, stale, now);
                     self.send(link, ToControl::Status(status)).await?;
                 }
                 () = sleep(resync.unwrap_or_default()), if resync.is_some() => {
@@ -157,7 +157,7 @@ impl Client {
         let mut unknown = HashSet::new();
         loop {
             let frame = link.next().await?;
-            let taken = m3::receive(&self.live, frame, self.options.document_bytes);
+            let taken = m3::receive(&self.edge, frame, self.options.document_bytes);
             match link.busy_with(taken).await?? {
                 m3::Outcome::Answer(reply) => {
                     self.report.message(Direction::Received, "config_snapshot");

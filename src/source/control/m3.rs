@@ -8,7 +8,7 @@ use super::v1::broke_off;
 use crate::background;
 use crate::protocol::m3::{ConfigSnapshot, Reply};
 use crate::protocol::{Close, Received, Refusal};
-use crate::state::{Applied, Live, Source};
+use crate::state::{Applied, EdgeState, Source};
 
 /// What came of a frame.
 #[derive(Debug)]
@@ -23,12 +23,16 @@ pub(super) enum Outcome {
 /// # Errors
 ///
 /// How the connection ends.
-pub(super) async fn receive(live: &Arc<Live>, frame: Frame, most: usize) -> Result<Outcome, Ended> {
+pub(super) async fn receive(
+    edge: &Arc<EdgeState>,
+    frame: Frame,
+    most: usize,
+) -> Result<Outcome, Ended> {
     let Frame::Text(text) = frame else {
         let refusal = Refusal::new(Close::Protocol, "a binary frame, of which M3 has none");
         return Err(Ended::Refused(refusal));
     };
-    let live = Arc::clone(live);
+    let edge = Arc::clone(edge);
     let received = background::run(move || {
         // Each of these may be as large as the document, so none is kept for
         // longer than it has to be.
@@ -38,7 +42,7 @@ pub(super) async fn receive(live: &Arc<Live>, frame: Frame, most: usize) -> Resu
             Received::Unknown(kind) => Outcome::Unknown(kind),
             Received::Message(ConfigSnapshot { version, document }) => {
                 let now = SystemTime::now();
-                let reply = match live.apply(document.as_bytes(), Source::ControlPlane, now) {
+                let reply = match edge.apply(document.as_bytes(), Source::ControlPlane, now) {
                     Applied::Changed(_) | Applied::Unchanged => Reply::ack(&version),
                     Applied::Refused(problems) => Reply::nack(&version, &problems),
                 };

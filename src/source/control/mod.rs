@@ -38,7 +38,7 @@ use self::dial::Dialect;
 use self::link::Ended;
 use self::report::Report;
 use crate::protocol::Backoff;
-use crate::state::Live;
+use crate::state::EdgeState;
 
 /// Where the control plane is, and how the edge proves who it is. Files are read
 /// with every attempt to connect, so that they can be replaced.
@@ -69,7 +69,7 @@ pub struct ControlSource(Arc<Client>);
 /// What lasts from one connection to the next.
 struct Client {
     options: ControlOptions,
-    live: Arc<Live>,
+    edge: Arc<EdgeState>,
     report: Report,
     /// Of this process.
     instance: String,
@@ -77,11 +77,11 @@ struct Client {
 
 impl ControlSource {
     /// Follows one of `options.urls` at a time.
-    pub fn new(options: ControlOptions, live: Arc<Live>) -> Self {
-        let report = Report::new(Arc::clone(&live), options.urls.first());
+    pub fn new(options: ControlOptions, edge: Arc<EdgeState>) -> Self {
+        let report = Report::new(Arc::clone(&edge), options.urls.first());
         Self(Arc::new(Client {
             options,
-            live,
+            edge,
             report,
             instance: format!("{:016x}", rand::random::<u64>()),
         }))

@@ -10,7 +10,7 @@ use super::dial::Dialect;
 use super::link::Ended;
 use super::v1;
 use crate::protocol::Welcome;
-use crate::state::{Connection, ConnectionError, ConnectionState, Live};
+use crate::state::{Connection, ConnectionError, ConnectionState, EdgeState};
 use crate::telemetry::metrics::{ControlMetrics, Direction};
 use crate::telemetry::once_per::OncePer;
 
@@ -18,7 +18,7 @@ use crate::telemetry::once_per::OncePer;
 const REMINDER: Duration = Duration::from_secs(300);
 
 pub(super) struct Report {
-    live: Arc<Live>,
+    edge: Arc<EdgeState>,
     state: Mutex<State>,
 }
 
@@ -31,23 +31,23 @@ struct State {
 }
 
 impl Report {
-    pub fn new(live: Arc<Live>, url: Option<&Url>) -> Self {
+    pub fn new(edge: Arc<EdgeState>, url: Option<&Url>) -> Self {
         // From now on, they are shown.
-        live.control_metrics();
+        edge.control_metrics();
         let shown = Connection {
             state: ConnectionState::Disconnected,
             url: url.map(Url::to_string).unwrap_or_default(),
             dialect: None,
             control_id: None,
             since: SystemTime::now(),
-            heard: live.first_heard(),
+            heard: edge.first_heard(),
             newest: None,
             retries: 0,
             last_error: None,
         };
-        live.show_connection(shown.clone());
+        edge.show_connection(shown.clone());
         Self {
-            live,
+            edge,
             state: Mutex::new(State {
                 shown,
                 connected: None,
@@ -57,7 +57,7 @@ impl Report {
     }
 
     fn metrics(&self) -> &ControlMetrics {
-        self.live.control_metrics()
+        self.edge.control_metrics()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -65,7 +65,7 @@ impl Report {
     }
 
     fn show(&self, state: &State) {
-        self.live.show_connection(state.shown.clone());
+        self.edge.show_connection(state.shown.clone());
     }
 
     /// `url` is being dialled.
@@ -95,7 +95,7 @@ impl Report {
         self.show(&state);
         let control_id = welcome.map_or("", |welcome| welcome.control_id.as_str());
         let theirs = welcome.map_or(0, |welcome| welcome.generation);
-        let ours = v1::held(&self.live).map_or(0, |held| held.generation);
+        let ours = v1::held(&self.edge).map_or(0, |held| held.generation);
         log::info!(
             target: "cellgate::source",
             url = url.as_str(),
@@ -137,7 +137,7 @@ impl Report {
             at: SystemTime::now(),
             message: why.clone(),
         });
-        let current = self.live.current();
+        let current = self.edge.current();
         let number = current.map_or(0, |current| current.number);
         if let Some(connected) = connected {
             shown.since = SystemTime::now();

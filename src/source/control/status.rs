@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::protocol::limits::STATUS_EVERY;
 use crate::protocol::{LastError, Load, Status};
-use crate::state::{ConfigStatus, Generation, Live};
+use crate::state::{ConfigStatus, EdgeState, Generation};
 use crate::telemetry::time::rfc3339;
 use crate::upstream::Traffic;
 
@@ -66,12 +66,12 @@ pub(super) struct Loads {
 
 impl Loads {
     /// Begins to count.
-    pub fn new(live: &Live, now: Instant) -> Self {
+    pub fn new(edge: &EdgeState, now: Instant) -> Self {
         let mut loads = Self {
             at: now,
             last: HashMap::new(),
         };
-        if let Some(current) = live.current() {
+        if let Some(current) = edge.current() {
             loads.look(&current, now);
         }
         loads
@@ -120,15 +120,15 @@ fn per_second(count: u64, seconds: f64) -> f64 {
 /// may be many. The edge had been without a control plane for `stale` when the
 /// connection began.
 pub(super) fn status(
-    live: &Live,
+    edge: &EdgeState,
     loads: Option<&mut Loads>,
     stale: Duration,
     now: Instant,
 ) -> Status {
-    let current = live.current();
+    let current = edge.current();
     let ConfigStatus {
         source, last_error, ..
-    } = live.status();
+    } = edge.status();
     let current = current.as_deref();
     Status {
         generation: current

@@ -15,12 +15,12 @@ use crate::protocol::{
     Ack, Checkpoint, Close, DeltaMessage, Mark, Nack, Resync, SnapshotEnd, SnapshotLimits,
     SnapshotSender, ToControl, ToEdge, Welcome,
 };
-use crate::state::{Live, LiveOptions, Source};
+use crate::state::{EdgeOptions, EdgeState, Source};
 use crate::table::{Delta, RouteReason, RoutingTable, compile};
 use crate::telemetry::metrics::Metrics;
 
 struct Edge {
-    live: Arc<Live>,
+    state: Arc<EdgeState>,
     session: Session,
 }
 
@@ -62,15 +62,15 @@ fn welcome(generation: u64, table: &RoutingTable) -> Welcome {
 impl Edge {
     /// One that serves its bootstrap file.
     fn new() -> Self {
-        let live = Live::new(LiveOptions::default(), Arc::new(Metrics::new()));
-        live.apply(
+        let state = EdgeState::new(EdgeOptions::default(), Arc::new(Metrics::new()));
+        state.apply(
             &document("file", &[("acme", "one")]),
             Source::File,
             SystemTime::now(),
         );
         Self {
-            session: Session::new(Arc::clone(&live), SnapshotLimits::default()),
-            live,
+            session: Session::new(Arc::clone(&state), SnapshotLimits::default()),
+            state,
         }
     }
 
@@ -113,7 +113,7 @@ impl Edge {
     }
 
     fn serves(&self) -> Option<(u64, String)> {
-        let current = self.live.current()?;
+        let current = self.state.current()?;
         Some((
             current.control_generation?,
             current.table.version().to_owned(),
@@ -166,12 +166,12 @@ async fn a_snapshot_and_then_deltas() {
     assert_eq!(edge.serves(), Some((8, "2".to_owned())));
     assert_eq!(edge.session.newest(), 8);
     // What is here already is acked again, and changes nothing.
-    let number = edge.live.current().unwrap().number;
+    let number = edge.state.current().unwrap().number;
     let answer = edge.hear(delta(7, &tables[1], 8, &tables[2])).await;
     assert_eq!(answer, Some(acked(8, &tables[2])));
     let answer = edge.snapshot(2, 8, &tables[2]).await;
     assert_eq!(answer, Some(acked(8, &tables[2])));
-    assert_eq!(edge.live.current().unwrap().number, number);
+    assert_eq!(edge.state.current().unwrap().number, number);
 }
 
 #[tokio::test]
@@ -186,7 +186,7 @@ async fn an_older_generation_is_refused_and_shown_until_all_is_well() {
     );
     refused(edge.snapshot(2, 8, &old).await, 8, "older generation 8");
     assert_eq!(edge.serves(), Some((9, "new".to_owned())));
-    let shown = edge.live.status().last_error.expect("it is shown");
+    let shown = edge.state.status().last_error.expect("it is shown");
     assert!(shown.problems[0].message.contains("older generation 8"));
 
     let here = mark(9, &new);
@@ -195,7 +195,7 @@ async fn an_older_generation_is_refused_and_shown_until_all_is_well() {
         digest: here.digest,
     });
     assert_eq!(edge.hear(checkpoint).await, None);
-    assert_eq!(edge.live.status().last_error, None);
+    assert_eq!(edge.state.status().last_error, None);
 }
 
 #[tokio::test]
@@ -307,7 +307,7 @@ async fn asking_in_vain_is_shown_until_it_helps() {
             "it ends within its head",
         );
         asked += 1;
-        let shown = edge.live.status().last_error;
+        let shown = edge.state.status().last_error;
         let message = shown.map(|shown| shown.problems[0].message.clone());
         match asked {
             1 | 2 => assert_eq!(message, None),
@@ -322,7 +322,7 @@ async fn asking_in_vain_is_shown_until_it_helps() {
     }
     let answer = edge.snapshot(9, 2, &next).await;
     assert_eq!(answer, Some(acked(2, &next)));
-    assert_eq!(edge.live.status().last_error, None);
+    assert_eq!(edge.state.status().last_error, None);
 }
 
 #[tokio::test]
@@ -470,29 +470,29 @@ async fn what_a_later_version_says_is_left_alone() {
 
 #[tokio::test]
 async fn a_document_of_m3_is_judged_as_a_file_is() {
-    let Edge { live, .. } = Edge::new();
+    let Edge { state, .. } = Edge::new();
     let say = async |document: &[u8]| {
         let mut message: serde_json::Value = serde_json::from_slice(document).unwrap();
         message["type"] = "config_snapshot".into();
         let frame = Frame::Text(message.to_string().into());
-        match m3::receive(&live, frame, MAX_FRAME).await.unwrap() {
+        match m3::receive(&state, frame, MAX_FRAME).await.unwrap() {
             m3::Outcome::Answer(reply) => reply,
             other => panic!("{other:?}"),
         }
     };
     assert_eq!(say(&document("2", &[])).await, Reply::ack("2"));
-    let current = live.current().unwrap();
+    let current = state.current().unwrap();
     assert_eq!(current.source, Source::ControlPlane);
     assert_eq!(current.control_generation, None);
     assert_eq!(say(&document("2", &[])).await, Reply::ack("2"));
-    assert_eq!(live.current().unwrap().number, current.number);
+    assert_eq!(state.current().unwrap().number, current.number);
     let Reply::Nack(nack) = say(&document("3", &[("a", "x"), ("b", "y")])).await else {
         panic!("it was not refused");
     };
     assert_eq!(nack.version, "3");
     assert!(nack.error.contains("\"x\"") && nack.error.contains("\"y\""));
-    assert_eq!(live.current().unwrap().number, current.number);
-    let binary = m3::receive(&live, Frame::Chunk(vec![1].into()), MAX_FRAME).await;
+    assert_eq!(state.current().unwrap().number, current.number);
+    let binary = m3::receive(&state, Frame::Chunk(vec![1].into()), MAX_FRAME).await;
     assert!(matches!(binary, Err(Ended::Refused(_))), "{binary:?}");
 }
 
@@ -501,16 +501,16 @@ async fn a_status_has_rates_since_the_last_one_with_rates() {
     let here = table("1", &[("acme", "two")]);
     let edge = Edge::at(6, &here).await;
     let start = Instant::now();
-    let mut loads = Loads::new(&edge.live, start);
-    let current = edge.live.current().unwrap();
-    let metrics = &current.live_placements()[1].cell.metrics;
+    let mut loads = Loads::new(&edge.state, start);
+    let current = edge.state.current().unwrap();
+    let metrics = &current.placements()[1].state.metrics;
     for answered in [200, 200, 503, 404] {
         metrics.request_done(RouteReason::Dedicated, answered, 0.1);
     }
     let stale = Duration::from_secs(42);
     let status_after = |seconds, loads: Option<&mut Loads>| {
         let now = start + Duration::from_secs(seconds);
-        status(&edge.live, loads, stale, now)
+        status(&edge.state, loads, stale, now)
     };
     // Without them, and the next one's are not affected.
     let change = status_after(4, None);

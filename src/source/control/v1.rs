@@ -15,7 +15,7 @@ use crate::protocol::{
     SnapshotBegin, SnapshotEnd, SnapshotError, SnapshotLimits, SnapshotReceiver, ToControl, ToEdge,
     Verdict, Welcome, checkpoint, delta, snapshot,
 };
-use crate::state::{Generation, Live, Push, Pushed};
+use crate::state::{EdgeState, Generation, Push, Pushed};
 use crate::table::{Digest, Problem};
 
 /// The largest frame that this edge takes, in bytes.
@@ -30,7 +30,7 @@ const STALLED: Duration = Duration::from_secs(60);
 
 /// One conversation, from the welcome on.
 pub(super) struct Session {
-    live: Arc<Live>,
+    edge: Arc<EdgeState>,
     limits: SnapshotLimits,
     /// What is being received.
     receiver: Option<SnapshotReceiver>,
@@ -56,9 +56,9 @@ pub(super) struct Outcome {
 
 impl Session {
     /// Takes snapshots within `limits`.
-    pub fn new(live: Arc<Live>, limits: SnapshotLimits) -> Self {
+    pub fn new(edge: Arc<EdgeState>, limits: SnapshotLimits) -> Self {
         Self {
-            live,
+            edge,
             limits,
             receiver: None,
             received: Instant::now(),
@@ -104,7 +104,7 @@ impl Session {
                     "asked {in_vain} times for the whole table, and it did not help: {reason}"
                 );
                 let problems = vec![Problem::without_place(message)];
-                self.live.out_of_step(problems, SystemTime::now());
+                self.edge.out_of_step(problems, SystemTime::now());
             }
         }
         Some(ToControl::Resync(Resync { reason }))
@@ -114,8 +114,8 @@ impl Session {
     /// came from.
     pub async fn welcome(&mut self, welcome: &Welcome) -> Result<Option<ToControl>, Ended> {
         self.newest = welcome.generation;
-        let held = held(&self.live);
-        let Some(current) = self.live.current() else {
+        let held = held(&self.edge);
+        let Some(current) = self.edge.current() else {
             return Ok(None);
         };
         let newer = held.is_none_or(|held| held.generation < welcome.generation);
@@ -137,7 +137,7 @@ impl Session {
                 );
             }
             if same && held.generation == welcome.generation {
-                self.live.in_step();
+                self.edge.in_step();
             }
         }
         Ok(None)
@@ -189,7 +189,7 @@ impl Session {
         if self.receiver.is_some() {
             return Err(untimely("a delta within a snapshot"));
         }
-        match delta(held(&self.live), message.from, to) {
+        match delta(held(&self.edge), message.from, to) {
             Verdict::Apply => self.push(Push::Delta(message.into_delta()), to).await,
             verdict => Ok(self.settle(verdict, to)),
         }
@@ -200,7 +200,7 @@ impl Session {
         self.newest = self.newest.max(to.generation);
         self.resyncs.answered();
         self.receiver = None;
-        match snapshot(held(&self.live), to) {
+        match snapshot(held(&self.edge), to) {
             Verdict::Apply => match SnapshotReceiver::new(begin, self.limits) {
                 Ok(receiver) => {
                     self.receiver = Some(receiver);
@@ -257,7 +257,7 @@ impl Session {
         if self.receiver.is_some() {
             return None;
         }
-        let held = held(&self.live);
+        let held = held(&self.edge);
         match checkpoint(held, to, self.refused) {
             Some(reason) => self.want(reason),
             None => {
@@ -271,10 +271,10 @@ impl Session {
 
     /// Serves it, or says why not.
     async fn push(&mut self, push: Push, to: Mark) -> Result<Option<ToControl>, Ended> {
-        let live = Arc::clone(&self.live);
+        let edge = Arc::clone(&self.edge);
         let now = SystemTime::now();
         let large = push.is_large();
-        let push = move || live.push(push, to.generation, to.digest, now);
+        let push = move || edge.push(push, to.generation, to.digest, now);
         let pushed = match large {
             true => background::run(push).await.map_err(broke_off)?,
             false => off_thread(push).await?,
@@ -298,11 +298,11 @@ impl Session {
         match verdict {
             Verdict::Known => {
                 self.healthy();
-                self.live.current().as_deref().and_then(ack)
+                self.edge.current().as_deref().and_then(ack)
             }
             Verdict::Refuse(why) => {
                 let problems = vec![Problem::without_place(why)];
-                self.live
+                self.edge
                     .refuse_push(to.generation, &problems, SystemTime::now());
                 self.nack(to.generation, problems)
             }
@@ -316,7 +316,7 @@ impl Session {
     fn fail(&mut self, error: SnapshotError, to: Mark) -> Option<ToControl> {
         match error {
             SnapshotError::Refused(problems) => {
-                self.live
+                self.edge
                     .refuse_push(to.generation, &problems, SystemTime::now());
                 self.nack(to.generation, problems)
             }
@@ -346,13 +346,13 @@ impl Session {
     fn healthy(&mut self) {
         self.refused = None;
         self.resyncs.healed();
-        self.live.in_step();
+        self.edge.in_step();
     }
 }
 
 /// What is served and came from a control plane.
-pub(super) fn held(live: &Live) -> Option<Mark> {
-    live.current().and_then(|current| mark(&current))
+pub(super) fn held(edge: &EdgeState) -> Option<Mark> {
+    edge.current().and_then(|current| mark(&current))
 }
 
 fn mark(generation: &Generation) -> Option<Mark> {
@@ -368,8 +368,8 @@ fn ack(generation: &Generation) -> Option<ToControl> {
 }
 
 /// The digest of what is served, wherever it came from.
-pub(super) fn digest(live: &Live) -> Option<Digest> {
-    live.current().map(|current| current.table.digest())
+pub(super) fn digest(edge: &EdgeState) -> Option<Digest> {
+    edge.current().map(|current| current.table.digest())
 }
 
 fn untimely(what: &str) -> Ended {

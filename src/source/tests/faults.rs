@@ -47,9 +47,9 @@ async fn a_mixture_is_not_applied_while_it_is_open() {
     file.write_all(b":3").unwrap();
     drop(file);
     edge.becomes("v3").await;
-    let generation = edge.live.current().unwrap();
+    let generation = edge.state.current().unwrap();
     assert_eq!(
-        generation.live_placements()[0].backends()[0].origin.url,
+        generation.placements()[0].backends()[0].origin.url,
         "http://127.0.0.1:3"
     );
 }

@@ -16,7 +16,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
 use super::{FileSource, load_initial};
-use crate::state::{ConfigStatus, Live, LiveOptions};
+use crate::state::{ConfigStatus, EdgeOptions, EdgeState};
 use crate::telemetry::metrics::Metrics;
 
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -43,7 +43,7 @@ fn document(version: &str) -> String {
 struct Edge {
     directory: tempfile::TempDir,
     path: PathBuf,
-    live: Arc<Live>,
+    state: Arc<EdgeState>,
     metrics: Arc<Metrics>,
     generations: watch::Receiver<u64>,
     request: Arc<tokio::sync::Notify>,
@@ -65,35 +65,35 @@ impl Edge {
         let directory = tempfile::tempdir().unwrap();
         let path = place(directory.path());
         let metrics = Arc::new(Metrics::new());
-        let live = Live::new(LiveOptions::default(), Arc::clone(&metrics));
-        load_initial(&path, MAX_BYTES, &live).unwrap();
+        let state = EdgeState::new(EdgeOptions::default(), Arc::clone(&metrics));
+        load_initial(&path, MAX_BYTES, &state).unwrap();
         let hour = Duration::from_secs(3600);
         let source = match mode {
-            Mode::Notification => FileSource::new(&path, hour, MAX_BYTES, Arc::clone(&live)),
+            Mode::Notification => FileSource::new(&path, hour, MAX_BYTES, Arc::clone(&state)),
             Mode::Polling => {
                 let often = Duration::from_millis(20);
-                FileSource::new(&path, often, MAX_BYTES, Arc::clone(&live)).without_notification()
+                FileSource::new(&path, often, MAX_BYTES, Arc::clone(&state)).without_notification()
             }
         };
-        Self::run(directory, path, live, metrics, source)
+        Self::run(directory, path, state, metrics, source)
     }
 
     fn run(
         directory: tempfile::TempDir,
         path: PathBuf,
-        live: Arc<Live>,
+        state: Arc<EdgeState>,
         metrics: Arc<Metrics>,
         source: FileSource,
     ) -> Self {
         let request = source.reload_request();
-        let mut generations = live.watch();
+        let mut generations = state.watch();
         generations.mark_unchanged();
         let (shutdown, watch) = watch::channel(false);
         let task = tokio::spawn(async move { source.start(watch).await });
         Self {
             directory,
             path,
-            live,
+            state,
             metrics,
             generations,
             request,
@@ -110,7 +110,7 @@ impl Edge {
     }
 
     fn status(&self) -> ConfigStatus {
-        self.live.status()
+        self.state.status()
     }
 
     fn version(&self) -> String {
@@ -121,7 +121,7 @@ impl Edge {
     async fn becomes(&mut self, version: &str) {
         let changed = timeout(DEADLINE, self.generations.changed()).await;
         changed
-            .unwrap_or_else(|_| panic!("{version} did not arrive: {:?}", self.live.status()))
+            .unwrap_or_else(|_| panic!("{version} did not arrive: {:?}", self.state.status()))
             .unwrap();
         self.generations.mark_unchanged();
         assert_eq!(self.version(), version);

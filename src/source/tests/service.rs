@@ -6,14 +6,14 @@ use tokio::time::{sleep, timeout};
 
 use super::{DEADLINE, Edge, MAX_BYTES, MODES, Mode, document};
 use crate::source::{FileSource, load_initial};
-use crate::state::{Live, LiveOptions};
+use crate::state::{EdgeOptions, EdgeState};
 use crate::telemetry::metrics::Metrics;
 
 #[tokio::test]
 async fn identical_content_is_no_new_generation() {
     for mode in MODES {
         let mut edge = Edge::start(mode);
-        let first = edge.live.current().unwrap();
+        let first = edge.state.current().unwrap();
         edge.replace(&document("v1"));
         fs::write(&edge.path, document("v1")).unwrap();
         // A request is answered after all that came before it.
@@ -25,7 +25,7 @@ async fn identical_content_is_no_new_generation() {
             }
         };
         timeout(DEADLINE, answered).await.expect("an answer");
-        assert!(Arc::ptr_eq(&first, &edge.live.current().unwrap()));
+        assert!(Arc::ptr_eq(&first, &edge.state.current().unwrap()));
         edge.replace(&document("v2"));
         edge.becomes("v2").await;
         assert_eq!(edge.status().generation, Some(2), "{mode:?}");
@@ -52,11 +52,11 @@ async fn hangup_makes_it_immediate() {
     let path = directory.path().join("routing.json");
     fs::write(&path, document("v1")).unwrap();
     let metrics = Arc::new(Metrics::new());
-    let live = Live::new(LiveOptions::default(), Arc::clone(&metrics));
-    load_initial(&path, MAX_BYTES, &live).unwrap();
+    let state = EdgeState::new(EdgeOptions::default(), Arc::clone(&metrics));
+    load_initial(&path, MAX_BYTES, &state).unwrap();
     let hour = Duration::from_secs(3600);
-    let source = FileSource::new(&path, hour, MAX_BYTES, Arc::clone(&live)).without_notification();
-    let mut edge = Edge::run(directory, path, live, metrics, source);
+    let source = FileSource::new(&path, hour, MAX_BYTES, Arc::clone(&state)).without_notification();
+    let mut edge = Edge::run(directory, path, state, metrics, source);
 
     edge.replace(&document("v2"));
     let hanging_up = async {
@@ -89,23 +89,23 @@ async fn it_ends_when_the_process_does() {
 fn the_first_load_says_all_that_is_wrong() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("routing.json");
-    let live = Live::new(LiveOptions::default(), Arc::new(Metrics::new()));
-    let problems = |live: &Live| load_initial(&path, MAX_BYTES, live).unwrap_err();
+    let state = EdgeState::new(EdgeOptions::default(), Arc::new(Metrics::new()));
+    let problems = |state: &EdgeState| load_initial(&path, MAX_BYTES, state).unwrap_err();
 
-    let missing = problems(&live);
+    let missing = problems(&state);
     assert!(missing[0].message.contains("No such file"), "{missing:?}");
     fs::write(
         &path,
         "{\"version\": \"\", \"routingTable\": {\"a\": \"b\"}}",
     )
     .unwrap();
-    assert!(problems(&live).len() > 2, "{:?}", problems(&live));
+    assert!(problems(&state).len() > 2, "{:?}", problems(&state));
     fs::write(&path, vec![b' '; 4097]).unwrap();
-    let large = problems(&live);
+    let large = problems(&state);
     assert!(large[0].message.contains("4096"), "{large:?}");
-    assert!(live.current().is_none());
+    assert!(state.current().is_none());
 
     fs::write(&path, document("v1")).unwrap();
-    load_initial(&path, MAX_BYTES, &live).unwrap();
-    assert_eq!(live.current().unwrap().number, 1);
+    load_initial(&path, MAX_BYTES, &state).unwrap();
+    assert_eq!(state.current().unwrap().number, 1);
 }

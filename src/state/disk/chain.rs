@@ -151,7 +151,7 @@ impl Chain {
         if let Some(why) = &chain.broken {
             let last = chain.changes().last().map_or(base, |last| last.generation);
             log::error!(
-                target: "cellgate::live",
+                target: "cellgate::state",
                 "the changes after generation {last} in {} are skipped: {why}",
                 directory.path.join(changes_name(base)).display()
             );
@@ -196,7 +196,7 @@ impl Chain {
                     from: self.base,
                 })?;
                 log::error!(
-                    target: "cellgate::live",
+                    target: "cellgate::state",
                     "generation {} in {} is put together from the changes before it: {why}",
                     self.base,
                     directory.path.display()

@@ -32,12 +32,12 @@ impl Memory {
     /// until `stop`.
     pub async fn keep(self: Arc<Self>, stop: impl Future<Output = ()>) {
         tokio::pin!(stop);
-        let mut generations = self.live.watch();
+        let mut generations = self.edge.watch();
         let mut schedule = Schedule::new(self.promote_after, Instant::now());
         loop {
             generations.mark_unchanged();
             let began = Instant::now();
-            let current = self.live.current();
+            let current = self.edge.current();
             if let Some(current) = &current {
                 schedule.serving(Served::of(current), began);
             }
@@ -260,7 +260,7 @@ impl Memory {
     pub(super) fn note_contact(&self) -> bool {
         let mut state = lock(&self.state);
         let before = state.journal.contact().unwrap_or(SystemTime::UNIX_EPOCH);
-        let contact = self.live.last_contact().unwrap_or(before);
+        let contact = self.edge.last_contact().unwrap_or(before);
         let news = contact
             .duration_since(before)
             .is_ok_and(|later| later > CONTACT / 2);
@@ -275,7 +275,7 @@ impl Memory {
     /// Has `journal` take the place of the one that is known, on disk and then
     /// here.
     fn write(&self, state: &mut State, mut journal: Journal) -> Result<(), String> {
-        journal.heard(self.live.last_contact());
+        journal.heard(self.edge.last_contact());
         let written = self.directory.write_journal(&journal.to_json());
         written.map_err(|error| error.to_string())?;
         state.journal = journal;
@@ -302,15 +302,15 @@ impl Memory {
             let dir = self.directory.path.display();
             match &error {
                 Some(error) if error == BUSY => log::info!(
-                    target: "cellgate::live",
+                    target: "cellgate::state",
                     "the table is not kept in {dir} yet: {error}"
                 ),
                 Some(error) => log::error!(
-                    target: "cellgate::live",
+                    target: "cellgate::state",
                     "the table cannot be kept in {dir} for a restart: {error}"
                 ),
                 None => log::info!(
-                    target: "cellgate::live",
+                    target: "cellgate::state",
                     "the table can be kept in {dir} again"
                 ),
             }

@@ -10,7 +10,7 @@ use super::chain::{Broken, Chains, End};
 use super::directory::{Directory, Lock};
 use super::journal::Journal;
 use super::status::{Fallback, MemoryStatus};
-use crate::state::apply::{Live, lock};
+use crate::state::apply::{EdgeState, lock};
 use crate::state::generation::Generation;
 use crate::state::restore::Barred;
 use crate::table::RoutingTable;
@@ -30,7 +30,7 @@ pub struct MemoryOptions {
 
 /// The tables that were served last, on disk.
 pub struct Memory {
-    pub(super) live: Arc<Live>,
+    pub(super) edge: Arc<EdgeState>,
     pub(super) directory: Directory,
     pub(super) promote_after: Duration,
     pub(super) state: Mutex<State>,
@@ -65,9 +65,9 @@ pub(super) struct Tip {
 impl Memory {
     /// Opens the memory and judges how the process before this one ended. Never
     /// fails: what cannot be used is as good as empty, and said to be so.
-    pub fn open(options: MemoryOptions, live: Arc<Live>, now: SystemTime) -> Arc<Self> {
+    pub fn open(options: MemoryOptions, edge: Arc<EdgeState>, now: SystemTime) -> Arc<Self> {
         let memory = Self {
-            live,
+            edge,
             directory: Directory {
                 path: options.dir,
                 max_bytes: options.max_bytes,
@@ -90,9 +90,9 @@ impl Memory {
             state.found = Chains::find(&memory.directory);
             let stored = state.found.numbers().into_iter().max();
             memory
-                .live
+                .edge
                 .number_after(stored.unwrap_or_default().max(state.journal.highest()));
-            memory.live.heard_before(state.journal.contact());
+            memory.edge.heard_before(state.journal.contact());
         }
         Arc::new(memory)
     }
@@ -118,7 +118,7 @@ impl Memory {
     /// A table is being served, wherever it came from. From now on, condemned
     /// ones are refused.
     pub fn started(&self, now: SystemTime) {
-        let Some(current) = self.live.current() else {
+        let Some(current) = self.edge.current() else {
             return;
         };
         let digest = current.table.digest().to_string();
@@ -135,7 +135,7 @@ impl Memory {
             number: entry.number,
         });
         let barred = barred.filter(|barred| barred.digest != digest).collect();
-        self.live.bar(barred);
+        self.edge.bar(barred);
         state.fallback = from.map(|from| Fallback {
             from,
             to: current.number,
@@ -146,7 +146,7 @@ impl Memory {
         });
         if let Some(Fallback { from, to, why }) = &state.fallback {
             log::error!(
-                target: "cellgate::live",
+                target: "cellgate::state",
                 "falling back from generation {from} to {to}: {why}"
             );
         }
@@ -185,7 +185,7 @@ impl Memory {
             state.journal.trying(*number, now);
             self.save(state);
             let restored = match found.read(&self.directory, *number) {
-                Ok(found) => self.live.restore(found.stored).map(|it| (it, found.end)),
+                Ok(found) => self.edge.restore(found.stored).map(|it| (it, found.end)),
                 Err(Broken { why, from }) => {
                     broken.insert(base, from);
                     Err(why)
@@ -203,7 +203,7 @@ impl Memory {
                     return true;
                 }
                 Err(why) => log::error!(
-                    target: "cellgate::live",
+                    target: "cellgate::state",
                     "generation {number} in {} is skipped: {why}",
                     self.directory.path.display()
                 ),
@@ -222,7 +222,7 @@ impl Memory {
     /// Writes the journal, if this process may.
     fn save(&self, state: &mut State) {
         if state.lock.is_some() {
-            state.journal.heard(self.live.last_contact());
+            state.journal.heard(self.edge.last_contact());
             let written = self.directory.write_journal(&state.journal.to_json());
             self.outcome(state, written.map_err(|error| error.to_string()));
         }
@@ -237,7 +237,7 @@ impl Memory {
         };
         read.unwrap_or_else(|why| {
             log::error!(
-                target: "cellgate::live",
+                target: "cellgate::state",
                 "the journal in {} is skipped, which of the tables are good is not known: {why}",
                 self.directory.path.display()
             );
@@ -247,7 +247,7 @@ impl Memory {
 
     pub(super) fn show(&self, state: &State) {
         let stored = state.stored;
-        self.live.show_memory(MemoryStatus {
+        self.edge.show_memory(MemoryStatus {
             dir: self.directory.path.display().to_string(),
             stored_generation: stored,
             promoted: stored.is_some_and(|number| state.journal.is_promoted(number)),

@@ -16,10 +16,10 @@ fn sample(version: &str) -> Vec<u8> {
 #[test]
 fn before_the_first_table_there_is_nothing() {
     let edge = Fixture::new();
-    assert!(edge.live.current().is_none());
-    assert!(edge.live.explain("acme").is_none());
-    assert_eq!(*edge.live.watch().borrow(), 0);
-    let status = edge.live.status();
+    assert!(edge.state.current().is_none());
+    assert!(edge.state.explain("acme").is_none());
+    assert_eq!(*edge.state.watch().borrow(), 0);
+    let status = edge.state.status();
     assert_eq!(status.generation, None);
     assert_eq!(status.last_error, None);
     assert_eq!(edge.metric("cellgate_generation"), Some(0.0));
@@ -32,10 +32,10 @@ fn before_the_first_table_there_is_nothing() {
 #[test]
 fn a_document_is_applied_whole() {
     let edge = Fixture::new();
-    let mut watch = edge.live.watch();
+    let mut watch = edge.state.watch();
     let content = sample("1.0.0");
     let generation = edge.changed(&content);
-    assert!(Arc::ptr_eq(&generation, &edge.live.current().unwrap()));
+    assert!(Arc::ptr_eq(&generation, &edge.state.current().unwrap()));
     assert!(watch.has_changed().unwrap());
     assert_eq!(*watch.borrow_and_update(), 1);
 
@@ -49,7 +49,7 @@ fn a_document_is_applied_whole() {
 
     let sha256 = Sha256::of(&content);
     assert_eq!(
-        serde_json::to_string(&edge.live.status()).unwrap(),
+        serde_json::to_string(&edge.state.status()).unwrap(),
         format!(
             "{{\"version\":\"1.0.0\",\"last_reload_at\":\"2026-01-03T20:45:12Z\",\
              \"source\":\"file\",\"generation\":1,\"sha256\":\"{sha256}\",\
@@ -84,15 +84,15 @@ fn a_hash_is_shown_in_hexadecimal() {
 fn identical_content_is_a_no_op() {
     let edge = Fixture::new();
     let first = edge.changed(&sample("1.0.0"));
-    let mut watch = edge.live.watch();
+    let mut watch = edge.state.watch();
     watch.mark_unchanged();
     let again = edge
-        .live
+        .state
         .apply(&sample("1.0.0"), Source::ControlPlane, at(60));
     assert!(matches!(again, Applied::Unchanged), "{again:?}");
-    assert!(Arc::ptr_eq(&first, &edge.live.current().unwrap()));
+    assert!(Arc::ptr_eq(&first, &edge.state.current().unwrap()));
     assert!(!watch.has_changed().unwrap());
-    assert_eq!(edge.live.status().last_reload_at, Some(at(0)));
+    assert_eq!(edge.state.status().last_reload_at, Some(at(0)));
     assert_eq!(
         edge.metric("cellgate_reloads_total{result=\"unchanged\"}"),
         Some(1.0)
@@ -103,16 +103,16 @@ fn identical_content_is_a_no_op() {
 fn a_refused_document_changes_nothing() {
     let edge = Fixture::new();
     let first = edge.changed(&sample("1.0.0"));
-    let mut watch = edge.live.watch();
+    let mut watch = edge.state.watch();
     watch.mark_unchanged();
     let bad = document("2.0.0", &[A], &[("acme", "tier9"), ("globex", "tier8")]);
-    let Applied::Refused(problems) = edge.live.apply(&bad, Source::File, at(10)) else {
+    let Applied::Refused(problems) = edge.state.apply(&bad, Source::File, at(10)) else {
         panic!("it was applied");
     };
     assert_eq!(problems.len(), 2, "{problems:?}");
-    assert!(Arc::ptr_eq(&first, &edge.live.current().unwrap()));
+    assert!(Arc::ptr_eq(&first, &edge.state.current().unwrap()));
     assert!(!watch.has_changed().unwrap());
-    let status = edge.live.status();
+    let status = edge.state.status();
     assert_eq!(status.version.as_deref(), Some("1.0.0"));
     assert_eq!(status.last_reload_at, Some(at(0)));
     let error = status.last_error.unwrap();
@@ -121,7 +121,7 @@ fn a_refused_document_changes_nothing() {
 
     // The next generation follows the last one that was.
     assert_eq!(edge.changed(&sample("1.0.1")).number, 2);
-    assert_eq!(edge.live.status().last_error, None);
+    assert_eq!(edge.state.status().last_error, None);
     assert_eq!(edge.metric("cellgate_config_error"), Some(0.0));
 }
 
@@ -131,8 +131,8 @@ fn the_same_refusal_again_is_no_news() {
     let edge = Fixture::new();
     edge.changed(&sample("1.0.0"));
     let time = |document: &[u8], seconds| {
-        edge.live.apply(document, Source::File, at(seconds));
-        edge.live.status().last_error.unwrap().at
+        edge.state.apply(document, Source::File, at(seconds));
+        edge.state.status().last_error.unwrap().at
     };
     assert_eq!(time(b"{", 10), at(10));
     assert_eq!(time(b"{", 20), at(10));
@@ -146,11 +146,11 @@ fn the_good_document_coming_back_clears_the_error() {
     let first = edge.changed(&sample("1.0.0"));
     for _ in 0..2 {
         edge.apply(b"{");
-        assert!(edge.live.status().last_error.is_some());
+        assert!(edge.state.status().last_error.is_some());
         assert!(matches!(edge.apply(&sample("1.0.0")), Applied::Unchanged));
-        assert_eq!(edge.live.status().last_error, None);
+        assert_eq!(edge.state.status().last_error, None);
     }
-    assert_eq!(edge.live.current().unwrap().number, first.number);
+    assert_eq!(edge.state.current().unwrap().number, first.number);
     assert_eq!(edge.metric("cellgate_config_error"), Some(0.0));
 }
 
@@ -159,17 +159,17 @@ fn a_source_that_failed_is_shown_once() {
     let edge = Fixture::new();
     edge.changed(&sample("1.0.0"));
     let gone = || vec![Problem::without_place("cannot read x: no such file")];
-    edge.live.source_failed(gone(), at(5));
-    edge.live.source_failed(gone(), at(10));
-    let error = edge.live.status().last_error.unwrap();
+    edge.state.source_failed(gone(), at(5));
+    edge.state.source_failed(gone(), at(10));
+    let error = edge.state.status().last_error.unwrap();
     assert_eq!((error.at, error.problems), (at(5), gone()));
     assert_eq!(
         edge.metric("cellgate_reloads_total{result=\"unreadable\"}"),
         Some(1.0)
     );
-    edge.live
+    edge.state
         .source_failed(vec![Problem::without_place("permission denied")], at(15));
-    assert_eq!(edge.live.status().last_error.unwrap().at, at(15));
+    assert_eq!(edge.state.status().last_error.unwrap().at, at(15));
 }
 
 #[test]
@@ -178,8 +178,8 @@ fn the_last_error_is_bounded() {
     let many = (0..150)
         .map(|n| Problem::without_place(n.to_string()))
         .collect();
-    edge.live.source_failed(many, at(0));
-    let error = edge.live.status().last_error.unwrap();
+    edge.state.source_failed(many, at(0));
+    let error = edge.state.status().last_error.unwrap();
     assert_eq!((error.problems.len(), error.omitted), (100, 50));
 }
 
@@ -188,11 +188,11 @@ fn what_a_reload_keeps_keeps_its_state() {
     let edge = Fixture::new();
     let named = ("named", "http://cell:80");
     let placement = |generation: &Arc<Generation>, name: &str| {
-        let mut placements = generation.live_placements().iter();
+        let mut placements = generation.placements().iter();
         let placement = placements.find(|placement| placement.name_header == name);
         let placement = placement.expect(name);
         let endpoint = Arc::clone(&placement.endpoints()[0].0);
-        (Arc::clone(&placement.cell), endpoint)
+        (Arc::clone(&placement.state), endpoint)
     };
     let first = edge.changed(&document("1", &[A, B, named], &[]));
     let (cell, endpoint) = placement(&first, "named");
@@ -222,7 +222,7 @@ fn placements_at_one_endpoint_are_apart() {
     let edge = Fixture::new();
     let twin = ("twin", A.1);
     let generation = edge.changed(&document("1", &[A, twin], &[]));
-    let [a, b] = generation.live_placements() else {
+    let [a, b] = generation.placements() else {
         panic!("two placements");
     };
     let backends = (&a.backends()[0], &b.backends()[0]);
@@ -234,24 +234,24 @@ fn placements_at_one_endpoint_are_apart() {
 fn a_generation_is_freed_when_its_last_request_is_over() {
     let edge = Fixture::new();
     let first = edge.changed(&document("1", &[A, B], &[]));
-    let cell = Arc::downgrade(&first.route(b"visa").0.cell);
-    let b = Arc::downgrade(&first.live_placements()[1].cell);
-    first.live_placements()[1]
-        .cell
+    let cell = Arc::downgrade(&first.route(b"visa").0.state);
+    let b = Arc::downgrade(&first.placements()[1].state);
+    first.placements()[1]
+        .state
         .metrics
         .upstream_connect_ok(false);
     let series = "cellgate_upstream_connections_total{placement=\"visa\",reused=\"false\"}";
 
     // `first` is the request that holds it.
     edge.changed(&document("2", &[A], &[]));
-    assert_eq!(edge.live.free_retired(), 1);
+    assert_eq!(edge.state.free_retired(), 1);
     assert_eq!(edge.metric("cellgate_generations_alive"), Some(2.0));
     assert_eq!(edge.metric(series), Some(1.0), "requests still count on it");
     let weak = Arc::downgrade(&first);
     drop(first);
     assert!(weak.upgrade().is_some(), "freed by the request");
 
-    assert_eq!(edge.live.free_retired(), 0);
+    assert_eq!(edge.state.free_retired(), 0);
     assert!(weak.upgrade().is_none());
     assert!(b.upgrade().is_none(), "no generation names it");
     assert!(cell.upgrade().is_some(), "the current one does");
@@ -265,7 +265,7 @@ fn a_placement_goes_on_counting_across_reloads() {
     for version in ["1", "2", "3"] {
         let generation = edge.changed(&document(version, &[A], &[]));
         let (placement, reason) = generation.route(b"acme");
-        placement.cell.metrics.request_done(reason, 200, 0.001);
+        placement.state.metrics.request_done(reason, 200, 0.001);
     }
     let series = "cellgate_requests_total{placement=\"tier1\",reason=\"default\",status=\"2xx\"}";
     assert_eq!(edge.metric(series), Some(3.0));
@@ -275,7 +275,7 @@ fn a_placement_goes_on_counting_across_reloads() {
 fn overrides_are_known_at_once() {
     let edge = Fixture::with_hosts(&[("Cell-Tier1", "127.0.0.9")]);
     edge.changed(&document("1", &[("tier1", "http://cell-tier1:9001")], &[]));
-    let explanation = edge.live.explain("a+b").unwrap();
+    let explanation = edge.state.explain("a+b").unwrap();
     let shown = serde_json::to_string(&explanation).unwrap();
     assert!(
         shown.starts_with(
@@ -302,7 +302,7 @@ proptest! {
             Applied::Unchanged => prop_assert!(false, "it is not the same"),
             Applied::Refused(problems) => {
                 prop_assert!(!problems.is_empty());
-                prop_assert!(Arc::ptr_eq(&first, &edge.live.current().unwrap()));
+                prop_assert!(Arc::ptr_eq(&first, &edge.state.current().unwrap()));
             }
         }
     }

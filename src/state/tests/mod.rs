@@ -7,7 +7,7 @@ mod readers;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::{Applied, Generation, Live, LiveOptions, Source};
+use super::{Applied, EdgeOptions, EdgeState, Generation, Source};
 use crate::telemetry::metrics::Metrics;
 
 /// A document with these placements and keys; the first placement is the
@@ -33,7 +33,7 @@ pub(crate) fn document(
 }
 
 pub(crate) struct Fixture {
-    pub(crate) live: Arc<Live>,
+    pub(crate) state: Arc<EdgeState>,
     pub(crate) metrics: Arc<Metrics>,
 }
 
@@ -47,20 +47,20 @@ impl Fixture {
             .iter()
             .map(|(host, address)| ((*host).to_owned(), address.parse().unwrap()))
             .collect();
-        Self::with(LiveOptions {
+        Self::with(EdgeOptions {
             hosts,
-            ..LiveOptions::default()
+            ..EdgeOptions::default()
         })
     }
 
-    pub(crate) fn with(options: LiveOptions) -> Self {
+    pub(crate) fn with(options: EdgeOptions) -> Self {
         let metrics = Arc::new(Metrics::new());
-        let live = Live::new(options, Arc::clone(&metrics));
-        Self { live, metrics }
+        let state = EdgeState::new(options, Arc::clone(&metrics));
+        Self { state, metrics }
     }
 
     pub(crate) fn apply(&self, document: &[u8]) -> Applied {
-        self.live.apply(document, Source::File, at(0))
+        self.state.apply(document, Source::File, at(0))
     }
 
     #[track_caller]

@@ -34,7 +34,7 @@ fn one_reader_sees_one_generation() {
                     let mut last = 0;
                     let mut reads = 0_u64;
                     while !done.load(Ordering::Relaxed) {
-                        let generation = edge.live.current().expect("there is always one");
+                        let generation = edge.state.current().expect("there is always one");
                         let n = generation.number;
                         assert!(n >= last, "{n} after {last}");
                         last = n;
@@ -48,7 +48,7 @@ fn one_reader_sees_one_generation() {
                             assert_eq!(backends[0].origin.url, format!("http://127.0.0.1:{n}"));
                             assert_eq!(u64::from(backends[0].address.port()), n);
                         }
-                        let status = edge.live.status();
+                        let status = edge.state.status();
                         let shown = status.generation.expect("there is one");
                         assert_eq!(status.version, Some(shown.to_string()));
                         assert!(shown >= n);
@@ -68,6 +68,6 @@ fn one_reader_sees_one_generation() {
             assert!(last <= u64::from(DOCUMENTS) && reads > 0);
         }
     });
-    assert_eq!(edge.live.free_retired(), 0);
+    assert_eq!(edge.state.free_retired(), 0);
     assert_eq!(edge.metric("cellgate_generations_alive"), Some(1.0));
 }

@@ -51,7 +51,7 @@ pub struct Metrics {
     pub access_log_dropped: IntCounter,
     /// Lines of the edge's own log that were dropped likewise.
     pub log_dropped: IntCounter,
-    /// Live generations: the current one and those that requests still hold.
+    /// EdgeState generations: the current one and those that requests still hold.
     pub generations_alive: IntGauge,
     registry: Registry,
     placements: Placements,

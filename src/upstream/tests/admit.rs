@@ -113,10 +113,10 @@ fn a_probe_that_says_nothing_frees_its_place() {
     edge.fail(&generation, 0);
     drop(edge.admit(&generation, 10).expect("the probe"));
     assert!(edge.admit(&generation, 10).is_ok());
-    let [placement] = generation.live_placements() else {
+    let [placement] = generation.placements() else {
         panic!("one placement");
     };
-    assert_eq!(placement.cell.in_flight(), 0);
+    assert_eq!(placement.state.in_flight(), 0);
     assert_eq!(placement.backends()[0].in_flight(), 0);
 }
 
@@ -138,10 +138,10 @@ fn fallbacks_are_followed_to_the_first_that_takes_requests() {
         Some(BreakerState::Open),
         "of its own placement"
     );
-    let [a, b, _] = generation.live_placements() else {
+    let [a, b, _] = generation.placements() else {
         panic!("three placements");
     };
-    assert_eq!((a.cell.in_flight(), b.cell.in_flight()), (0, 1));
+    assert_eq!((a.state.in_flight(), b.state.in_flight()), (0, 1));
     drop(second);
     for _ in 0..2 {
         edge.fail(&generation, 1);

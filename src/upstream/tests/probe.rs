@@ -51,7 +51,7 @@ fn checked(url: &str, fields: Value) -> (Arc<Backend>, HealthCheck) {
         "defaultPlacement": "cell",
     });
     let generation = edge.changed(&serde_json::to_vec(&document).unwrap());
-    let placement = &generation.live_placements()[0];
+    let placement = &generation.placements()[0];
     let check = placement.policy.health_check.clone().unwrap();
     (Arc::clone(&placement.backends()[0]), check)
 }
@@ -88,7 +88,7 @@ fn ill(why: &str) -> Probed {
 async fn a_probe_is_one_plain_request() {
     for (fields, path, host) in [
         (json!({}), "/health", None),
-        (json!({"path": "/live?deep=1"}), "/live?deep=1", None),
+        (json!({"path": "/state?deep=1"}), "/state?deep=1", None),
         (
             json!({"host": "tier1.internal"}),
             "/health",

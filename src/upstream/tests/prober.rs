@@ -100,7 +100,7 @@ fn start<const N: usize>(answers: [(u16, &[Answer]); N]) -> Running {
         running: Mutex::default(),
     });
     let prober = Prober::with_probe(
-        Arc::clone(&edge.live),
+        Arc::clone(&edge.state),
         Arc::clone(&script) as Arc<dyn Probe>,
     );
     let (shutdown, watch) = watch::channel(false);
@@ -115,7 +115,7 @@ fn start<const N: usize>(answers: [(u16, &[Answer]); N]) -> Running {
 
 /// The backends of a generation, in their order.
 fn backends(generation: &Generation) -> Vec<Arc<Backend>> {
-    let placements = generation.live_placements().iter();
+    let placements = generation.placements().iter();
     placements
         .flat_map(|placement| placement.backends())
         .collect()
@@ -210,7 +210,7 @@ async fn outcomes_turn_the_backend_at_its_thresholds() {
     let all = start([(1, &[Fails, Fails, Well, Well])]);
     let generation = all.apply("1", &[checked(1)]);
     let backend = &backends(&generation)[0];
-    let usable = || generation.live_placements()[0].count_usable(std::time::Instant::now());
+    let usable = || generation.placements()[0].count_usable(std::time::Instant::now());
     let mut seen = Vec::new();
     for probe in 1..=4 {
         while all.times(1) < probe {
@@ -317,13 +317,13 @@ async fn a_check_that_changes_counts_from_the_next_probe() {
     all.until(2000).await;
     assert_eq!(all.asked(1).len(), 1);
     let every_second = json!({"health_check":
-        {"path": "/live?deep=1", "interval": "1s", "timeout": "1s"}});
+        {"path": "/state?deep=1", "interval": "1s", "timeout": "1s"}});
     all.apply("2", &[on(1, every_second)]);
     all.until(4000).await;
     let asked = all.asked(1);
     assert!(asked.len() >= 2, "it does not wait for the hour to pass");
     assert_eq!(asked[0].1, "/health");
-    assert!(asked[1..].iter().all(|(_, path)| path == "/live?deep=1"));
+    assert!(asked[1..].iter().all(|(_, path)| path == "/state?deep=1"));
 }
 
 #[tokio::test(start_paused = true)]
@@ -390,7 +390,7 @@ async fn addresses_are_followed() {
     let all = start([(1, &[Fails])]);
     let fields = json!({"url": "http://cell:1", "health_check": {"unhealthy_threshold": 1}});
     let generation = all.apply("1", &[fields]);
-    let endpoint = &generation.live_placements()[0].endpoints()[0].0;
+    let endpoint = &generation.placements()[0].endpoints()[0].0;
     let resolved = |addresses: &[&str]| {
         let addresses: Vec<IpAddr> = addresses.iter().map(|a| a.parse().unwrap()).collect();
         endpoint.resolved(&addresses);

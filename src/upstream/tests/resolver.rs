@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
 use crate::state::tests::{Fixture, document};
-use crate::upstream::{LiveEndpoint, Resolution};
+use crate::upstream::{Endpoint, Resolution};
 use crate::upstream::{Lookup, Resolver};
 
 /// What one lookup does. The last one of a script goes on for ever.
@@ -83,7 +83,7 @@ fn start<const N: usize>(refresh: u64, answers: [(&'static str, &[Answer]); N]) 
         running: Mutex::default(),
     });
     let resolver = Resolver::with_lookup(
-        Arc::clone(&edge.live),
+        Arc::clone(&edge.state),
         Duration::from_secs(refresh),
         Arc::clone(&script) as Arc<dyn Lookup>,
     );
@@ -97,7 +97,7 @@ fn start<const N: usize>(refresh: u64, answers: [(&'static str, &[Answer]); N]) 
 }
 
 /// Where the endpoint can be reached.
-fn sockets(endpoint: &LiveEndpoint) -> Vec<String> {
+fn sockets(endpoint: &Endpoint) -> Vec<String> {
     let backends = &endpoint.addresses().backends;
     let addresses = backends.iter().map(|backend| backend.address.to_string());
     addresses.collect()
@@ -106,7 +106,7 @@ fn sockets(endpoint: &LiveEndpoint) -> Vec<String> {
 impl Running {
     /// The endpoints of a new generation, in their order, each of a placement of
     /// its own.
-    fn apply(&self, version: &str, urls: &[&str]) -> Vec<Arc<LiveEndpoint>> {
+    fn apply(&self, version: &str, urls: &[&str]) -> Vec<Arc<Endpoint>> {
         let names: Vec<String> = (0..urls.len()).map(|n| format!("cell{n}")).collect();
         let placements: Vec<_> = names
             .iter()
@@ -114,7 +114,7 @@ impl Running {
             .map(|(name, url)| (name.as_str(), *url))
             .collect();
         let generation = self.edge.changed(&document(version, &placements, &[]));
-        let placements = generation.live_placements().iter();
+        let placements = generation.placements().iter();
         placements
             .map(|placement| Arc::clone(&placement.endpoints()[0].0))
             .collect()

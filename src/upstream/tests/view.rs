@@ -26,13 +26,13 @@ fn id(generation: &Generation, name: &str) -> PlacementId {
 }
 
 fn backend(generation: &Generation, name: &str) -> Arc<Backend> {
-    let placement = generation.live_placement(id(generation, name));
+    let placement = generation.placement(id(generation, name));
     Arc::clone(&placement.backends()[0])
 }
 
 /// Its probes fail until it is unhealthy.
 fn sicken(generation: &Generation, name: &str) {
-    let placement = generation.live_placement(id(generation, name));
+    let placement = generation.placement(id(generation, name));
     let check = placement.policy.health_check.as_ref().unwrap();
     for _ in 0..check.unhealthy_threshold {
         let failed = Err("connection refused".to_owned());
@@ -43,7 +43,7 @@ fn sicken(generation: &Generation, name: &str) {
 /// Requests fail until its breaker opens.
 fn trip(generation: &Generation, name: &str) {
     let (id, now) = (id(generation, name), Instant::now());
-    let placement = generation.live_placement(id);
+    let placement = generation.placement(id);
     let breaker = placement.policy.circuit_breaker.unwrap();
     for _ in 0..breaker.failure_threshold {
         let mut admitted = generation.admit(id, b"acme", now).unwrap();
@@ -117,7 +117,7 @@ fn an_unknown_address_is_awaited_and_then_missed() {
         (&three["outage"], &three["served_by"]),
         (&json!("unresolved"), &json!("three"))
     );
-    let placement = generation.live_placement(id(&generation, "three"));
+    let placement = generation.placement(id(&generation, "three"));
     placement.endpoints()[0].0.resolution_failed("no such host");
     let three = shown(&generation, "three");
     assert_eq!(
@@ -148,7 +148,7 @@ fn an_explanation_agrees_with_admission() {
         if tripped {
             trip(&generation, "two");
         }
-        let shown = edge.live.explain("acme").unwrap();
+        let shown = edge.state.explain("acme").unwrap();
         let admitted = generation.admit(id(&generation, "one"), b"acme", Instant::now());
         let case = (sick, tripped, unknown);
         match admitted {
@@ -209,7 +209,7 @@ fn gauges_follow_what_is_there() {
         .backend()
         .probed(Ok(()), &Default::default(), now, at(0));
     let gauges = |placement: &str| {
-        edge.live.show_gauges();
+        edge.state.show_gauges();
         let of = |name: &str, more: &str| {
             edge.metric(&format!(
                 "cellgate_{name}{{placement=\"{placement}\"{more}}}"
@@ -236,12 +236,12 @@ fn gauges_follow_what_is_there() {
     without.as_object_mut().unwrap().remove("one");
     let document = json!({"version": "2", "routingTable": {}, "placements": without,
                           "defaultPlacement": "two"});
-    let held = edge.live.current();
+    let held = edge.state.current();
     edge.changed(&serde_json::to_vec(&document).unwrap());
     assert_eq!(gauges("one"), (Some(1.0), Some(0.0), Some(0.0)));
     drop(admitted);
     assert_eq!(gauges("one"), (Some(0.0), Some(0.0), Some(0.0)));
     drop(held);
-    edge.live.free_retired();
+    edge.state.free_retired();
     assert_eq!(gauges("one"), (None, None, None));
 }

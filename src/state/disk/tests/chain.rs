@@ -45,17 +45,17 @@ impl Process {
                 .collect(),
             ..Delta::default()
         };
-        let current = self.fixture.live.current().unwrap();
+        let current = self.fixture.state.current().unwrap();
         let digest = current.table.apply(&delta).unwrap().digest();
         let push = Push::Delta(delta);
         self.fixture
-            .live
+            .state
             .push(push, 100 + current.number, digest, at(1))
     }
 
     /// As the memory does of its own, short of writing a whole table.
     fn keep(&self, seconds: u64) -> Outcome {
-        let current = self.fixture.live.current().unwrap();
+        let current = self.fixture.state.current().unwrap();
         assert!(self.memory.note(&current, at(seconds)));
         self.memory.append(&current)
     }
@@ -68,7 +68,7 @@ impl Process {
     }
 
     fn digest(&self) -> Digest {
-        self.fixture.live.current().unwrap().table.digest()
+        self.fixture.state.current().unwrap().table.digest()
     }
 }
 
@@ -111,7 +111,7 @@ fn a_change_of_a_large_table_is_a_line() {
     process.crash();
 
     let process = Process::start(&dir, 10);
-    let current = process.fixture.live.current().unwrap();
+    let current = process.fixture.state.current().unwrap();
     assert_eq!((current.number, current.control_generation), (5, Some(104)));
     assert_eq!(process.digest(), digest);
     assert_eq!(process.status().stored_generation, Some(5));
@@ -216,7 +216,7 @@ fn a_damaged_table_is_made_of_the_changes_before_it() {
     let (_keep, dir) = dir();
     let process = Process::with_large(&dir);
     process.add("a", 1);
-    let current = process.fixture.live.current().unwrap();
+    let current = process.fixture.state.current().unwrap();
     assert!(
         process.memory.store(&current),
         "as when there are many changes"
@@ -274,13 +274,13 @@ fn a_crash_loop_leads_back_to_a_good_one_among_the_changes() {
     }
     // The last one is noted, but the crash comes before it is written.
     assert!(matches!(process.push("poison"), Pushed::Changed(_)));
-    let current = process.fixture.live.current().unwrap();
+    let current = process.fixture.state.current().unwrap();
     assert!(process.memory.note(&current, at(64)));
     process.crash();
     let process = Process::start(&dir, 65);
     assert_eq!(process.serves().1, 4, "once may be chance");
     assert!(matches!(process.push("poison"), Pushed::Changed(_)));
-    let current = process.fixture.live.current().unwrap();
+    let current = process.fixture.state.current().unwrap();
     assert!(process.memory.note(&current, at(66)));
     process.crash();
 

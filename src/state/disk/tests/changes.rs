@@ -23,7 +23,7 @@ fn sample() -> (Arc<Generation>, Vec<u8>, Vec<RoutingTable>) {
         };
         let digest = last.table.apply(&delta).unwrap().digest();
         let push = Push::Delta(delta.clone());
-        let Pushed::Changed(next) = edge.live.push(push, control_generation, digest, at(9)) else {
+        let Pushed::Changed(next) = edge.state.push(push, control_generation, digest, at(9)) else {
             panic!("it was not applied");
         };
         file.extend(changes::change(&next, last.number, delta));

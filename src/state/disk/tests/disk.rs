@@ -23,7 +23,7 @@ pub(super) struct Process {
 impl Process {
     pub fn start(dir: &Path, seconds: u64) -> Self {
         let fixture = Fixture::new();
-        let memory = open(dir, &fixture.live, seconds);
+        let memory = open(dir, &fixture.state, seconds);
         let recalled = memory.recall(at(seconds));
         if recalled {
             memory.started(at(seconds));
@@ -51,7 +51,7 @@ impl Process {
     }
 
     pub fn store(&self, seconds: u64) -> bool {
-        let current = self.fixture.live.current().unwrap();
+        let current = self.fixture.state.current().unwrap();
         self.memory.note(&current, at(seconds))
             && match self.memory.append(&current) {
                 Outcome::Well => true,
@@ -61,18 +61,18 @@ impl Process {
     }
 
     pub fn promote(&self, seconds: u64) {
-        let current = self.fixture.live.current().unwrap();
+        let current = self.fixture.state.current().unwrap();
         assert!(self.memory.promote(Served::of(&current), at(seconds)));
     }
 
     /// The version and the number of what is being served.
     pub fn serves(&self) -> (String, u64) {
-        let current = self.fixture.live.current().expect("a table is served");
+        let current = self.fixture.state.current().expect("a table is served");
         (current.table.version().to_owned(), current.number)
     }
 
     pub fn status(&self) -> MemoryStatus {
-        self.fixture.live.status().state.expect("it is shown")
+        self.fixture.state.status().state.expect("it is shown")
     }
 
     pub fn end(self) {
@@ -106,7 +106,7 @@ fn a_restart_serves_what_was_served_last() {
 
     let process = Process::start(&dir, 10);
     assert_eq!(process.serves(), ("b".to_owned(), 2));
-    let status = process.fixture.live.status();
+    let status = process.fixture.state.status();
     assert_eq!(status.last_reload_at, Some(at(0)));
     let state = status.state.unwrap();
     assert_eq!(state.stored_generation, Some(2));
@@ -195,15 +195,15 @@ fn without_its_journal_the_newest_is_served() {
 fn when_a_control_plane_was_last_heard_is_remembered() {
     let (_keep, dir) = dir();
     let process = Process::serving(&dir, "a", 0);
-    let live = &process.fixture.live;
+    let edge = &process.fixture.state;
     assert!(
-        live.first_heard().elapsed().as_secs() < 900,
+        edge.first_heard().elapsed().as_secs() < 900,
         "it is not known"
     );
     let heard = Instant::now()
         .checked_sub(Duration::from_secs(1000))
         .unwrap();
-    live.show_connection(Connection {
+    edge.show_connection(Connection {
         state: ConnectionState::Disconnected,
         url: String::new(),
         dialect: Some("m3"),
@@ -218,7 +218,7 @@ fn when_a_control_plane_was_last_heard_is_remembered() {
     process.crash();
     for _ in 0..2 {
         let process = Process::start(&dir, 10);
-        let ago = process.fixture.live.first_heard().elapsed().as_secs();
+        let ago = process.fixture.state.first_heard().elapsed().as_secs();
         assert!((999..1100).contains(&ago), "{ago} s");
         process.end();
     }
@@ -353,7 +353,7 @@ fn a_table_that_is_too_large_is_not_kept() {
         max_bytes: 100,
         promote_after: std::time::Duration::from_secs(30),
     };
-    let memory = Memory::open(options, Arc::clone(&fixture.live), at(0));
+    let memory = Memory::open(options, Arc::clone(&fixture.state), at(0));
     let small = fixture.changed(&version("a"));
     memory.started(at(0));
     assert!(memory.note(&small, at(0)) && memory.store(&small));
@@ -362,7 +362,7 @@ fn a_table_that_is_too_large_is_not_kept() {
     let large = super::document("b", &[("one", "http://127.0.0.1:1")], &keys);
     let large = fixture.changed(&large);
     assert!(memory.note(&large, at(1)) && !memory.store(&large));
-    let error = fixture.live.status().state.unwrap().error.unwrap();
+    let error = fixture.state.status().state.unwrap().error.unwrap();
     assert!(error.contains("limits.routing_file_bytes"), "{error}");
     assert_eq!(files(&dir), [name(1)]);
     assert!(!dir.join(".new").exists());

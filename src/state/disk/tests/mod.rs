@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use super::super::tests::{Fixture, at, document};
 use super::{Memory, MemoryOptions};
-use crate::state::Live;
+use crate::state::EdgeState;
 
 /// A document whose news is its version.
 fn version(version: &str) -> Vec<u8> {
@@ -24,11 +24,11 @@ fn version(version: &str) -> Vec<u8> {
     )
 }
 
-fn open(dir: &Path, live: &Arc<Live>, seconds: u64) -> Arc<Memory> {
+fn open(dir: &Path, edge: &Arc<EdgeState>, seconds: u64) -> Arc<Memory> {
     let options = MemoryOptions {
         dir: dir.to_owned(),
         max_bytes: 1 << 20,
         promote_after: Duration::from_secs(30),
     };
-    Memory::open(options, Arc::clone(live), at(seconds))
+    Memory::open(options, Arc::clone(edge), at(seconds))
 }

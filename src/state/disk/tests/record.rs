@@ -122,7 +122,7 @@ fn a_generation_of_a_control_plane_keeps_its_number() {
     let edge = Fixture::new();
     let table = edge.changed(&version("1")).table.digest();
     let push = Push::Delta(Delta::default());
-    let Pushed::Changed(generation) = edge.live.push(push, 77, table, at(9)) else {
+    let Pushed::Changed(generation) = edge.state.push(push, 77, table, at(9)) else {
         panic!("it was not applied");
     };
     let stored = record::read(&written(&generation)).unwrap();

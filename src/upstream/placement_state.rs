@@ -13,7 +13,7 @@ use crate::telemetry::metrics::PlacementMetrics;
 /// What goes on at one placement. It outlives the generations that name the
 /// placement: a limit that a reload lowers finds the requests that are already
 /// in flight counted.
-pub struct Cell {
+pub struct PlacementState {
     pub name: String,
     pub metrics: PlacementMetrics,
     /// What every request writes, apart from `changes`, which every one reads.
@@ -34,7 +34,7 @@ struct Counts {
     turn: AtomicU64,
 }
 
-impl Cell {
+impl PlacementState {
     pub(crate) fn new(
         name: &str,
         metrics: PlacementMetrics,
@@ -116,9 +116,9 @@ impl Cell {
     }
 }
 
-impl std::fmt::Debug for Cell {
+impl std::fmt::Debug for PlacementState {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Cell")
+        f.debug_struct("PlacementState")
             .field("name", &self.name)
             .field("in_flight", &self.counts.in_flight)
             .finish_non_exhaustive()
@@ -128,7 +128,7 @@ impl std::fmt::Debug for Cell {
 /// A request's place at a placement; given back when dropped, after a panic as
 /// well.
 #[derive(Debug)]
-pub struct Slot(Arc<Cell>);
+pub struct Slot(Arc<PlacementState>);
 
 impl Drop for Slot {
     fn drop(&mut self) {
@@ -143,20 +143,23 @@ mod tests {
 
     #[test]
     fn a_limit_counts_what_is_in_flight_already() {
-        let cell = Arc::new(Cell::new(
+        let state = Arc::new(PlacementState::new(
             "tier1",
             Metrics::new().placement("tier1"),
             watch::Sender::new(()),
         ));
-        let unlimited: Vec<_> = (0..3).map(|_| cell.enter(None)).collect();
+        let unlimited: Vec<_> = (0..3).map(|_| state.enter(None)).collect();
         assert!(unlimited.iter().all(Option::is_some));
-        assert!(cell.enter(Some(3)).is_none(), "lowered below what is there");
-        assert_eq!(cell.in_flight(), 3, "a refusal keeps no place");
-        let fourth = cell.enter(Some(4));
+        assert!(
+            state.enter(Some(3)).is_none(),
+            "lowered below what is there"
+        );
+        assert_eq!(state.in_flight(), 3, "a refusal keeps no place");
+        let fourth = state.enter(Some(4));
         assert!(fourth.is_some());
-        assert!(cell.enter(Some(4)).is_none());
+        assert!(state.enter(Some(4)).is_none());
         drop(fourth);
         drop(unlimited);
-        assert_eq!(cell.in_flight(), 0);
+        assert_eq!(state.in_flight(), 0);
     }
 }
