@@ -165,7 +165,7 @@ mod tests {
         }
         let top = EDGE.unknown("", "thread");
         assert!(
-            top.starts_with("unknown key (did you mean \"threads\"?); valid here: version, "),
+            top.starts_with("unknown key (did you mean \"threads\"?); valid here: blocking_threads_ttl_seconds, "),
             "{top}"
         );
         assert!(top.ends_with(", cellgate"), "{top}");

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::listeners;
 use super::reader::{At, Reader, Section};
-use super::yaml::{self, Node};
+use super::yaml::{self, Node, Placed};
 use super::{
     AccessLogTarget, Settings, SettingsProblem, background, ca, control_plane, keys, sections,
     server,
@@ -89,7 +89,7 @@ impl Settings {
     fn read_text(file: Option<&Path>, text: &str, env: Env<'_>, daemon: bool) -> Draft {
         match yaml::parse(text) {
             Ok(root) => {
-                let mut reader = Reader::new(file, text, &keys::EDGE);
+                let mut reader = Reader::new(file, &keys::EDGE);
                 let (settings, path_is_given) = read(&mut reader, &root, env, daemon);
                 let problems = reader.into_problems();
                 Draft {
@@ -133,7 +133,7 @@ pub(crate) fn read_file(path: &Path) -> io::Result<String> {
 /// The settings, and whether the path of the routing file was among those given.
 fn read<'a>(
     reader: &mut Reader<'a>,
-    root: &'a Node,
+    root: &'a Placed<Node>,
     env: Env<'_>,
     daemon: bool,
 ) -> (Settings, bool) {

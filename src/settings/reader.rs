@@ -1,52 +1,46 @@
-//! From the tree to values: looks keys up, and collects what is wrong with
-//! them instead of stopping at the first.
+//! Reads values from the tree of a settings file, and collects all problems of it instead
+//! of stopping at the first.
 
-use std::path::Path;
+use std::fmt;
+use std::path::{Path, PathBuf};
 
-use super::SettingsProblem;
 use super::keys::Keys;
-use super::yaml::{self, Node, Step};
+use super::yaml::{Node, Placed, Position};
 
-/// A value, its key's path, and the way to it.
+/// A value, its key's path, and its place.
 #[derive(Clone)]
 pub(crate) struct At<'a> {
     pub node: &'a Node,
     /// `cellgate.timeouts.connect`, `cellgate.listen[1]`.
     pub key: String,
-    steps: Vec<Step>,
+    position: Position,
 }
 
 impl<'a> At<'a> {
-    pub fn root(node: &'a Node) -> At<'a> {
+    pub fn root(root: &'a Placed<Node>) -> At<'a> {
+        At::new(String::new(), root)
+    }
+
+    fn new(key: String, placed: &'a Placed<Node>) -> At<'a> {
         At {
-            node,
-            key: String::new(),
-            steps: Vec::new(),
+            node: &placed.value,
+            key,
+            position: placed.position,
         }
     }
 
-    fn entry(&self, nth: usize, name: &str, node: &'a Node) -> At<'a> {
+    /// The path of the key `name` of this map.
+    fn path(&self, name: &str) -> String {
         let name = name.escape_debug();
-        let key = match self.key.as_str() {
+        match self.key.as_str() {
             "" => name.to_string(),
             parent => format!("{parent}.{name}"),
-        };
-        let steps = self.then(Step::Entry(nth));
-        At { node, key, steps }
-    }
-
-    fn item(&self, nth: usize, node: &'a Node) -> At<'a> {
-        let key = format!("{}[{nth}]", self.key);
-        let steps = self.then(Step::Item(nth));
-        At { node, key, steps }
-    }
-
-    fn then(&self, step: Step) -> Vec<Step> {
-        let mut steps = self.steps.clone();
-        steps.push(step);
-        steps
+        }
     }
 }
+
+/// An entry of a map: its key and its value.
+type Entry<'a> = &'a (Placed<String>, Placed<Node>);
 
 /// The known keys of one map that the file has.
 pub(crate) struct Section<'a> {
@@ -62,39 +56,35 @@ impl<'a> Section<'a> {
     }
 }
 
-/// Reads one file's tree. `text` is what it was made from, `keys` are those that it
-/// may have.
+/// Reads the tree of one file, which may have `keys` and no others.
 pub(crate) struct Reader<'a> {
     file: Option<&'a Path>,
-    text: &'a str,
     keys: &'static Keys,
     problems: Vec<SettingsProblem>,
 }
 
 impl<'a> Reader<'a> {
-    pub fn new(file: Option<&'a Path>, text: &'a str, keys: &'static Keys) -> Reader<'a> {
+    pub fn new(file: Option<&'a Path>, keys: &'static Keys) -> Reader<'a> {
         Reader {
             file,
-            text,
             keys,
             problems: Vec::new(),
         }
     }
 
-    /// Everything that was found, in the order of the file; what has no place
-    /// in it comes last.
+    /// All problems in the order of the file; those without a place in it come last.
     pub fn into_problems(mut self) -> Vec<SettingsProblem> {
         self.problems
             .sort_by_key(|problem| problem.position.unwrap_or((usize::MAX, 0)));
         self.problems
     }
 
-    /// Something is wrong with the value at `at`.
+    /// Reports a problem of the value at `at`.
     pub fn problem(&mut self, at: &At<'_>, message: String) {
-        self.push(at.key.clone(), &at.steps, message);
+        self.push(at.key.clone(), at.position, message);
     }
 
-    /// Something is wrong that no place in the file is to blame for.
+    /// Reports a problem of a value that does not come from the file.
     pub fn problem_elsewhere(&mut self, key: &str, message: String) {
         self.problems.push(SettingsProblem {
             file: None,
@@ -104,10 +94,10 @@ impl<'a> Reader<'a> {
         });
     }
 
-    fn push(&mut self, key: String, steps: &[Step], message: String) {
+    fn push(&mut self, key: String, position: Position, message: String) {
         self.problems.push(SettingsProblem {
             file: self.file.map(Path::to_owned),
-            position: yaml::locate(self.text, steps),
+            position: Some(position),
             key,
             message,
         });
@@ -129,40 +119,41 @@ impl<'a> Reader<'a> {
         let mut section = Section {
             entries: Vec::new(),
         };
-        for (nth, value) in self.entries(at, &known) {
-            let key = at.entry(nth, value.0, value.1);
-            match known.iter().find(|known| **known == value.0) {
-                Some(known) => section.entries.push((known, key)),
+        for (key, value) in self.entries(at, &known) {
+            let path = at.path(&key.value);
+            match known.iter().find(|known| **known == key.value) {
+                Some(known) => section.entries.push((known, At::new(path, value))),
                 None => {
-                    let message = self.keys.unknown(name, value.0);
-                    self.push(key.key, &at.then(Step::Key(nth)), message);
+                    let message = self.keys.unknown(name, &key.value);
+                    self.push(path, key.position, message);
                 }
             }
         }
         section
     }
 
-    /// The entries of a map whose keys are the operator's own.
+    /// The entries of a map whose keys the operator chooses.
     pub fn map(&mut self, at: &At<'a>) -> Vec<(&'a str, At<'a>)> {
         self.entries(at, &["name: value"])
             .into_iter()
-            .map(|(nth, (name, node))| (name, at.entry(nth, name, node)))
+            .map(|(key, value)| (key.value.as_str(), At::new(at.path(&key.value), value)))
             .collect()
     }
 
-    /// The items of a list; a problem when it is none.
+    /// The items of a list; reports a value that is not a list.
     pub fn list(&mut self, at: &At<'a>, want: &str) -> Option<Vec<At<'a>>> {
         let Node::List(items) = at.node else {
             self.problem(at, format!("got {}, want {want}", at.node));
             return None;
         };
         let items = items.iter().enumerate();
-        Some(items.map(|(nth, node)| at.item(nth, node)).collect())
+        let item = |(nth, item)| At::new(format!("{}[{nth}]", at.key), item);
+        Some(items.map(item).collect())
     }
 
-    /// Entries with their number, each name once. No value is an empty map: a
-    /// section whose keys are all comments is one.
-    fn entries(&mut self, at: &At<'a>, keys: &[&str]) -> Vec<(usize, (&'a str, &'a Node))> {
+    /// The entries of a map, each name once. A map whose entries are all comments has no
+    /// value and is empty.
+    fn entries(&mut self, at: &At<'a>, keys: &[&str]) -> Vec<Entry<'a>> {
         let entries = match at.node {
             Node::Map(entries) => entries.as_slice(),
             Node::Null => &[],
@@ -172,17 +163,15 @@ impl<'a> Reader<'a> {
                 &[]
             }
         };
-        let mut unique: Vec<(usize, (&str, &Node))> = Vec::with_capacity(entries.len());
-        for (nth, (name, node)) in entries.iter().enumerate() {
-            match unique.iter().find(|(_, (seen, _))| seen == name) {
-                None => unique.push((nth, (name, node))),
+        let mut unique: Vec<Entry<'a>> = Vec::with_capacity(entries.len());
+        for entry in entries {
+            let key = &entry.0;
+            match unique.iter().find(|(seen, _)| seen.value == key.value) {
+                None => unique.push(entry),
                 Some((first, _)) => {
-                    let line = yaml::locate(self.text, &at.then(Step::Key(*first)))
-                        .map(|(line, _)| format!(", first in line {line}"))
-                        .unwrap_or_default();
-                    let key = at.entry(nth, name, node).key;
-                    let message = format!("this key is here twice{line}");
-                    self.push(key, &at.then(Step::Key(nth)), message);
+                    let line = first.position.0;
+                    let message = format!("this key is here twice, first in line {line}");
+                    self.push(at.path(&key.value), key.position, message);
                 }
             }
         }
@@ -219,3 +208,38 @@ impl<'a> Reader<'a> {
         }
     }
 }
+
+/// A refused setting. Loading reports all of them at once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SettingsProblem {
+    /// The settings file, or `None` when the value came from the environment
+    /// or from nowhere in particular.
+    pub file: Option<PathBuf>,
+    /// Line and column in `file`, from 1. `None` when there is no such place,
+    /// as for a missing file.
+    pub position: Option<(usize, usize)>,
+    /// The key's path (`cellgate.timeouts.connect`) or the environment
+    /// variable; empty when it is about the whole file.
+    pub key: String,
+    /// Lowercase; names the bad value and what would be valid.
+    pub message: String,
+}
+
+impl fmt::Display for SettingsProblem {
+    /// `conf/edge.yaml:12:14: cellgate.timeouts.connect: "5" has no unit: …`
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(file) = &self.file {
+            write!(f, "{}", file.display())?;
+            if let Some((line, column)) = self.position {
+                write!(f, ":{line}:{column}")?;
+            }
+            f.write_str(": ")?;
+        }
+        if !self.key.is_empty() {
+            write!(f, "{}: ", self.key)?;
+        }
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for SettingsProblem {}

@@ -16,7 +16,7 @@ use url::Url;
 use super::server::ServerSettings;
 
 /// Everything that is decided before the edge serves its first request.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Debug, PartialEq)]
 pub struct Settings {
     /// Where clients connect. Never empty, no address twice. Port 0 asks the
     /// system for a free port.

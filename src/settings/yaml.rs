@@ -1,17 +1,16 @@
-//! YAML as a tree that keeps what a typed read would lose: duplicate keys, and
-//! what was written where another type was wanted.
+//! YAML as a tree in which every value and key has its place in the text.
 //!
-//! serde_yaml knows where a value stands only while it reads it. [`locate`]
-//! therefore reads the text again, down to one value, and fails there: the
-//! error carries that value's place. That costs a pass a problem, and no pass
-//! when there is none.
+//! The tree keeps what a typed read would lose: duplicate keys, and what was written
+//! where another type was wanted, so that all problems of a file can be reported at once.
 
 use std::fmt;
 
-use serde::de::{
-    Deserialize, DeserializeSeed, Deserializer, EnumAccess, Error as _, IgnoredAny, MapAccess,
-    SeqAccess, VariantAccess, Visitor,
-};
+use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_saphyr::options::{DuplicateKeyPolicy, MergeKeyPolicy, NonFiniteFloatPolicy};
+use serde_saphyr::{Error, Location, Spanned};
+
+/// Line and column, from 1.
+pub(crate) type Position = (usize, usize);
 
 /// One YAML value.
 #[derive(Clone, Debug, PartialEq)]
@@ -21,78 +20,72 @@ pub(crate) enum Node {
     Int(i128),
     Float(f64),
     Text(String),
-    List(Vec<Node>),
+    List(Vec<Placed<Node>>),
     /// In the order of the file, duplicates included.
-    Map(Vec<(String, Node)>),
-    /// `!tag value`: nothing here wants one.
-    Tagged(String),
+    Map(Vec<(Placed<String>, Placed<Node>)>),
 }
 
-/// A step from a value down to one that it holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Step {
-    /// The value of a map's n-th entry.
-    Entry(usize),
-    /// The key of a map's n-th entry.
-    Key(usize),
-    /// A list's n-th item.
-    Item(usize),
+/// A value or a key, and where it begins.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Placed<T> {
+    pub value: T,
+    pub position: Position,
 }
 
-/// A syntax error: where, when known, and what.
+/// Why a text is not YAML: where, when known, and what.
 pub(crate) struct SyntaxError {
-    pub position: Option<(usize, usize)>,
+    pub position: Option<Position>,
     pub message: String,
 }
 
 /// Reads one document. An empty text is `Null`.
-pub(crate) fn parse(text: &str) -> Result<Node, SyntaxError> {
-    Node::deserialize(serde_yaml::Deserializer::from_str(text)).map_err(|error| {
-        let position = error.location().map(|at| (at.line(), at.column()));
-        // The place is said apart from the message; where the surrounding value
-        // began, which libyaml may add, stays.
-        let message = match position {
-            Some((line, column)) => {
-                error
-                    .to_string()
-                    .replacen(&format!(" at line {line} column {column}"), "", 1)
-            }
-            None => error.to_string(),
+///
+/// # Errors
+/// What is not YAML 1.2, has a tag, or is more than one document.
+pub(crate) fn parse(text: &str) -> Result<Placed<Node>, SyntaxError> {
+    let options = serde_saphyr::options! {
+        with_snippet: false,
+        duplicate_keys: DuplicateKeyPolicy::PassThrough,
+        merge_keys: MergeKeyPolicy::AsOrdinary,
+        strict_booleans: true,
+        leading_zero_numbers_as_strings: true,
+        underscored_numbers_as_strings: true,
+        reject_unsupported_tags: true,
+        non_finite_float_policy: NonFiniteFloatPolicy::AsString,
+    };
+    serde_saphyr::from_str_with_options(text, options).map_err(|error| {
+        let error = error.without_snippet();
+        let position = error.location().and_then(position);
+        let mut message = match error {
+            Error::MultipleDocuments { .. } => "more than one document".to_owned(),
+            other => other.to_string(),
         };
+        // The place is reported apart from the message.
+        if let Some((line, column)) = position {
+            message = message.replace(&format!(" at line {line}, column {column}"), "");
+        }
         SyntaxError { position, message }
     })
 }
 
-/// Line and column, from 1, of the value (or key) that `steps` lead to.
-pub(crate) fn locate(text: &str, steps: &[Step]) -> Option<(usize, usize)> {
-    let error = Probe(steps)
-        .deserialize(serde_yaml::Deserializer::from_str(text))
-        .err()?;
-    error.location().map(|at| (at.line(), at.column()))
+fn position(location: Location) -> Option<Position> {
+    let line = usize::try_from(location.line()).ok()?;
+    let column = usize::try_from(location.column()).ok()?;
+    (line > 0).then_some((line, column))
 }
 
-impl fmt::Display for Node {
-    /// As a problem quotes it: short, on one line.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const LONGEST: usize = 80;
-        match self {
-            Node::Null => f.write_str("no value"),
-            Node::Bool(value) => write!(f, "{value}"),
-            Node::Int(value) => write!(f, "{value}"),
-            Node::Float(value) => write!(f, "{value}"),
-            Node::Text(text) => match text.char_indices().nth(LONGEST) {
-                None => write!(f, "{text:?}"),
-                Some((end, _)) => write!(f, "{:?}…", &text[..end]),
-            },
-            Node::List(_) => f.write_str("a list"),
-            Node::Map(_) => f.write_str("a map"),
-            Node::Tagged(tag) => write!(f, "a value tagged {tag:?}"),
-        }
+impl<'de> Deserialize<'de> for Placed<Node> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let Spanned {
+            value, referenced, ..
+        } = Spanned::deserialize(deserializer)?;
+        let position = position(referenced).unwrap_or((1, 1));
+        Ok(Self { value, position })
     }
 }
 
 impl<'de> Deserialize<'de> for Node {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Node, D::Error> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_any(Tree)
     }
 }
@@ -152,73 +145,56 @@ impl<'de> Visitor<'de> for Tree {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Node, A::Error> {
         let mut entries = Vec::new();
-        while let Some((key, value)) = map.next_entry::<Node, Node>()? {
-            let key = match key {
+        while let Some((key, value)) = map.next_entry::<Placed<Node>, Placed<Node>>()? {
+            let name = match key.value {
                 Node::Text(text) => text,
                 other => other.to_string(),
+            };
+            let key = Placed {
+                value: name,
+                position: key.position,
             };
             entries.push((key, value));
         }
         Ok(Node::Map(entries))
     }
+}
 
-    fn visit_enum<A: EnumAccess<'de>>(self, tagged: A) -> Result<Node, A::Error> {
-        let (tag, value) = tagged.variant::<String>()?;
-        value.newtype_variant::<IgnoredAny>()?;
-        Ok(Node::Tagged(tag))
+impl Node {
+    /// The same value as JSON, for what serde reads further.
+    pub fn to_json(&self) -> serde_json::Value {
+        use serde_json::Value;
+        match self {
+            Node::Null => Value::Null,
+            Node::Bool(value) => (*value).into(),
+            Node::Int(value) => serde_json::Number::from_i128(*value).into(),
+            Node::Float(value) => (*value).into(),
+            Node::Text(text) => text.as_str().into(),
+            Node::List(items) => items.iter().map(|item| item.value.to_json()).collect(),
+            Node::Map(entries) => entries
+                .iter()
+                .map(|(key, value)| (key.value.clone(), value.value.to_json()))
+                .collect(),
+        }
     }
 }
 
-/// Fails at the value that its steps lead to.
-#[derive(Clone, Copy)]
-struct Probe<'a>(&'a [Step]);
-
-const FOUND: &str = "found";
-
-impl<'de> DeserializeSeed<'de> for Probe<'_> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-/// What is not visited below fails by serde's defaults, which is as good: it is
-/// the sought value, for nothing else is visited with this.
-impl<'de> Visitor<'de> for Probe<'_> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(FOUND)
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
-        let Some((Step::Item(nth), rest)) = self.0.split_first() else {
-            return Err(A::Error::custom(FOUND));
-        };
-        for _ in 0..*nth {
-            list.next_element::<IgnoredAny>()?;
+impl fmt::Display for Node {
+    /// As a problem quotes it: short, on one line.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const LONGEST: usize = 80;
+        match self {
+            Node::Null => f.write_str("no value"),
+            Node::Bool(value) => write!(f, "{value}"),
+            Node::Int(value) => write!(f, "{value}"),
+            Node::Float(value) => write!(f, "{value}"),
+            Node::Text(text) => match text.char_indices().nth(LONGEST) {
+                None => write!(f, "{text:?}"),
+                Some((end, _)) => write!(f, "{:?}…", &text[..end]),
+            },
+            Node::List(_) => f.write_str("a list"),
+            Node::Map(_) => f.write_str("a map"),
         }
-        list.next_element_seed(Probe(rest))?;
-        Ok(())
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        let (nth, at_key, rest) = match self.0.split_first() {
-            Some((Step::Entry(nth), rest)) => (*nth, false, rest),
-            Some((Step::Key(nth), rest)) => (*nth, true, rest),
-            _ => return Err(A::Error::custom(FOUND)),
-        };
-        for _ in 0..nth {
-            map.next_entry::<IgnoredAny, IgnoredAny>()?;
-        }
-        if at_key {
-            map.next_key_seed(Probe(rest))?;
-        } else {
-            map.next_key::<IgnoredAny>()?;
-            map.next_value_seed(Probe(rest))?;
-        }
-        Ok(())
     }
 }
 
@@ -237,90 +213,84 @@ cellgate:
     threads: no key
   timeouts: {connect: 5s, connect: 6s}
   empty:
-  tagged: !size 5
 ";
 
-    #[test]
-    fn a_tree_with_everything_in_it() {
-        let text = |text: &str| Node::Text(text.to_owned());
-        let entry = |key: &str, value| (key.to_owned(), value);
-        assert_eq!(
-            parse(DOCUMENT).ok(),
-            Some(Node::Map(vec![
-                entry("threads", Node::Int(4)),
-                entry(
-                    "cellgate",
-                    Node::Map(vec![
-                        entry(
-                            "listen",
-                            Node::List(vec![
-                                text("127.0.0.1:80"),
-                                Node::Map(vec![entry("address", text("[::]:80"))]),
-                            ])
-                        ),
-                        entry("text", text("threads: no key\n")),
-                        entry(
-                            "timeouts",
-                            Node::Map(vec![
-                                entry("connect", text("5s")),
-                                entry("connect", text("6s"))
-                            ])
-                        ),
-                        entry("empty", Node::Null),
-                        entry("tagged", Node::Tagged("size".to_owned())),
-                    ])
-                ),
-            ]))
-        );
+    fn placed<T>(value: T, position: Position) -> Placed<T> {
+        Placed { value, position }
     }
 
     #[test]
-    fn places() {
-        use Step::{Entry, Item, Key};
-        for (steps, expected) in [
-            (&[][..], (2, 1)),
-            (&[Key(0)], (2, 1)),
-            (&[Entry(0)], (2, 10)),
-            (&[Entry(1), Entry(0), Item(0)], (5, 7)),
-            (&[Entry(1), Entry(0), Item(1), Entry(0)], (6, 17)),
-            (&[Entry(1), Key(1)], (7, 3)),
-            (&[Entry(1), Entry(1)], (7, 9)),
-            (&[Entry(1), Entry(2), Key(1)], (9, 27)),
-            (&[Entry(1), Entry(2), Entry(1)], (9, 36)),
-            (&[Entry(1), Key(3)], (10, 3)),
-            (&[Entry(1), Entry(4)], (11, 11)),
-        ] {
-            assert_eq!(locate(DOCUMENT, steps), Some(expected), "{steps:?}");
-        }
+    fn a_tree_with_everything_in_it() {
+        let key = |text: &str, at| placed(text.to_owned(), at);
+        let text = |text: &str, at| placed(Node::Text(text.to_owned()), at);
+        let address = Node::Map(vec![(key("address", (6, 8)), text("[::]:80", (6, 17)))]);
+        let listen = vec![text("127.0.0.1:80", (5, 7)), placed(address, (6, 7))];
+        let timeouts = vec![
+            (key("connect", (9, 14)), text("5s", (9, 23))),
+            (key("connect", (9, 27)), text("6s", (9, 36))),
+        ];
+        let section = vec![
+            (key("listen", (4, 3)), placed(Node::List(listen), (5, 5))),
+            (key("text", (7, 3)), text("threads: no key\n", (8, 5))),
+            (
+                key("timeouts", (9, 3)),
+                placed(Node::Map(timeouts), (9, 13)),
+            ),
+            (key("empty", (10, 3)), placed(Node::Null, (10, 8))),
+        ];
+        let root = vec![
+            (key("threads", (2, 1)), placed(Node::Int(4), (2, 10))),
+            (key("cellgate", (3, 1)), placed(Node::Map(section), (4, 3))),
+        ];
+        let expected = placed(Node::Map(root), (2, 1));
+        assert_eq!(parse(DOCUMENT).ok(), Some(expected));
     }
 
     #[test]
     fn nothing_is_null() {
         for text in ["", "\n", "# only a comment\n", "---\n", "null"] {
-            assert_eq!(parse(text).ok(), Some(Node::Null), "{text:?}");
+            let root = parse(text).ok().map(|root| root.value);
+            assert_eq!(root, Some(Node::Null), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn scalars_are_typed_by_the_core_schema() {
+        let text = |text: &str| Node::Text(text.to_owned());
+        for (written, read) in [
+            ("true", Node::Bool(true)),
+            ("yes", text("yes")),
+            ("\"4\"", text("4")),
+            ("0755", text("0755")),
+            ("1_000", text("1_000")),
+            ("0x10", Node::Int(16)),
+            ("-3", Node::Int(-3)),
+            ("1.5", Node::Float(1.5)),
+            ("18446744073709551615", Node::Int((1 << 64) - 1)),
+            ("<<", text("<<")),
+        ] {
+            let root = parse(written).ok().map(|root| root.value);
+            assert_eq!(root, Some(read), "{written}");
         }
     }
 
     #[test]
     fn syntax_errors_have_a_place() {
-        for (text, position, message) in [
-            (
-                "a: [1, 2",
-                (2, 1),
-                "did not find expected ',' or ']', while parsing a flow sequence at line 1 column 4",
-            ),
-            (
-                "a: b: c",
-                (1, 5),
-                "mapping values are not allowed in this context",
-            ),
-            ("a: *y", (1, 4), "unknown anchor"),
+        for (text, position) in [
+            ("a: [1, 2", (1, 4)),
+            ("a: b: c", (1, 5)),
+            ("a: *y", (1, 4)),
+            ("a: !size 5", (1, 10)),
+            ("a: 1\n---\nb: 2\n", (3, 1)),
         ] {
             let error = parse(text).err().unwrap();
-            assert_eq!(error.position, Some(position), "{text:?}");
-            assert_eq!(error.message, message, "{text:?}");
+            assert_eq!(
+                error.position,
+                Some(position),
+                "{text:?}: {}",
+                error.message
+            );
+            assert!(!error.message.contains("line "), "{}", error.message);
         }
-        let error = parse("a: 1\n---\nb: 2\n").err().unwrap();
-        assert!(error.message.contains("more than one document"));
     }
 }

@@ -86,7 +86,9 @@ impl Edge {
         let access_log = AccessLog::open(&settings.access_log, metrics.access_log_dropped.clone())
             .map_err(|error| vec![format!("cellgate.access_log: {error}")])?;
 
-        let (options, conf) = settings.server_conf(false, daemon);
+        let (options, conf) = settings
+            .server_conf(false, daemon)
+            .map_err(|error| vec![format!("settings of Pingora: {error}")])?;
         let handover = Handover::at(Path::new(&conf.upgrade_sock));
         let sockets = Sockets::open(settings, upgrade.then_some(&handover))?;
         let signals = Signals {

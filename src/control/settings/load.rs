@@ -65,7 +65,7 @@ impl Settings {
                 message: format!("not YAML: {}", error.message),
             }]
         })?;
-        let mut reader = Reader::new(file, text, &read::KEYS);
+        let mut reader = Reader::new(file, &read::KEYS);
         let top = reader.section_at(&At::root(&root), "");
         let mut settings = Settings::default();
         read::read(&mut reader, &top, &mut settings);

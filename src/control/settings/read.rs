@@ -88,7 +88,7 @@ pub(super) fn read<'a>(reader: &mut Reader<'a>, top: &Section<'a>, settings: &mu
 /// Whether clients are to show certificates, be it with a mistake in it.
 pub(super) fn client_ca_is_given(top: &Section<'_>) -> bool {
     match top.get("tls").map(|at| at.node) {
-        Some(Node::Map(entries)) => entries.iter().any(|(name, _)| name == "client_ca"),
+        Some(Node::Map(entries)) => entries.iter().any(|(name, _)| name.value == "client_ca"),
         _ => false,
     }
 }
