@@ -17,7 +17,7 @@ bogus: 1
 ";
     let problems = refused(text, &[("PORT", "eighty")]);
     let starts = [
-        "edge.yaml:1:1: threds: unknown key (did you mean \"threads\"?); valid here: version, ",
+        "edge.yaml:1:1: threds: unknown key (did you mean \"threads\"?); valid here: blocking_threads_ttl_seconds, ",
         "edge.yaml:3:26: cellgate.listen[1]: got \"nowhere\", want an IP address and a port, ",
         "edge.yaml:5:5: cellgate.timeouts.conect: unknown key (did you mean \"connect\"?); \
          valid here: connect, response_header, ",
