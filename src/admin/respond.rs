@@ -117,11 +117,16 @@ impl AdminApp {
         let mut names = parameter(query, "placement");
         let (placements, of) = match (names.next(), names.next()) {
             (None, _) => (
-                generation.views(MAX_PLACEMENTS, now),
-                generation.placements().len(),
+                generation
+                    .placements
+                    .views(MAX_PLACEMENTS, |id| generation.table.keys_on(id), now),
+                generation.placements.len(),
             ),
             (Some(name), None) => match generation.table.placement_named(&name) {
-                Ok(id) => (vec![generation.view(id, now)], 1),
+                Ok(id) => {
+                    let keys = generation.table.keys_on(id);
+                    (vec![generation.placements.view(id, keys, now)], 1)
+                }
                 Err(unknown) => return error(StatusCode::NOT_FOUND, "unknown_placement", unknown),
             },
             (Some(_), Some(_)) => {

@@ -1,7 +1,6 @@
 //! What the edge knows of one request while it is under way.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Instant;
 
 use http::HeaderValue;
@@ -9,15 +8,16 @@ use http::HeaderValue;
 use super::failure::Failure;
 use crate::http::CountGuard;
 use crate::resilience::BreakerState;
-use crate::state::Generation;
 use crate::table::{PlacementId, Route};
-use crate::upstream::{Admitted, Attempt, FailoverReason, Placement, Rejected};
+use crate::upstream::{Admitted, Attempt, FailoverReason, Placement, Placements, Rejected};
 
-/// The decision where a request goes, and the generation it was made in. The
-/// generation stays pinned until the request is over.
+/// The decision where a request goes, and the placements of the generation it was made in.
+/// They are kept until the request is over; the keys of that generation are not.
 #[derive(Debug)]
 pub(super) struct Target {
-    pub generation: Arc<Generation>,
+    /// The number of that generation.
+    pub generation: u64,
+    pub placements: Placements,
     /// Where the key lives.
     pub route: Route,
     /// The placement that took the request, and the attempt under way there;
@@ -38,11 +38,11 @@ impl Target {
     }
 
     pub fn placement(&self) -> &Placement {
-        self.generation.placement(self.serving())
+        self.placements.get(self.serving())
     }
 
     pub fn placement_name(&self) -> &str {
-        &self.generation.table.placement(self.serving()).name
+        &self.placement().state.name
     }
 
     /// The attempt under way.

@@ -87,14 +87,14 @@ impl EdgeProxy {
 
     /// Decides where a request of `key` goes, in the generation of this moment.
     pub(super) fn route(&self, key: &[u8]) -> Result<Target, Failure> {
-        let generation = self.state.current().ok_or(Failure::NOT_READY)?;
-        let route = generation.table.route(key);
-        Ok(Target {
-            generation,
-            route,
+        let target = self.state.read(|generation| Target {
+            generation: generation.number,
+            placements: generation.placements.clone(),
+            route: generation.table.route(key),
             admitted: None,
             rejected: None,
-        })
+        });
+        target.ok_or(Failure::NOT_READY)
     }
 
     /// What the connection or the header says against the request.

@@ -76,7 +76,7 @@ impl EdgeProxy {
                     elapsed.as_secs_f64(),
                 );
                 if let Some(reason) = target.failover().filter(|_| target.address().is_some()) {
-                    let home = target.generation.placement(target.route.placement);
+                    let home = target.placements.get(target.route.placement);
                     home.state.metrics.failed_over(reason.as_str());
                 }
             }
@@ -117,7 +117,7 @@ impl EdgeProxy {
                 bytes_sent: session.body_bytes_sent() as u64,
                 client: conn(session).map(ClientConn::peer),
                 error: failure.map(|failure| failure.code),
-                generation: target.map(|target| target.generation.number),
+                generation: target.map(|target| target.generation),
             });
         }
     }

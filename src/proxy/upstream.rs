@@ -35,7 +35,7 @@ impl EdgeProxy {
             return Err(Failure::INTERNAL);
         };
         let home = target.route.placement;
-        match target.generation.admit(home, key, ctx.started) {
+        match target.placements.admit(home, key, ctx.started) {
             Ok(admitted) => target.admitted = Some(admitted),
             Err(rejected) => {
                 let failure = reject(target, rejected);
@@ -117,8 +117,8 @@ impl EdgeProxy {
             return Err(Failure::INTERNAL);
         };
         let (home, before) = (target.route.placement, admitted.placement);
-        let generation = &target.generation;
-        match generation.admit_again(home, key, admitted, unresolved, Instant::now()) {
+        let placements = &target.placements;
+        match placements.admit_again(home, key, admitted, unresolved, Instant::now()) {
             Ok(()) if target.serving() == before => Ok(()),
             Ok(()) => {
                 fits(session, target).inspect_err(|failure| count_rejection(target, *failure))
@@ -179,11 +179,11 @@ impl EdgeProxy {
         };
         admitted.set_aside();
         let now = Instant::now();
-        let placement = target.generation.placement(admitted.placement);
+        let placement = target.placements.get(admitted.placement);
         let retries = &placement.policy.retries;
         if !allowed(retries)
             || attempts >= retries.attempts.min(self.config.max_attempts)
-            || !target.generation.has_alternative(admitted, now)
+            || !target.placements.has_alternative(admitted, now)
         {
             return false;
         }

@@ -5,12 +5,11 @@ use std::time::{Duration, Instant, SystemTime};
 
 use serde::Serialize;
 
-use super::apply::{EdgeState, lock};
+use super::edge_state::EdgeState;
 use super::generation::Generation;
-use super::status::time;
 use crate::table::Digest;
 use crate::telemetry::metrics::ControlMetrics;
-use crate::upstream::wall;
+use crate::telemetry::time::{self, wall};
 
 /// Whether there is a control plane to hear from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -49,7 +48,7 @@ pub struct Connection {
 /// Why there is, or was, no connection.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ConnectionError {
-    #[serde(serialize_with = "time")]
+    #[serde(serialize_with = "time::serialize")]
     pub at: SystemTime,
     pub message: String,
 }
@@ -63,7 +62,7 @@ pub struct ConnectionStatus {
     pub dialect: Option<&'static str>,
     pub control_id: Option<String>,
     /// Since when there has been a connection, or none.
-    #[serde(serialize_with = "time")]
+    #[serde(serialize_with = "time::serialize")]
     pub since: SystemTime,
     /// What the control plane calls the generation that is served; none: it is
     /// from elsewhere.
@@ -107,18 +106,18 @@ impl Connection {
 impl EdgeState {
     /// From now on, this is shown.
     pub fn show_connection(&self, connection: Connection) {
-        *lock(&self.connection) = Some(connection);
+        *self.connection.lock() = Some(connection);
     }
 
     /// An earlier process last heard a control plane then.
     pub(crate) fn heard_before(&self, then: Option<SystemTime>) {
-        *lock(&self.heard_before) = then;
+        *self.heard_before.lock() = then;
     }
 
     /// What [`Connection::heard`] is before this process has heard a control plane.
     pub fn first_heard(&self) -> Instant {
         let now = Instant::now();
-        let then = *lock(&self.heard_before);
+        let then = *self.heard_before.lock();
         // Should the clock have been set back, it is as good as now.
         let ago = then.and_then(|then| SystemTime::now().duration_since(then).ok());
         ago.and_then(|ago| now.checked_sub(ago)).unwrap_or(now)
@@ -126,7 +125,7 @@ impl EdgeState {
 
     /// When a control plane was last heard; none: not that anyone knew.
     pub(crate) fn last_contact(&self) -> Option<SystemTime> {
-        let connection = lock(&self.connection);
+        let connection = self.connection.lock();
         let here = connection.as_ref().and_then(|connection| {
             let heard = connection.dialect.map(|_| wall(connection.heard));
             match connection.state {
@@ -134,7 +133,7 @@ impl EdgeState {
                 _ => heard,
             }
         });
-        here.or(*lock(&self.heard_before))
+        here.or(*self.heard_before.lock())
     }
 
     /// What is counted of the control plane; shown from the first call on.
@@ -144,7 +143,7 @@ impl EdgeState {
 
     /// Brings the metrics of the control plane up to date, if there is to be one.
     pub(crate) fn gauge_connection(&self) {
-        let connection = lock(&self.connection);
+        let connection = self.connection.lock();
         if let Some(connection) = &*connection {
             let current = self.current();
             self.metrics.control().show(

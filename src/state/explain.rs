@@ -5,13 +5,10 @@ use std::time::Instant;
 
 use serde::{Serialize, Serializer};
 
+use super::failure::is_zero;
 use super::generation::Generation;
-use super::status::is_zero;
 use crate::table::{Endpoint, PlacementId, RouteReason};
-use crate::upstream::BackendView;
-use crate::upstream::Resolution;
-use crate::upstream::{FailoverReason, Unresolved};
-use crate::upstream::{Outage, Placement};
+use crate::upstream::{BackendView, FailoverReason, Full, Placement, Resolution};
 
 /// Where a key goes now. As JSON, the body of `GET /debug/route`.
 #[derive(Clone, Debug, Serialize)]
@@ -54,13 +51,6 @@ pub struct RouteExplanation {
     pub without_address: Vec<WithoutAddress>,
 }
 
-/// A placement that takes no more requests.
-#[derive(Clone, Copy, Debug, Serialize)]
-pub struct Full {
-    pub in_flight: usize,
-    pub concurrency_limit: u32,
-}
-
 /// An endpoint whose host is not known to be anywhere.
 #[derive(Clone, Debug, Serialize)]
 pub struct WithoutAddress {
@@ -85,7 +75,7 @@ impl RouteExplanation {
     pub(crate) fn new(generation: &Generation, key: &str, now: Instant) -> Self {
         let explanation = generation.table.explain(key);
         let home = generation.table.route(key.as_bytes()).placement;
-        let own = generation.placement(home);
+        let own = generation.placements.get(home);
         let mut shown = Self {
             key: explanation.key,
             placement: explanation.placement,
@@ -115,10 +105,10 @@ impl RouteExplanation {
 
     /// Goes the way that a request would go.
     fn follow(&mut self, generation: &Generation, home: PlacementId, key: &str, now: Instant) {
-        let way = generation.way(home, now);
+        let way = generation.placements.way(home, now);
         let name = |id: PlacementId| &generation.table.placement(id).name;
         for id in &way.asked {
-            let placement = generation.placement(*id);
+            let placement = generation.placements.get(*id);
             for (endpoint, _) in placement.endpoints() {
                 let addresses = endpoint.addresses();
                 if addresses.backends.is_empty() {
@@ -146,60 +136,14 @@ impl RouteExplanation {
         self.failover_reason = way.failover;
         let Some(id) = way.served_by else { return };
         self.served_by = Some(name(id).clone());
-        self.full = full(generation.placement(id));
-        let chosen = generation.placement(id).would_pick(key.as_bytes(), now);
+        let placement = generation.placements.get(id);
+        self.full = placement.full();
+        let chosen = placement.would_pick(key.as_bytes(), now);
         self.chosen = chosen.as_ref().map(|backend| backend.address);
         if let Some(backend) = chosen.filter(|_| id == home) {
             self.endpoint = backend.origin.endpoint.clone();
         }
     }
-}
-
-/// The way that a request goes now.
-pub(crate) struct Way {
-    /// Its own placement, and the fallbacks that it would come to.
-    pub asked: Vec<PlacementId>,
-    /// The last of these, if it takes the request.
-    pub served_by: Option<PlacementId>,
-    /// Why its own placement does not.
-    pub failover: Option<FailoverReason>,
-}
-
-impl Generation {
-    /// The way that [`Generation::admit`] would send a request of `home`.
-    pub(crate) fn way(&self, home: PlacementId, now: Instant) -> Way {
-        let mut way = Way {
-            asked: Vec::new(),
-            served_by: None,
-            failover: None,
-        };
-        let mut next = Some(home);
-        while let Some(id) = next {
-            way.asked.push(id);
-            let placement = self.placement(id);
-            let outage = match full(placement) {
-                Some(_) => placement.outage_if_full(now),
-                None => placement.outage_now(now),
-            };
-            let Some((reason, _)) = outage.failover(placement.fallback.is_some(), Unresolved::Wait)
-            else {
-                way.served_by = (outage != Outage::NoAddress).then_some(id);
-                break;
-            };
-            way.failover.get_or_insert(reason);
-            next = placement.fallback;
-        }
-        way
-    }
-}
-
-fn full(placement: &Placement) -> Option<Full> {
-    let concurrency_limit = placement.policy.concurrency_limit?;
-    let in_flight = placement.state.in_flight();
-    (in_flight >= concurrency_limit as usize).then_some(Full {
-        in_flight,
-        concurrency_limit,
-    })
 }
 
 /// Of several hosts, the best that can be said.

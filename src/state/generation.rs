@@ -1,18 +1,17 @@
 //! One applied routing table, and all that a request needs from it.
 
 use std::fmt;
-use std::sync::Arc;
 use std::time::SystemTime;
 
-use http::HeaderValue;
+use prometheus::IntGauge;
 use serde::{Deserialize, Serialize, Serializer};
 
-use crate::table::{self, PlacementId, Problem, RouteReason, RoutingTable};
-use crate::upstream::Placement;
+use crate::table::{RouteReason, RoutingTable};
+use crate::upstream::{Placement, Placements};
 use cellgate_core::pace;
 
-/// One applied routing table. It never changes; a request that started on it
-/// finishes on it.
+/// One applied routing table. It never changes. A request is routed by one generation and
+/// keeps only its [`Placements`].
 #[derive(Debug)]
 pub struct Generation {
     /// From 1; the next applied document gets the next number.
@@ -25,9 +24,11 @@ pub struct Generation {
     pub control_generation: Option<u64>,
     pub applied_at: SystemTime,
     pub table: RoutingTable,
-    /// By [`PlacementId`]. Shared with the generation before when that has the
-    /// same head.
-    placements: Arc<[Placement]>,
+    /// What requests keep of the generation. Shared with the generation before when that
+    /// has the same head.
+    pub placements: Placements,
+    /// The last field: dropped when the table is.
+    _alive: Alive,
 }
 
 /// Where a document came from.
@@ -92,83 +93,39 @@ impl Serialize for Sha256 {
 }
 
 impl Generation {
-    /// Binds each placement of a table to what the edge knows of it: `bind` is
-    /// given them in their order, with the header value of their name. A table
-    /// that shares its head with that of `last` shares its placements as well, so
-    /// that a change of a few keys costs no more for having many placements.
-    ///
-    /// # Errors
-    ///
-    /// A placement's name that cannot be a header's value.
-    pub(crate) fn new(
+    pub(super) fn new(
         head: Head,
         table: RoutingTable,
-        last: Option<&Self>,
-        mut bind: impl FnMut(&table::Placement, HeaderValue) -> Placement,
-    ) -> Result<Self, Vec<Problem>> {
-        let same_head = |last: &&Self| Arc::ptr_eq(last.table.head_json(), table.head_json());
-        if let Some(last) = last.filter(same_head) {
-            return Ok(Self::with(head, table, Arc::clone(&last.placements)));
-        }
-        let mut problems = Vec::new();
-        let mut placements = Vec::with_capacity(table.placements().len());
-        for placement in table.placements() {
-            match HeaderValue::from_str(&placement.name) {
-                Ok(name) => placements.push(bind(placement, name)),
-                Err(_) => problems.push(Problem::without_place(format!(
-                    "the placement name {:?} cannot be a header value",
-                    placement.name
-                ))),
-            }
-        }
-        if !problems.is_empty() {
-            return Err(problems);
-        }
-        Ok(Self::with(head, table, placements.into()))
-    }
-
-    fn with(head: Head, table: RoutingTable, placements: Arc<[Placement]>) -> Self {
-        let Head {
-            number,
-            sha256,
-            source,
-            control_generation,
-            applied_at,
-        } = head;
+        placements: Placements,
+        alive: &IntGauge,
+    ) -> Self {
+        alive.inc();
         Self {
-            number,
-            sha256,
-            source,
-            control_generation,
-            applied_at,
+            number: head.number,
+            sha256: head.sha256,
+            source: head.source,
+            control_generation: head.control_generation,
+            applied_at: head.applied_at,
             table,
             placements,
+            _alive: Alive(alive.clone()),
         }
-    }
-
-    /// Whether the two have the very same placements.
-    pub(crate) fn shares_placements(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.placements, &other.placements)
-    }
-
-    /// The placement `id` of this generation's table.
-    ///
-    /// # Panics
-    ///
-    /// May panic when `id` is another table's.
-    pub fn placement(&self, id: PlacementId) -> &Placement {
-        &self.placements[id.index()]
-    }
-
-    /// All placements, by [`PlacementId`].
-    pub fn placements(&self) -> &[Placement] {
-        &self.placements
     }
 
     /// Where `key` goes in this generation, and why.
     pub fn route(&self, key: &[u8]) -> (&Placement, RouteReason) {
         let route = self.table.route(key);
-        (self.placement(route.placement), route.reason)
+        (self.placements.get(route.placement), route.reason)
+    }
+}
+
+/// Counts a generation as one in memory.
+#[derive(Debug)]
+struct Alive(IntGauge);
+
+impl Drop for Alive {
+    fn drop(&mut self) {
+        self.0.dec();
     }
 }
 

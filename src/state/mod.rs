@@ -8,24 +8,26 @@
 //! `proxy`, `source`, `admin` and `cli` import this folder; it imports `upstream`, `table`
 //! and `telemetry`.
 
-pub(crate) mod apply;
 mod connection;
 mod disk;
+mod edge_state;
 mod explain;
-mod gauges;
+mod failure;
 mod generation;
 mod push;
 pub(crate) mod restore;
-pub(crate) mod retire;
-pub(crate) mod status;
+mod status;
+mod writer;
 
 #[cfg(test)]
 pub(crate) mod tests;
 
-pub use apply::{Applied, EdgeOptions, EdgeState};
 pub use connection::{Connection, ConnectionError, ConnectionState, ConnectionStatus};
 pub use disk::{Fallback, Memory, MemoryOptions, MemoryStatus};
-pub use explain::{Candidate, Full, RouteExplanation, WithoutAddress};
+pub use edge_state::{EdgeOptions, EdgeState};
+pub use explain::{Candidate, RouteExplanation, WithoutAddress};
+pub use failure::LastError;
 pub use generation::{Generation, Sha256, Source};
 pub use push::{Push, PushLimits, Pushed};
-pub use status::{ConfigStatus, LastError};
+pub use status::ConfigStatus;
+pub use writer::Applied;

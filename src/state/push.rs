@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::apply::{Cause, EdgeState, lock};
-use super::generation::{Generation, Head, Source};
-use super::retire::FEW;
+use super::edge_state::EdgeState;
+use super::failure::Cause;
+use super::generation::{Generation, Source};
+use super::writer::{Change, FEW, Stop};
 use crate::table::{Delta, Digest, Problem, RoutingTable};
 
 /// What is to be served next.
@@ -81,61 +82,48 @@ impl EdgeState {
     /// name, and while the head stays, the placements of the last generation are
     /// those of the next. A table costs what comparing it with the last one does.
     pub fn push(&self, push: Push, generation: u64, digest: Digest, now: SystemTime) -> Pushed {
-        let mut writer = lock(&self.writer);
-        let cause = Cause::Pushed(generation);
-        // Whoever pushes has looked as well, but something else may have come in between.
-        let held = self.current().and_then(|it| it.control_generation);
-        if let Some(held) = held.filter(|held| *held > generation) {
-            let problems = vec![Problem::without_place(format!(
-                "older generation {generation} (this edge has {held}; generations only grow)"
-            ))];
-            self.deny(&mut writer, cause, Source::ControlPlane, &problems, now);
-            return Pushed::Refused(problems);
-        }
-        let made = match push {
-            Push::Table(table) => Ok(table),
-            Push::Delta(delta) => match self.current() {
-                Some(current) => current.table.apply(&delta),
-                None => RoutingTable::founded_by(&delta),
-            },
-        };
-        let table = match made {
-            Ok(table) if table.digest() != digest => return Pushed::Differs(table.digest()),
-            made => made,
-        };
-        let head = Head {
-            number: writer.newest + 1,
-            sha256: None,
-            source: Source::ControlPlane,
-            control_generation: Some(generation),
-            applied_at: now,
-        };
-        let served = table.and_then(|table| {
-            self.push_limits.admit(&table)?;
-            self.serve(&mut writer, head, table)
-        });
-        match served {
-            Ok(generation) => Pushed::Changed(generation),
-            Err(problems) => {
-                self.deny(&mut writer, cause, Source::ControlPlane, &problems, now);
-                Pushed::Refused(problems)
+        let made = self.transact(Self::pushed(generation, now), |current| {
+            // The caller has checked that, but another change may have come in between.
+            let held = current.and_then(|current| current.control_generation);
+            if let Some(held) = held.filter(|held| *held > generation) {
+                return Err(Stop::Refused(vec![Problem::without_place(format!(
+                    "older generation {generation} (this edge has {held}; generations only grow)"
+                ))]));
             }
+            let made = match push {
+                Push::Table(table) => Ok(table),
+                Push::Delta(delta) => match current {
+                    Some(current) => current.table.apply(&delta),
+                    None => RoutingTable::founded_by(&delta),
+                },
+            };
+            let table = made.map_err(Stop::Refused)?;
+            if table.digest() != digest {
+                return Err(Stop::Other(table.digest()));
+            }
+            self.push_limits.admit(&table).map_err(Stop::Refused)?;
+            Ok(table)
+        });
+        match made {
+            Ok(generation) => Pushed::Changed(generation),
+            Err(Stop::Refused(problems)) => Pushed::Refused(problems),
+            Err(Stop::Other(digest)) => Pushed::Differs(digest),
         }
     }
 
-    /// Shows why the control plane's `generation` is refused that was not even
-    /// tried.
+    /// Records why the control plane's `generation` is refused, without trying it.
     pub fn refuse_push(&self, generation: u64, problems: &[Problem], now: SystemTime) {
-        let mut writer = lock(&self.writer);
         let cause = Cause::Pushed(generation);
-        self.deny(&mut writer, cause, Source::ControlPlane, problems, now);
+        self.refused(cause, Source::ControlPlane, problems, now);
     }
 
-    /// The control plane says that what is served is what should be, whatever was
-    /// refused meanwhile.
-    pub fn in_step(&self) {
-        if self.is_failing() {
-            self.recovered(Source::ControlPlane);
+    fn pushed(generation: u64, now: SystemTime) -> Change {
+        Change {
+            cause: Cause::Pushed(generation),
+            source: Source::ControlPlane,
+            sha256: None,
+            control_generation: Some(generation),
+            now,
         }
     }
 }

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use super::apply::{EdgeState, Writer, lock};
 use super::disk::{MemoryStatus, Stored};
+use super::edge_state::EdgeState;
 use super::generation::{Generation, Head};
+use super::writer::Writer;
 use crate::table::{Problem, RoutingTable};
 
 /// Content that is not to be served.
@@ -18,7 +19,7 @@ pub(crate) struct Barred {
 impl EdgeState {
     /// The next generation gets a number above `number`.
     pub(crate) fn number_after(&self, number: u64) {
-        let mut writer = lock(&self.writer);
+        let mut writer = self.writer.lock();
         writer.newest = writer.newest.max(number);
     }
 
@@ -28,7 +29,7 @@ impl EdgeState {
     ///
     /// Why it cannot be.
     pub(crate) fn restore(&self, stored: Stored) -> Result<Arc<Generation>, String> {
-        let mut writer = lock(&self.writer);
+        let mut writer = self.writer.lock();
         let head = Head {
             number: stored.number,
             sha256: stored.sha256,
@@ -36,19 +37,22 @@ impl EdgeState {
             control_generation: stored.control_generation,
             applied_at: stored.applied_at,
         };
-        let generation = Generation::new(head, stored.table, None, |placement, name| {
-            self.bind(&mut writer, placement, name)
-        });
-        let generation = generation.map_err(|problems| {
+        let placements = writer.registry.bind(&stored.table).map_err(|problems| {
             let first = problems.first().map(ToString::to_string);
             first.unwrap_or_default()
         })?;
-        Ok(self.install(&mut writer, generation, "config restored"))
+        Ok(self.swap(
+            &mut writer,
+            head,
+            stored.table,
+            placements,
+            "config restored",
+        ))
     }
 
     /// From now on, none of this is served.
     pub(crate) fn bar(&self, barred: Vec<Barred>) {
-        lock(&self.writer).barred = barred;
+        self.writer.lock().barred = barred;
     }
 
     /// What is shown of the memory.
@@ -58,13 +62,13 @@ impl EdgeState {
             status.fallback.is_some(),
             status.error.is_some(),
         );
-        *lock(&self.memory) = Some(status);
+        *self.memory.lock() = Some(status);
     }
 }
 
 impl Writer {
     /// Refuses what is barred.
-    pub(crate) fn admit(&self, table: &RoutingTable) -> Result<(), Vec<Problem>> {
+    pub(crate) fn refuse_barred(&self, table: &RoutingTable) -> Result<(), Vec<Problem>> {
         if self.barred.is_empty() {
             return Ok(());
         }

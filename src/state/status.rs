@@ -2,16 +2,13 @@
 
 use std::time::SystemTime;
 
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 
 use super::connection::ConnectionStatus;
 use super::disk::MemoryStatus;
+use super::failure::LastError;
 use super::generation::{Generation, Sha256, Source};
-use crate::table::Problem;
-use crate::telemetry::time::rfc3339;
-
-/// How many problems are kept for [`LastError`].
-const MAX_PROBLEMS: usize = 100;
+use crate::telemetry::time;
 
 /// What is being served and how the last attempt to change it went. As JSON,
 /// the body of `GET /debug/config`; the order of the fields is part of that.
@@ -19,7 +16,7 @@ const MAX_PROBLEMS: usize = 100;
 pub struct ConfigStatus {
     /// Like all fields but the last three, none before the first generation.
     pub version: Option<String>,
-    #[serde(serialize_with = "optional_time")]
+    #[serde(serialize_with = "time::serialize_option")]
     pub last_reload_at: Option<SystemTime>,
     pub source: Option<Source>,
     pub generation: Option<u64>,
@@ -33,18 +30,6 @@ pub struct ConfigStatus {
     pub state: Option<MemoryStatus>,
     /// How it stands with the control plane; none where there is to be none.
     pub control_plane: Option<ConnectionStatus>,
-}
-
-/// A document that was refused, or a source that could not be read.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct LastError {
-    #[serde(serialize_with = "time")]
-    pub at: SystemTime,
-    /// The first hundred of them.
-    pub problems: Vec<Problem>,
-    /// How many more there were.
-    #[serde(skip_serializing_if = "is_zero")]
-    pub omitted: usize,
 }
 
 impl ConfigStatus {
@@ -67,30 +52,4 @@ impl ConfigStatus {
             control_plane,
         }
     }
-}
-
-impl LastError {
-    pub(crate) fn new(at: SystemTime, problems: &[Problem]) -> Self {
-        let shown = problems.get(..MAX_PROBLEMS).unwrap_or(problems);
-        Self {
-            at,
-            problems: shown.to_vec(),
-            omitted: problems.len() - shown.len(),
-        }
-    }
-}
-
-pub(crate) fn time<S: Serializer>(time: &SystemTime, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(&rfc3339(*time))
-}
-
-pub(crate) fn optional_time<S: Serializer>(
-    time: &Option<SystemTime>,
-    serializer: S,
-) -> Result<S::Ok, S::Error> {
-    time.map(rfc3339).serialize(serializer)
-}
-
-pub(crate) fn is_zero(count: &usize) -> bool {
-    *count == 0
 }

@@ -5,7 +5,9 @@
 //! Unix time, so they do not exist here.
 
 use std::cell::Cell;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use serde::{Serialize, Serializer};
 
 const SECONDS_PER_DAY: i64 = 86_400;
 
@@ -55,6 +57,25 @@ pub fn write_millis(out: &mut Vec<u8>, time: SystemTime) {
     out.push(digit(millis / 10));
     out.push(digit(millis));
     out.push(b'Z');
+}
+
+/// Serializes as [`rfc3339`].
+pub fn serialize<S: Serializer>(time: &SystemTime, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&rfc3339(*time))
+}
+
+/// Serializes as [`rfc3339`], or as null.
+pub fn serialize_option<S: Serializer>(
+    time: &Option<SystemTime>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    time.map(rfc3339).serialize(serializer)
+}
+
+/// The wall clock's time at `then`, unless it was set since.
+pub fn wall(then: Instant) -> SystemTime {
+    let now = SystemTime::now();
+    now.checked_sub(then.elapsed()).unwrap_or(now)
 }
 
 /// Seconds since 1970, rounded down, and the nanoseconds on top of them.

@@ -10,12 +10,11 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use super::backend::{Attempt, Backend};
-use super::clock::uptime;
-use super::placement::Outage;
+use super::backend::{Attempt, Backend, uptime};
+use super::placement::{Outage, Placement};
 use super::placement_state::Slot;
+use super::placements::Placements;
 use crate::resilience::BreakerState;
-use crate::state::Generation;
 use crate::table::PlacementId;
 
 /// Why a request is not served by its own placement, as `X-Failover-Reason`
@@ -92,14 +91,14 @@ pub enum Unresolved {
 /// When to come back to a placement that is full.
 const FULL: Duration = Duration::from_secs(1);
 
-impl Generation {
+impl Placements {
     /// Finds the placement and the backend that serve a request of `home` now.
     ///
     /// # Errors
     /// Why there is none.
     pub fn admit(&self, home: PlacementId, key: &[u8], now: Instant) -> Result<Admitted, Rejected> {
         let admitted = self.walk(home, key, &mut Vec::new(), Unresolved::Wait, now)?;
-        let placement = self.placement(admitted.placement);
+        let placement = self.get(admitted.placement);
         if placement.retries() {
             placement.state.may_retry(uptime(now));
         }
@@ -108,7 +107,7 @@ impl Generation {
 
     /// Whether a request whose attempt was set aside has another place to go.
     pub fn has_alternative(&self, admitted: &Admitted, now: Instant) -> bool {
-        let placement = self.placement(admitted.placement);
+        let placement = self.get(admitted.placement);
         placement.has_untried(&admitted.tried, now)
             || placement.fallback.is_some() && placement.outage_now(now) != Outage::Exhausted
     }
@@ -129,7 +128,7 @@ impl Generation {
         unresolved: Unresolved,
         now: Instant,
     ) -> Result<(), Option<Rejected>> {
-        let placement = self.placement(admitted.placement);
+        let placement = self.get(admitted.placement);
         match placement.pick(key, &admitted.tried, now) {
             Ok(attempt) => {
                 if admitted.failover.is_none() && admitted.circuit.is_some() {
@@ -150,7 +149,7 @@ impl Generation {
         let mut next = self
             .walk(home, key, &mut admitted.tried, unresolved, now)
             .map_err(Some)?;
-        let waits = || self.placement(next.placement).outage_now(now) == Outage::Unresolved;
+        let waits = || self.get(next.placement).outage_now(now) == Outage::Unresolved;
         if next.attempt.is_none() && !waits() {
             admitted.tried = mem::take(&mut next.tried);
             return Err(None);
@@ -169,7 +168,7 @@ impl Generation {
         unresolved: Unresolved,
         now: Instant,
     ) -> Result<Admitted, Rejected> {
-        let own = self.placement(home);
+        let own = self.get(home);
         let circuit = || {
             let guarded = own.policy.circuit_breaker.is_some();
             guarded.then(|| own.circuit())
@@ -236,11 +235,69 @@ impl Generation {
             match placement.fallback {
                 Some(next) => {
                     id = next;
-                    placement = self.placement(next);
+                    placement = self.get(next);
                 }
                 None => return Err(Rejected::unavailable(home, circuit(), first)),
             }
         }
+    }
+}
+
+/// The way that a request goes now.
+pub struct Way {
+    /// Its own placement, and the fallbacks that it would come to.
+    pub asked: Vec<PlacementId>,
+    /// The last of these, if it takes the request.
+    pub served_by: Option<PlacementId>,
+    /// Why its own placement does not.
+    pub failover: Option<FailoverReason>,
+}
+
+/// A placement that takes no more requests.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Full {
+    pub in_flight: usize,
+    pub concurrency_limit: u32,
+}
+
+impl Placements {
+    /// The way that [`admit`](Self::admit) would send a request of `home`. Unlike that, it
+    /// takes nothing.
+    pub fn way(&self, home: PlacementId, now: Instant) -> Way {
+        let mut way = Way {
+            asked: Vec::new(),
+            served_by: None,
+            failover: None,
+        };
+        let mut next = Some(home);
+        while let Some(id) = next {
+            way.asked.push(id);
+            let placement = self.get(id);
+            let outage = match placement.full() {
+                Some(_) => placement.outage_if_full(now),
+                None => placement.outage_now(now),
+            };
+            let Some((reason, _)) = outage.failover(placement.fallback.is_some(), Unresolved::Wait)
+            else {
+                way.served_by = (outage != Outage::NoAddress).then_some(id);
+                break;
+            };
+            way.failover.get_or_insert(reason);
+            next = placement.fallback;
+        }
+        way
+    }
+}
+
+impl Placement {
+    /// How many requests it serves, when these are as many as it may.
+    pub fn full(&self) -> Option<Full> {
+        let concurrency_limit = self.policy.concurrency_limit?;
+        let in_flight = self.state.in_flight();
+        (in_flight >= concurrency_limit as usize).then_some(Full {
+            in_flight,
+            concurrency_limit,
+        })
     }
 }
 

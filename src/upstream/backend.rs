@@ -2,23 +2,30 @@
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_utils::CachePadded;
+use parking_lot::Mutex;
 use pingora_core::upstreams::peer::HttpPeer;
 
-use super::clock::uptime;
 use super::endpoint::Origin;
 use crate::resilience::{
     Admission, Avoidance, Breaker, BreakerState, Claim, Fault, Health, HealthState, Ticket,
     member_id,
 };
-use crate::state::apply::lock;
 use crate::table::{CircuitBreaker, HealthCheck, Scheme};
 use crate::telemetry::metrics::PlacementMetrics;
 
 static SERIAL: AtomicU64 = AtomicU64::new(0);
+
+static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+
+/// The time from the start of the process to `now`, as atomics can hold it. The start is
+/// the first call; it is zero for what came before that.
+pub fn uptime(now: Instant) -> Duration {
+    now.saturating_duration_since(*START)
+}
 
 /// One socket address of an endpoint. It keeps its state for as long as its
 /// placement has the endpoint and the endpoint resolves to the address,
@@ -130,7 +137,8 @@ impl Backend {
                 return Err(Unusable::CircuitOpen(left));
             }
         }
-        lock(&self.breaker)
+        self.breaker
+            .lock()
             .would_admit(settings, now)
             .map_err(Unusable::CircuitOpen)
     }
@@ -139,7 +147,7 @@ impl Backend {
     /// nothing fails.
     pub(crate) fn state(&self) -> BreakerState {
         match self.calm.load(Relaxed) {
-            0 => lock(&self.breaker).state(),
+            0 => self.breaker.lock().state(),
             _ => BreakerState::Closed,
         }
     }
@@ -166,7 +174,7 @@ impl Backend {
             Some(settings) => match unpack(self.calm.load(Relaxed)) {
                 Some(ticket) => (Some(ticket), BreakerState::Closed),
                 None => {
-                    let mut breaker = lock(&self.breaker);
+                    let mut breaker = self.breaker.lock();
                     match breaker.admit(settings, now) {
                         Admission::Refused { .. } => {
                             self.avoidance.give_back(claim, uptime(now));
@@ -227,7 +235,7 @@ impl Backend {
             });
         }
         let turned = {
-            let mut health = lock(&self.health);
+            let mut health = self.health.lock();
             let turned = health.observe(outcome.is_ok(), settings, now);
             self.unhealthy.store(!health.usable(), Relaxed);
             turned
@@ -250,29 +258,29 @@ impl Backend {
 
     /// Nobody probes this backend any more.
     pub(crate) fn unprobed(&self) {
-        let mut health = lock(&self.health);
+        let mut health = self.health.lock();
         health.reset();
         self.unhealthy.store(false, Relaxed);
     }
 
     fn note(&self, failure: LastFailure) {
-        *lock(&self.last_failure) = Some(failure);
+        *self.last_failure.lock() = Some(failure);
     }
 
     /// What went wrong last, if anything ever did.
     pub fn last_failure(&self) -> Option<LastFailure> {
-        lock(&self.last_failure).clone()
+        self.last_failure.lock().clone()
     }
 
     /// What its probes say, and since when.
     pub fn health(&self) -> (Health, Option<Instant>) {
-        let health = lock(&self.health);
+        let health = self.health.lock();
         (health.status(), health.since())
     }
 
     /// The state of its breaker, and since when.
     pub fn breaker(&self) -> (BreakerState, Instant) {
-        let breaker = lock(&self.breaker);
+        let breaker = self.breaker.lock();
         (breaker.state(), breaker.since())
     }
 }
@@ -331,7 +339,7 @@ impl Attempt {
         // Also on a kept connection: whoever answers can be reached.
         self.connected();
         if let Some(ticket) = self.unless_calm() {
-            let mut breaker = lock(&self.backend.breaker);
+            let mut breaker = self.backend.breaker.lock();
             let (ticket, turned) = breaker.answered(ticket, Instant::now());
             self.ticket = Some(ticket);
             self.backend.publish(&breaker, turned);
@@ -351,7 +359,7 @@ impl Attempt {
     /// The exchange came to its end.
     pub fn completed(&mut self) {
         if let Some(ticket) = self.unless_calm() {
-            let mut breaker = lock(&self.backend.breaker);
+            let mut breaker = self.backend.breaker.lock();
             let turned = breaker.completed(ticket, Instant::now());
             self.backend.publish(&breaker, turned);
         }
@@ -362,7 +370,7 @@ impl Attempt {
     pub fn failed(&mut self, fault: Fault, now: Instant, failure: LastFailure) {
         self.backend.note(failure);
         if let (Some(settings), Some(ticket)) = (&self.breaker, self.ticket.take()) {
-            let mut breaker = lock(&self.backend.breaker);
+            let mut breaker = self.backend.breaker.lock();
             let turned = breaker.failed(settings, ticket, fault, now);
             self.backend.publish(&breaker, turned);
         }
@@ -383,7 +391,7 @@ impl Drop for Attempt {
             self.backend.avoidance.give_back(self.claim, now);
         }
         if let Some(ticket) = self.unless_calm() {
-            let mut breaker = lock(&self.backend.breaker);
+            let mut breaker = self.backend.breaker.lock();
             breaker.abandoned(ticket);
             self.backend.publish(&breaker, None);
         }

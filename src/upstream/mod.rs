@@ -9,28 +9,26 @@
 
 mod admit;
 mod backend;
-pub(crate) mod clock;
 mod endpoint;
 mod placement;
 mod placement_state;
+mod placements;
 mod probe;
 mod prober;
-pub(crate) mod resolver;
+mod resolver;
 mod schedule;
-mod traffic;
 mod view;
 
 #[cfg(test)]
 mod tests;
 
-pub use admit::{Admitted, Cause, FailoverReason, Rejected, Unresolved};
-pub use backend::{Attempt, Backend, LastFailure, Unusable};
-pub use clock::{uptime, wall};
+pub use admit::{Admitted, Cause, FailoverReason, Full, Rejected, Unresolved, Way};
+pub use backend::{Attempt, Backend, LastFailure, Unusable, uptime};
 pub use endpoint::{Addresses, Endpoint, Origin, Resolution};
 pub use placement::{Outage, Placement};
 pub use placement_state::{PlacementState, Slot};
+pub use placements::{Placements, Registry};
 pub use probe::{HttpProbe, Probe, Probed};
 pub use prober::Prober;
 pub use resolver::{Lookup, Resolver, SystemLookup};
-pub use traffic::Traffic;
-pub use view::{BackendView, EndpointView, FailureView, PlacementView};
+pub use view::{BackendView, EndpointView, FailureView, PlacementView, Traffic};

@@ -7,8 +7,7 @@ use std::time::{Duration, Instant};
 use arc_swap::{ArcSwap, Guard};
 use http::HeaderValue;
 
-use super::backend::{Attempt, Backend, Unusable};
-use super::clock::uptime;
+use super::backend::{Attempt, Backend, Unusable, uptime};
 use super::endpoint::{Endpoint, Resolution};
 use super::placement_state::PlacementState;
 use crate::resilience::{Balancer, BreakerState, Member};

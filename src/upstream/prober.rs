@@ -13,17 +13,17 @@ use async_trait::async_trait;
 use pingora_core::server::ShutdownWatch;
 use pingora_core::server::configuration::ServerConf;
 use pingora_core::services::background::BackgroundService;
+use tokio::sync::watch;
 use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 use tokio::time::Instant;
 
 use super::backend::Backend;
 use super::placement::Placement;
+use super::placements::Placements;
 use super::probe::{HttpProbe, Probe, Probed};
 use super::schedule::{Lane, Place, Schedule, sleep_until};
 use crate::resilience::jittered;
-use crate::state::EdgeState;
-use crate::state::Generation;
-use crate::table::HealthCheck;
+use crate::table::{HealthCheck, PlacementId};
 
 /// How many probes run at a time, those of backends that hang at most half of
 /// them.
@@ -37,9 +37,10 @@ const FIRST_WITHIN: Duration = Duration::from_secs(1);
 /// look passes all placements that have a health check.
 const COLLECT: Duration = Duration::from_millis(100);
 
-/// The background service that probes the backends of the current generation.
+/// The background service that probes the backends of the current placements.
 pub struct Prober {
-    state: Arc<EdgeState>,
+    placements: watch::Receiver<Placements>,
+    addresses: watch::Receiver<()>,
     probe: Arc<dyn Probe>,
 }
 
@@ -49,21 +50,34 @@ impl Prober {
     /// # Panics
     ///
     /// As the proxy does, if `conf.ca_file` cannot be used.
-    pub fn new(state: Arc<EdgeState>, conf: &ServerConf) -> Self {
-        Self::with_probe(state, Arc::new(HttpProbe::new(conf)))
+    pub fn new(
+        placements: watch::Receiver<Placements>,
+        addresses: watch::Receiver<()>,
+        conf: &ServerConf,
+    ) -> Self {
+        Self::with_probe(placements, addresses, Arc::new(HttpProbe::new(conf)))
     }
 
-    pub fn with_probe(state: Arc<EdgeState>, probe: Arc<dyn Probe>) -> Self {
-        Self { state, probe }
+    /// As [`new`](Self::new), with probes of another kind.
+    pub fn with_probe(
+        placements: watch::Receiver<Placements>,
+        addresses: watch::Receiver<()>,
+        probe: Arc<dyn Probe>,
+    ) -> Self {
+        Self {
+            placements,
+            addresses,
+            probe,
+        }
     }
 }
 
 #[async_trait]
 impl BackgroundService for Prober {
     async fn start(&self, mut shutdown: ShutdownWatch) {
-        let mut generations = self.state.watch();
-        generations.mark_changed();
-        let mut addresses = self.state.watch_addresses();
+        let mut placements = self.placements.clone();
+        placements.mark_changed();
+        let mut addresses = self.addresses.clone();
         let mut targets = Targets::new();
         let mut probes: JoinSet<Done> = JoinSet::new();
         let mut running: HashMap<Id, (u64, Place)> = HashMap::new();
@@ -88,15 +102,13 @@ impl BackgroundService for Prober {
             let next = targets.schedule.next_due();
             tokio::select! {
                 _ = shutdown.changed() => return,
-                changed = generations.changed() => {
+                changed = placements.changed() => {
                     if changed.is_err() {
                         return;
                     }
-                    if let Some(generation) = self.state.current() {
-                        targets.adopt(generation, Instant::now());
-                    }
+                    let current = placements.borrow_and_update().clone();
+                    targets.adopt(current, Instant::now());
                 }
-                // This service keeps the sender alive.
                 Ok(()) = addresses.changed(), if look.is_none() => {
                     look = Some(Instant::now() + COLLECT);
                 }
@@ -125,8 +137,10 @@ type Done = (Arc<HealthCheck>, Probed);
 
 /// Every backend that is to be probed, and when.
 struct Targets {
-    /// The generation that they are of.
-    generation: Option<Arc<Generation>>,
+    /// What they are backends of.
+    placements: Placements,
+    /// How often that was replaced.
+    round: u64,
     /// Its placements that have a health check.
     checked: Vec<Checked>,
     /// By [`Backend::serial`].
@@ -137,9 +151,8 @@ struct Targets {
 
 /// A placement that has a health check.
 struct Checked {
-    /// Of the placement in its generation.
-    index: usize,
-    /// [`PlacementState::changes`](super::placement_state::Cell::changes) before its backends were
+    id: PlacementId,
+    /// [`PlacementState::changes`](super::PlacementState::changes) before its backends were
     /// looked at.
     change: u64,
     /// The backends that there were.
@@ -152,8 +165,8 @@ struct Target {
     /// By how the last probe went.
     lane: Lane,
     running: Option<Running>,
-    /// The number of the last generation that it was found in.
-    generation: u64,
+    /// The last round that it was found in.
+    round: u64,
 }
 
 struct Running {
@@ -164,62 +177,54 @@ struct Running {
 impl Targets {
     fn new() -> Self {
         Self {
-            generation: None,
+            placements: Placements::default(),
+            round: 0,
             checked: Vec::new(),
             by_serial: HashMap::new(),
             schedule: Schedule::new(CONCURRENT),
         }
     }
 
-    /// Takes on the backends of a new generation; those known already keep their
-    /// time.
-    fn adopt(&mut self, generation: Arc<Generation>, now: Instant) {
-        let known = self.generation.as_ref();
-        if known.is_some_and(|known| known.shares_placements(&generation)) {
-            // Only keys have changed.
-            self.generation = Some(generation);
-            return;
-        }
+    /// Takes on the backends of new placements; those known already keep their time.
+    fn adopt(&mut self, placements: Placements, now: Instant) {
+        self.round += 1;
         self.checked.clear();
-        for (index, placement) in generation.placements().iter().enumerate() {
+        for id in placements.ids() {
+            let placement = placements.get(id);
             if let Some(check) = &placement.policy.health_check {
                 let mut checked = Checked {
-                    index,
+                    id,
                     change: 0,
                     serials: Vec::new(),
                 };
-                self.look(&mut checked, placement, check, generation.number, now);
+                self.look(&mut checked, placement, check, now);
                 self.checked.push(checked);
             }
         }
         let targets = self.by_serial.iter();
         let gone: Vec<u64> = targets
-            .filter(|(_, target)| target.generation != generation.number)
+            .filter(|(_, target)| target.round != self.round)
             .map(|(serial, _)| *serial)
             .collect();
         for serial in gone {
             self.forget(serial);
         }
-        self.generation = Some(generation);
+        self.placements = placements;
     }
 
     /// Takes on the addresses that are new since the last look, and forgets those
     /// that are gone.
     fn follow_addresses(&mut self, now: Instant) {
-        let Some(generation) = self.generation.clone() else {
-            return;
-        };
+        let placements = self.placements.clone();
         let mut all = std::mem::take(&mut self.checked);
         for checked in &mut all {
-            let Some(placement) = generation.placements().get(checked.index) else {
-                continue;
-            };
+            let placement = placements.get(checked.id);
             if placement.state.changes() == checked.change {
                 continue;
             }
             if let Some(check) = &placement.policy.health_check {
                 let before = std::mem::take(&mut checked.serials);
-                self.look(checked, placement, check, generation.number, now);
+                self.look(checked, placement, check, now);
                 for serial in before {
                     if !checked.serials.contains(&serial) {
                         self.forget(serial);
@@ -235,24 +240,17 @@ impl Targets {
         checked: &mut Checked,
         placement: &Placement,
         check: &HealthCheck,
-        generation: u64,
         now: Instant,
     ) {
         // Before the addresses: what changes in between is seen the next time.
         checked.change = placement.state.changes();
         for backend in placement.backends() {
             checked.serials.push(backend.serial);
-            self.take_on(backend, check, generation, now);
+            self.take_on(backend, check, now);
         }
     }
 
-    fn take_on(
-        &mut self,
-        backend: Arc<Backend>,
-        check: &HealthCheck,
-        generation: u64,
-        now: Instant,
-    ) {
+    fn take_on(&mut self, backend: Arc<Backend>, check: &HealthCheck, now: Instant) {
         let serial = backend.serial;
         let Some(target) = self.by_serial.get_mut(&serial) else {
             let within = check.interval.min(FIRST_WITHIN);
@@ -263,12 +261,12 @@ impl Targets {
                 check: Arc::new(check.clone()),
                 lane: Lane::Prompt,
                 running: None,
-                generation,
+                round: self.round,
             };
             self.by_serial.insert(serial, target);
             return;
         };
-        target.generation = generation;
+        target.round = self.round;
         if *target.check != *check {
             target.check = Arc::new(check.clone());
             // An interval that is shorter now does not wait for the longer one to

@@ -14,14 +14,14 @@ use std::time::Duration;
 use async_trait::async_trait;
 use pingora_core::server::ShutdownWatch;
 use pingora_core::services::background::BackgroundService;
+use tokio::sync::watch;
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::Instant;
 
 use super::endpoint::{Endpoint, Resolution};
+use super::placements::Placements;
 use super::schedule::{Lane, Place, Schedule, sleep_until};
-use crate::state::EdgeState;
-use crate::state::Generation;
-use crate::state::retire;
+use crate::telemetry::metrics::Metrics;
 
 /// How many lookups run at a time, those of names that hang at most half of
 /// them. `getaddrinfo` takes a thread for each.
@@ -56,37 +56,50 @@ impl Lookup for SystemLookup {
     }
 }
 
-/// The background service that keeps the addresses of the current generation's
-/// endpoints fresh, and frees generations that are over.
+/// The background service that keeps the addresses of the current placements' endpoints
+/// fresh.
 pub struct Resolver {
-    state: Arc<EdgeState>,
+    placements: watch::Receiver<Placements>,
+    metrics: Arc<Metrics>,
     lookup: Arc<dyn Lookup>,
     refresh: Duration,
 }
 
 impl Resolver {
     /// Looks each name up again after `refresh` (at least a second).
-    pub fn new(state: Arc<EdgeState>, refresh: Duration) -> Self {
-        Self::with_lookup(state, refresh, Arc::new(SystemLookup))
+    pub fn new(
+        placements: watch::Receiver<Placements>,
+        metrics: Arc<Metrics>,
+        refresh: Duration,
+    ) -> Self {
+        Self::with_lookup(placements, metrics, refresh, Arc::new(SystemLookup))
     }
 
-    pub fn with_lookup(state: Arc<EdgeState>, refresh: Duration, lookup: Arc<dyn Lookup>) -> Self {
+    /// As [`new`](Self::new), with another resolver than that of the system.
+    pub fn with_lookup(
+        placements: watch::Receiver<Placements>,
+        metrics: Arc<Metrics>,
+        refresh: Duration,
+        lookup: Arc<dyn Lookup>,
+    ) -> Self {
         Self {
-            state,
+            placements,
+            metrics,
             lookup,
             refresh: refresh.max(FIRST_RETRY),
         }
     }
+}
 
-    async fn resolve(&self, mut shutdown: ShutdownWatch) {
-        let mut generations = self.state.watch();
-        generations.mark_changed();
+#[async_trait]
+impl BackgroundService for Resolver {
+    async fn start(&self, mut shutdown: ShutdownWatch) {
+        let mut placements = self.placements.clone();
+        placements.mark_changed();
         let mut names = Names::new();
         let mut lookups: JoinSet<Outcome> = JoinSet::new();
         let mut running: HashMap<Id, (Arc<str>, Place)> = HashMap::new();
         let mut shown = Instant::now();
-        let mut adopted: Option<Arc<Generation>> = None;
-        let mut only_keys_changed = false;
         loop {
             while let Some((host, place)) = names.schedule.pop_due(Instant::now()) {
                 let lookup = look_up(Arc::clone(&self.lookup), Arc::clone(&host));
@@ -94,30 +107,23 @@ impl Resolver {
             }
             // Counting goes through all endpoints: not with every one of a thousand
             // lookups that come back together.
-            let unchanged = std::mem::take(&mut only_keys_changed);
-            if !unchanged && (lookups.is_empty() || shown.elapsed() >= SHOW_EVERY) {
+            if lookups.is_empty() || shown.elapsed() >= SHOW_EVERY {
                 shown = Instant::now();
-                for (state, count) in states(self.state.current().as_deref()) {
-                    self.state.metrics.set_endpoints(state.as_str(), count);
+                let current = placements.borrow().clone();
+                for (state, count) in states(&current) {
+                    self.metrics.set_endpoints(state.as_str(), count);
                 }
             }
             let next = names.schedule.next_due();
             tokio::select! {
                 _ = shutdown.changed() => return,
-                changed = generations.changed() => {
+                changed = placements.changed() => {
                     if changed.is_err() {
                         return;
                     }
-                    if let Some(generation) = self.state.current() {
-                        let before = adopted.replace(Arc::clone(&generation));
-                        let before = before.as_ref();
-                        if before.is_some_and(|before| before.shares_placements(&generation)) {
-                            only_keys_changed = true;
-                            continue;
-                        }
-                        for gone in names.adopt(&generation, Instant::now()) {
-                            self.state.metrics.forget_host(&gone);
-                        }
+                    let current = placements.borrow_and_update().clone();
+                    for gone in names.adopt(&current, Instant::now()) {
+                        self.metrics.forget_host(&gone);
                     }
                 }
                 Some(done) = lookups.join_next_with_id(), if !lookups.is_empty() => {
@@ -131,7 +137,9 @@ impl Resolver {
             }
         }
     }
+}
 
+impl Resolver {
     /// Hands what a lookup found to the endpoints of its host, and plans the next.
     fn finish(&self, names: &mut Names, host: &Arc<str>, outcome: Outcome) {
         let Some(name) = names.by_host.get_mut(host) else {
@@ -158,7 +166,7 @@ impl Resolver {
             }
             Err(Failure { why, lane }) => {
                 name.lane = lane;
-                self.state.metrics.dns_failed(host);
+                self.metrics.dns_failed(host);
                 endpoints().for_each(|endpoint| endpoint.resolution_failed(&why));
                 // Once, and not with every retry.
                 if name.failures == 0 {
@@ -181,21 +189,13 @@ impl Resolver {
         if name.endpoints.is_empty() {
             // It was only looked up for those that waited.
             names.by_host.remove(host);
-            self.state.metrics.forget_host(host);
+            self.metrics.forget_host(host);
             return;
         }
         let lane = name.lane;
         names
             .schedule
             .plan(Arc::clone(host), Instant::now() + pause, lane);
-    }
-}
-
-#[async_trait]
-impl BackgroundService for Resolver {
-    async fn start(&self, shutdown: ShutdownWatch) {
-        let retire = retire::run(Arc::clone(&self.state), shutdown.clone());
-        tokio::join!(self.resolve(shutdown), retire);
     }
 }
 
@@ -265,9 +265,9 @@ impl Names {
         }
     }
 
-    /// Takes on the names of a new generation: new ones are due at once, known
+    /// Takes on the names of new placements: new ones are due at once, known
     /// ones keep their time. Returns those that are gone.
-    fn adopt(&mut self, generation: &Generation, now: Instant) -> Vec<Arc<str>> {
+    fn adopt(&mut self, placements: &Placements, now: Instant) -> Vec<Arc<str>> {
         for name in self.by_host.values_mut() {
             let unresolved = name
                 .endpoints
@@ -276,7 +276,7 @@ impl Names {
             name.waiting
                 .extend(unresolved.map(|endpoint| Arc::downgrade(&endpoint)));
         }
-        for endpoint in endpoints(generation).filter(|endpoint| endpoint.needs_lookup()) {
+        for endpoint in endpoints(placements).filter(|endpoint| endpoint.needs_lookup()) {
             let host = endpoint.origin.endpoint.host.as_str();
             match self.by_host.get_mut(host) {
                 Some(name) => name.endpoints.push(Arc::clone(endpoint)),
@@ -324,9 +324,9 @@ impl Names {
 }
 
 /// How many endpoints are in which state, those without a lookup included.
-fn states(generation: Option<&Generation>) -> [(Resolution, usize); 3] {
+fn states(placements: &Placements) -> [(Resolution, usize); 3] {
     let mut states = Resolution::ALL.map(|state| (state, 0));
-    for endpoint in generation.into_iter().flat_map(endpoints) {
+    for endpoint in endpoints(placements) {
         let state = endpoint.addresses().state;
         for (known, count) in &mut states {
             *count += usize::from(*known == state);
@@ -335,9 +335,9 @@ fn states(generation: Option<&Generation>) -> [(Resolution, usize); 3] {
     states
 }
 
-fn endpoints(generation: &Generation) -> impl Iterator<Item = &Arc<Endpoint>> {
-    let placements = generation.placements().iter();
+fn endpoints(placements: &Placements) -> impl Iterator<Item = &Arc<Endpoint>> {
     placements
+        .iter()
         .flat_map(|placement| placement.endpoints())
         .map(|(endpoint, _)| endpoint)
 }

@@ -6,14 +6,13 @@ use std::time::{Instant, SystemTime};
 
 use serde::Serialize;
 
-use super::backend::{Backend, LastFailure, Unusable};
-use super::clock::{uptime, wall};
+use super::backend::{Backend, LastFailure, Unusable, uptime};
 use super::endpoint::{Endpoint, Resolution};
 use super::placement::Placement;
+use super::placements::Placements;
 use crate::resilience::{BreakerState, Health};
-use crate::state::Generation;
-use crate::state::status::{optional_time, time};
 use crate::table::{LoadBalancing, PlacementId};
+use crate::telemetry::time::{self, wall};
 
 /// A placement as it is now. As JSON, an entry of `GET /debug/placements`.
 #[derive(Clone, Debug, Serialize)]
@@ -56,11 +55,11 @@ pub struct BackendView {
     pub why_not: Option<String>,
     /// None without a health check.
     pub health: Option<Health>,
-    #[serde(serialize_with = "optional_time")]
+    #[serde(serialize_with = "time::serialize_option")]
     pub health_since: Option<SystemTime>,
     /// The state of the circuit breaker; none without one.
     pub circuit: Option<BreakerState>,
-    #[serde(serialize_with = "optional_time")]
+    #[serde(serialize_with = "time::serialize_option")]
     pub circuit_since: Option<SystemTime>,
     pub in_flight: usize,
     pub last_failure: Option<FailureView>,
@@ -69,55 +68,77 @@ pub struct BackendView {
 /// What went wrong last at a backend.
 #[derive(Clone, Debug, Serialize)]
 pub struct FailureView {
-    #[serde(serialize_with = "time")]
+    #[serde(serialize_with = "time::serialize")]
     pub at: SystemTime,
     pub reason: &'static str,
     pub detail: String,
 }
 
-impl Generation {
-    /// The placements of this generation as they are now, at most `limit` of
-    /// them, in the order of the document. Of more than that, those go first that
-    /// have a backend which takes no requests, or none at all.
-    pub fn views(&self, limit: usize, now: Instant) -> Vec<PlacementView> {
-        let count = self.placements().len();
-        let ids = (0..count).filter_map(|index| u32::try_from(index).ok().map(PlacementId));
-        let view = |id| self.view(id, now);
-        if count <= limit {
-            return ids.map(view).collect();
+/// What a placement has served since it was first named, and serves now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Traffic {
+    /// Requests that are over.
+    pub requests: u64,
+    /// Those of them that were answered with 500 or above.
+    pub errors: u64,
+    pub in_flight: usize,
+}
+
+impl Placements {
+    /// The placements as they are now, at most `limit` of them, in the order of the table.
+    /// If there are more, those go first that have no backend or one that takes no
+    /// requests. `keys` says how many keys live on a placement.
+    pub fn views(
+        &self,
+        limit: usize,
+        keys: impl Fn(PlacementId) -> usize,
+        now: Instant,
+    ) -> Vec<PlacementView> {
+        let view = |id| self.view(id, keys(id), now);
+        if self.len() <= limit {
+            return self.ids().map(view).collect();
         }
-        let (well, ailing): (Vec<_>, Vec<_>) = ids.partition(|id| {
-            let (usable, unusable) = self.placement(*id).count_usable(now);
+        let (well, ailing): (Vec<_>, Vec<_>) = self.ids().partition(|id| {
+            let (usable, unusable) = self.get(*id).count_usable(now);
             usable > 0 && unusable == 0
         });
-        ailing
-            .into_iter()
-            .chain(well)
-            .take(limit)
-            .map(view)
-            .collect()
+        let ids = ailing.into_iter().chain(well).take(limit);
+        ids.map(view).collect()
     }
 
-    /// The placement `id` as it is now.
-    pub fn view(&self, id: PlacementId, now: Instant) -> PlacementView {
-        let placement = self.table.placement(id);
-        let state = self.placement(id);
-        let name = |id: PlacementId| self.table.placement(id).name.clone();
+    /// The placement `id` as it is now, where `keys` keys live.
+    pub fn view(&self, id: PlacementId, keys: usize, now: Instant) -> PlacementView {
+        let placement = self.get(id);
+        let name = |id: PlacementId| self.get(id).state.name.clone();
         PlacementView {
-            placement: placement.name.clone(),
-            keys: self.table.keys_on(id),
-            load_balancing: state.policy.load_balancing,
-            fallback: state.fallback.map(name),
-            outage: state.outage_now(now).as_str(),
+            placement: placement.state.name.clone(),
+            keys,
+            load_balancing: placement.policy.load_balancing,
+            fallback: placement.fallback.map(name),
+            outage: placement.outage_now(now).as_str(),
             served_by: self.way(id, now).served_by.map(name),
-            in_flight: state.state.in_flight(),
-            concurrency_limit: state.policy.concurrency_limit,
-            endpoints: state
+            in_flight: placement.state.in_flight(),
+            concurrency_limit: placement.policy.concurrency_limit,
+            endpoints: placement
                 .endpoints()
                 .iter()
-                .map(|(endpoint, weight)| EndpointView::new(state, endpoint, *weight, now))
+                .map(|(endpoint, weight)| EndpointView::new(placement, endpoint, *weight, now))
                 .collect(),
         }
+    }
+
+    /// What each placement has served, by its name.
+    pub fn traffic(&self) -> impl Iterator<Item = (&str, Traffic)> {
+        self.iter().map(|placement| {
+            let state = &placement.state;
+            let (requests, errors) = state.metrics.requests();
+            let traffic = Traffic {
+                requests,
+                errors,
+                in_flight: state.in_flight(),
+            };
+            (state.name.as_str(), traffic)
+        })
     }
 }
 
@@ -139,7 +160,7 @@ impl EndpointView {
 }
 
 impl BackendView {
-    pub(crate) fn new(placement: &Placement, backend: &Backend, now: Instant) -> Self {
+    pub fn new(placement: &Placement, backend: &Backend, now: Instant) -> Self {
         let usable = placement.usable(backend, now);
         let health = placement.policy.health_check.is_some();
         let health = health.then(|| backend.health());

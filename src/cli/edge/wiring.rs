@@ -136,7 +136,7 @@ impl Edge {
             access: access_log.clone(),
             metrics: metrics.clone(),
         };
-        let admin = AdminApp::new(state.clone(), metrics, signals.lifecycle.clone());
+        let admin = AdminApp::new(state.clone(), metrics.clone(), signals.lifecycle.clone());
         let mut admin = EdgeListener::new(
             "admin",
             vec![sockets.admin],
@@ -165,8 +165,12 @@ impl Edge {
                 server.add_service(background_service("control", follower));
             }
         }
-        let prober = Prober::new(state.clone(), &server.configuration);
-        let resolver = Resolver::new(state, settings.dns_refresh);
+        let prober = Prober::new(
+            state.watch_placements(),
+            state.watch_addresses(),
+            &server.configuration,
+        );
+        let resolver = Resolver::new(state.watch_placements(), metrics, settings.dns_refresh);
         server.add_service(background_service("resolver", resolver));
         server.add_service(background_service("health", prober));
         server.add_service(background_service("log", logs));

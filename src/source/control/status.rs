@@ -83,7 +83,7 @@ impl Loads {
         let seconds = now.saturating_duration_since(self.at).as_secs_f64();
         let mut loads = BTreeMap::new();
         let mut seen = HashMap::new();
-        for (name, traffic) in generation.traffic() {
+        for (name, traffic) in generation.placements.traffic() {
             let known = self.last.get(name);
             let rate = |now: u64, was: fn(&Traffic) -> u64| {
                 // One that was forgotten meanwhile begins again at 0.

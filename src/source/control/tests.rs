@@ -503,7 +503,7 @@ async fn a_status_has_rates_since_the_last_one_with_rates() {
     let start = Instant::now();
     let mut loads = Loads::new(&edge.state, start);
     let current = edge.state.current().unwrap();
-    let metrics = &current.placements()[1].state.metrics;
+    let metrics = &current.placements[1].state.metrics;
     for answered in [200, 200, 503, 404] {
         metrics.request_done(RouteReason::Dedicated, answered, 0.1);
     }

@@ -49,7 +49,7 @@ async fn a_mixture_is_not_applied_while_it_is_open() {
     edge.becomes("v3").await;
     let generation = edge.state.current().unwrap();
     assert_eq!(
-        generation.placements()[0].backends()[0].origin.url,
+        generation.placements[0].backends()[0].origin.url,
         "http://127.0.0.1:3"
     );
 }

@@ -12,9 +12,8 @@ use super::journal::Journal;
 use super::restore::{Memory, State, Tip};
 use super::schedule::{CONTACT, Next, Outcome, Schedule, Served, Step};
 use crate::background;
-use crate::state::apply::lock;
 use crate::state::generation::Generation;
-use crate::upstream::wall;
+use crate::telemetry::time::wall;
 
 /// A table of which the file has fewer bytes is always written whole: that costs
 /// hardly more than to add to a file, and there are more to fall back to.
@@ -80,7 +79,7 @@ impl Memory {
     /// The process ends in order. Nothing is written after this; another
     /// process may.
     pub fn end(&self) {
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         if state.ended {
             return;
         }
@@ -97,7 +96,7 @@ impl Memory {
     /// Notes that `generation` has been served since `since`. Says whether that
     /// went well.
     pub(super) fn note(&self, generation: &Generation, since: SystemTime) -> bool {
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         if state.ended {
             return true;
         }
@@ -141,7 +140,7 @@ impl Memory {
 
     /// Keeps `generation`, which was noted, as a change of what was kept last.
     pub(super) fn append(&self, generation: &Generation) -> Outcome {
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         if state.ended {
             return Outcome::Well;
         }
@@ -207,7 +206,7 @@ impl Memory {
     /// Keeps the whole table of `generation`, which was noted. Says whether that
     /// went well.
     pub(super) fn store(&self, generation: &Generation) -> bool {
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         if state.ended {
             return true;
         }
@@ -245,7 +244,7 @@ impl Memory {
     /// The generation has served for long enough. Says whether that could be noted.
     pub(super) fn promote(&self, served: Served, now: SystemTime) -> bool {
         let number = served.number;
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         if state.ended || state.journal.is_promoted(number) {
             return true;
         }
@@ -258,7 +257,7 @@ impl Memory {
 
     /// Notes when a control plane was last heard. Says whether that went well.
     pub(super) fn note_contact(&self) -> bool {
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         let before = state.journal.contact().unwrap_or(SystemTime::UNIX_EPOCH);
         let contact = self.edge.last_contact().unwrap_or(before);
         let news = contact

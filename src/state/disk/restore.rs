@@ -3,14 +3,16 @@
 use std::collections::HashMap;
 use std::mem;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
+
+use parking_lot::Mutex;
 
 use super::chain::{Broken, Chains, End};
 use super::directory::{Directory, Lock};
 use super::journal::Journal;
 use super::status::{Fallback, MemoryStatus};
-use crate::state::apply::{EdgeState, lock};
+use crate::state::edge_state::EdgeState;
 use crate::state::generation::Generation;
 use crate::state::restore::Barred;
 use crate::table::RoutingTable;
@@ -76,7 +78,7 @@ impl Memory {
             state: Mutex::default(),
         };
         {
-            let mut state = lock(&memory.state);
+            let mut state = memory.state.lock();
             let acquired = memory.acquire(&mut state);
             if state.lock.is_some() {
                 state.journal.judge(now);
@@ -100,7 +102,7 @@ impl Memory {
     /// Puts back the best table there is, but for condemned ones. Says whether
     /// there is one.
     pub fn recall(&self, now: SystemTime) -> bool {
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         let candidates = state.journal.candidates(&state.found.numbers());
         self.try_all(&mut state, &candidates, now)
     }
@@ -108,7 +110,7 @@ impl Memory {
     /// Puts back a condemned table: one that crashes the edge is no worse than
     /// none at all. Says whether there is one.
     pub fn recall_condemned(&self, now: SystemTime) -> bool {
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         let stored = state.found.numbers();
         let condemned = state.journal.condemned().map(|entry| entry.number);
         let condemned: Vec<u64> = condemned.filter(|it| stored.contains(it)).collect();
@@ -122,7 +124,7 @@ impl Memory {
             return;
         };
         let digest = current.table.digest().to_string();
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         state.found = Chains::default();
         // The same content may be in the routing file, and there was no other.
         let from = state

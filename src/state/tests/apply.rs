@@ -188,7 +188,7 @@ fn what_a_reload_keeps_keeps_its_state() {
     let edge = Fixture::new();
     let named = ("named", "http://cell:80");
     let placement = |generation: &Arc<Generation>, name: &str| {
-        let mut placements = generation.placements().iter();
+        let mut placements = generation.placements.iter();
         let placement = placements.find(|placement| placement.name_header == name);
         let placement = placement.expect(name);
         let endpoint = Arc::clone(&placement.endpoints()[0].0);
@@ -222,7 +222,7 @@ fn placements_at_one_endpoint_are_apart() {
     let edge = Fixture::new();
     let twin = ("twin", A.1);
     let generation = edge.changed(&document("1", &[A, twin], &[]));
-    let [a, b] = generation.placements() else {
+    let [a, b] = &*generation.placements else {
         panic!("two placements");
     };
     let backends = (&a.backends()[0], &b.backends()[0]);
@@ -231,32 +231,52 @@ fn placements_at_one_endpoint_are_apart() {
 }
 
 #[test]
-fn a_generation_is_freed_when_its_last_request_is_over() {
+fn a_request_keeps_its_placements_and_no_keys() {
     let edge = Fixture::new();
-    let first = edge.changed(&document("1", &[A, B], &[]));
-    let cell = Arc::downgrade(&first.route(b"visa").0.state);
-    let b = Arc::downgrade(&first.placements()[1].state);
-    first.placements()[1]
-        .state
-        .metrics
-        .upstream_connect_ok(false);
+    let first = edge.changed(&document("1", &[A, B], &[("visa", "visa")]));
+    let state = |name| {
+        let mut placements = first.placements.iter();
+        let placement = placements.find(|placement| placement.name_header == name);
+        Arc::downgrade(&placement.expect(name).state)
+    };
+    let (a, b) = (state(A.0), state(B.0));
+    let generation = Arc::downgrade(&first);
+    drop(first);
+    let request = edge.state.read(|current| current.placements.clone());
+    let metrics = b.upgrade().expect("it is current").metrics.clone();
+    metrics.upstream_connect_ok(false);
     let series = "cellgate_upstream_connections_total{placement=\"visa\",reused=\"false\"}";
 
-    // `first` is the request that holds it.
     edge.changed(&document("2", &[A], &[]));
-    assert_eq!(edge.state.free_retired(), 1);
-    assert_eq!(edge.metric("cellgate_generations_alive"), Some(2.0));
-    assert_eq!(edge.metric(series), Some(1.0), "requests still count on it");
-    let weak = Arc::downgrade(&first);
-    drop(first);
-    assert!(weak.upgrade().is_some(), "freed by the request");
-
-    assert_eq!(edge.state.free_retired(), 0);
-    assert!(weak.upgrade().is_none());
-    assert!(b.upgrade().is_none(), "no generation names it");
-    assert!(cell.upgrade().is_some(), "the current one does");
+    assert!(generation.upgrade().is_none(), "while the request goes on");
     assert_eq!(edge.metric("cellgate_generations_alive"), Some(1.0));
+    edge.state.show_gauges();
+    assert!(b.upgrade().is_some());
+    assert_eq!(edge.metric(series), Some(1.0), "the request counts on it");
+
+    drop(request);
+    assert!(b.upgrade().is_some(), "freed by the request");
+    edge.state.show_gauges();
+    assert!(b.upgrade().is_none(), "nothing names it");
+    assert!(a.upgrade().is_some(), "the current generation does");
     assert_eq!(edge.metric(series), None);
+}
+
+/// Of a large table, the writer waits for readers, so that none of them frees it.
+#[test]
+fn the_writer_frees_what_it_replaced() {
+    let edge = Fixture::new();
+    let names: Vec<_> = (0..5_000).map(|key| format!("tenant-{key}")).collect();
+    let keys: Vec<_> = names.iter().map(|name| (name.as_str(), "tier1")).collect();
+    let first = edge.changed(&document("1", &[A], &keys));
+    let generation = Arc::downgrade(&first);
+    let reader = std::thread::spawn(move || {
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        Arc::strong_count(&first) > 1
+    });
+    edge.changed(&document("2", &[A], &[]));
+    assert!(generation.upgrade().is_none());
+    assert!(reader.join().unwrap(), "the reader was the last");
 }
 
 #[test]

@@ -41,7 +41,7 @@ impl Edge {
 
     fn admit(&self, generation: &Generation, seconds: u64) -> Result<Admitted, Rejected> {
         let home = generation.table.route(b"key").placement;
-        generation.admit(home, b"key", self.at(seconds))
+        generation.placements.admit(home, b"key", self.at(seconds))
     }
 
     /// A request that its backend answers with a failure.
@@ -113,7 +113,7 @@ fn a_probe_that_says_nothing_frees_its_place() {
     edge.fail(&generation, 0);
     drop(edge.admit(&generation, 10).expect("the probe"));
     assert!(edge.admit(&generation, 10).is_ok());
-    let [placement] = generation.placements() else {
+    let [placement] = &*generation.placements else {
         panic!("one placement");
     };
     assert_eq!(placement.state.in_flight(), 0);
@@ -138,7 +138,7 @@ fn fallbacks_are_followed_to_the_first_that_takes_requests() {
         Some(BreakerState::Open),
         "of its own placement"
     );
-    let [a, b, _] = generation.placements() else {
+    let [a, b, _] = &*generation.placements else {
         panic!("three placements");
     };
     assert_eq!((a.state.in_flight(), b.state.in_flight()), (0, 1));
@@ -274,12 +274,15 @@ fn another_attempt_is_made_elsewhere() {
     attempt.connect_failed(now, failure());
     admitted.set_aside();
     generation
+        .placements
         .admit_again(home, b"key", &mut admitted, Unresolved::Wait, now)
         .expect("there is another");
     assert_eq!(port(&admitted), 3 - first);
     admitted.set_aside();
     assert_eq!(
-        generation.admit_again(home, b"key", &mut admitted, Unresolved::Wait, now),
+        generation
+            .placements
+            .admit_again(home, b"key", &mut admitted, Unresolved::Wait, now),
         Err(None),
         "both were tried"
     );
@@ -320,6 +323,7 @@ fn a_failed_probe_goes_on_to_the_fallback() {
     attempt.connect_failed(now, failure());
     probe.set_aside();
     generation
+        .placements
         .admit_again(home, b"key", &mut probe, Unresolved::Wait, now)
         .expect("the fallback");
     assert_eq!(port(&probe), 2);
@@ -331,7 +335,7 @@ fn requests_are_balanced_as_the_policy_says() {
     let edge = Edge::new();
     let ports = |generation: &Generation, key: &[u8]| -> Vec<u16> {
         let home = generation.table.route(key).placement;
-        let admit = |_| port(&generation.admit(home, key, edge.at(0)).unwrap());
+        let admit = |_| port(&generation.placements.admit(home, key, edge.at(0)).unwrap());
         (0..100).map(admit).collect()
     };
     let turns = edge.apply("1", two(json!({"load_balancing": "round_robin"})));

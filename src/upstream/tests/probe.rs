@@ -51,7 +51,7 @@ fn checked(url: &str, fields: Value) -> (Arc<Backend>, HealthCheck) {
         "defaultPlacement": "cell",
     });
     let generation = edge.changed(&serde_json::to_vec(&document).unwrap());
-    let placement = &generation.placements()[0];
+    let placement = &generation.placements[0];
     let check = placement.policy.health_check.clone().unwrap();
     (Arc::clone(&placement.backends()[0]), check)
 }

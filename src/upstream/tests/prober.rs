@@ -100,7 +100,8 @@ fn start<const N: usize>(answers: [(u16, &[Answer]); N]) -> Running {
         running: Mutex::default(),
     });
     let prober = Prober::with_probe(
-        Arc::clone(&edge.state),
+        edge.state.watch_placements(),
+        edge.state.watch_addresses(),
         Arc::clone(&script) as Arc<dyn Probe>,
     );
     let (shutdown, watch) = watch::channel(false);
@@ -115,7 +116,7 @@ fn start<const N: usize>(answers: [(u16, &[Answer]); N]) -> Running {
 
 /// The backends of a generation, in their order.
 fn backends(generation: &Generation) -> Vec<Arc<Backend>> {
-    let placements = generation.placements().iter();
+    let placements = generation.placements.iter();
     placements
         .flat_map(|placement| placement.backends())
         .collect()
@@ -210,7 +211,7 @@ async fn outcomes_turn_the_backend_at_its_thresholds() {
     let all = start([(1, &[Fails, Fails, Well, Well])]);
     let generation = all.apply("1", &[checked(1)]);
     let backend = &backends(&generation)[0];
-    let usable = || generation.placements()[0].count_usable(std::time::Instant::now());
+    let usable = || generation.placements[0].count_usable(std::time::Instant::now());
     let mut seen = Vec::new();
     for probe in 1..=4 {
         while all.times(1) < probe {
@@ -390,7 +391,7 @@ async fn addresses_are_followed() {
     let all = start([(1, &[Fails])]);
     let fields = json!({"url": "http://cell:1", "health_check": {"unhealthy_threshold": 1}});
     let generation = all.apply("1", &[fields]);
-    let endpoint = &generation.placements()[0].endpoints()[0].0;
+    let endpoint = &generation.placements[0].endpoints()[0].0;
     let resolved = |addresses: &[&str]| {
         let addresses: Vec<IpAddr> = addresses.iter().map(|a| a.parse().unwrap()).collect();
         endpoint.resolved(&addresses);

@@ -83,7 +83,8 @@ fn start<const N: usize>(refresh: u64, answers: [(&'static str, &[Answer]); N]) 
         running: Mutex::default(),
     });
     let resolver = Resolver::with_lookup(
-        Arc::clone(&edge.state),
+        edge.state.watch_placements(),
+        Arc::clone(&edge.metrics),
         Duration::from_secs(refresh),
         Arc::clone(&script) as Arc<dyn Lookup>,
     );
@@ -114,7 +115,7 @@ impl Running {
             .map(|(name, url)| (name.as_str(), *url))
             .collect();
         let generation = self.edge.changed(&document(version, &placements, &[]));
-        let placements = generation.placements().iter();
+        let placements = generation.placements.iter();
         placements
             .map(|placement| Arc::clone(&placement.endpoints()[0].0))
             .collect()

@@ -26,13 +26,13 @@ fn id(generation: &Generation, name: &str) -> PlacementId {
 }
 
 fn backend(generation: &Generation, name: &str) -> Arc<Backend> {
-    let placement = generation.placement(id(generation, name));
+    let placement = generation.placements.get(id(generation, name));
     Arc::clone(&placement.backends()[0])
 }
 
 /// Its probes fail until it is unhealthy.
 fn sicken(generation: &Generation, name: &str) {
-    let placement = generation.placement(id(generation, name));
+    let placement = generation.placements.get(id(generation, name));
     let check = placement.policy.health_check.as_ref().unwrap();
     for _ in 0..check.unhealthy_threshold {
         let failed = Err("connection refused".to_owned());
@@ -43,10 +43,10 @@ fn sicken(generation: &Generation, name: &str) {
 /// Requests fail until its breaker opens.
 fn trip(generation: &Generation, name: &str) {
     let (id, now) = (id(generation, name), Instant::now());
-    let placement = generation.placement(id);
+    let placement = generation.placements.get(id);
     let breaker = placement.policy.circuit_breaker.unwrap();
     for _ in 0..breaker.failure_threshold {
-        let mut admitted = generation.admit(id, b"acme", now).unwrap();
+        let mut admitted = generation.placements.admit(id, b"acme", now).unwrap();
         let failure = LastFailure {
             at: at(7),
             reason: "upstream_bad_response",
@@ -58,7 +58,12 @@ fn trip(generation: &Generation, name: &str) {
 }
 
 fn shown(generation: &Generation, name: &str) -> Value {
-    serde_json::to_value(generation.view(id(generation, name), Instant::now())).unwrap()
+    serde_json::to_value({
+        let id = id(generation, name);
+        let keys = generation.table.keys_on(id);
+        generation.placements.view(id, keys, Instant::now())
+    })
+    .unwrap()
 }
 
 fn three() -> Value {
@@ -117,7 +122,7 @@ fn an_unknown_address_is_awaited_and_then_missed() {
         (&three["outage"], &three["served_by"]),
         (&json!("unresolved"), &json!("three"))
     );
-    let placement = generation.placement(id(&generation, "three"));
+    let placement = generation.placements.get(id(&generation, "three"));
     placement.endpoints()[0].0.resolution_failed("no such host");
     let three = shown(&generation, "three");
     assert_eq!(
@@ -149,7 +154,9 @@ fn an_explanation_agrees_with_admission() {
             trip(&generation, "two");
         }
         let shown = edge.state.explain("acme").unwrap();
-        let admitted = generation.admit(id(&generation, "one"), b"acme", Instant::now());
+        let admitted = generation
+            .placements
+            .admit(id(&generation, "one"), b"acme", Instant::now());
         let case = (sick, tripped, unknown);
         match admitted {
             Ok(admitted) => {
@@ -180,7 +187,7 @@ fn of_too_many_placements_the_ailing_come_first() {
     let generation = apply(&edge, placements.into());
     sicken(&generation, "cell-40");
     let names = |limit| -> Vec<String> {
-        let views = generation.views(limit, Instant::now());
+        let views = generation.placements.views(limit, |_| 0, Instant::now());
         views.into_iter().map(|view| view.placement).collect()
     };
     let all: Vec<String> = generation
@@ -201,7 +208,10 @@ fn gauges_follow_what_is_there() {
     let edge = Fixture::new();
     let first = apply(&edge, three());
     let now = Instant::now();
-    let admitted = first.admit(id(&first, "one"), b"acme", now).unwrap();
+    let admitted = first
+        .placements
+        .admit(id(&first, "one"), b"acme", now)
+        .unwrap();
     admitted
         .attempt
         .as_ref()
@@ -236,12 +246,11 @@ fn gauges_follow_what_is_there() {
     without.as_object_mut().unwrap().remove("one");
     let document = json!({"version": "2", "routingTable": {}, "placements": without,
                           "defaultPlacement": "two"});
-    let held = edge.state.current();
+    let held = edge.state.read(|current| current.placements.clone());
     edge.changed(&serde_json::to_vec(&document).unwrap());
     assert_eq!(gauges("one"), (Some(1.0), Some(0.0), Some(0.0)));
     drop(admitted);
     assert_eq!(gauges("one"), (Some(0.0), Some(0.0), Some(0.0)));
     drop(held);
-    edge.state.free_retired();
     assert_eq!(gauges("one"), (None, None, None));
 }
