@@ -6,6 +6,7 @@
 pub mod admin;
 mod background;
 pub mod cli;
+mod client;
 pub mod control;
 pub mod demo;
 mod files;

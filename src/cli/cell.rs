@@ -1,4 +1,4 @@
-//! `cellgate cell`: a demo cell that echoes requests, and misbehaves when told to.
+//! `cellgate cell`: runs one demo cell.
 
 use std::io;
 use std::net::SocketAddr;
@@ -6,31 +6,31 @@ use std::process::ExitCode;
 
 use http::HeaderValue;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
 
-use super::print;
+use super::output;
+use super::process::Stop;
 use crate::demo::{Cell, Misbehaviour, serve};
 
-/// Run a demo cell: an HTTP server that answers with what it was asked
+/// Run a demo cell: an HTTP server that echoes requests, and misbehaves if asked to
 ///
-/// Every answer is a JSON object with the cell's name, the time, and the request's method, path, query
-/// and headers; the header X-Cell-Name names the cell again. GET /health answers
+/// Each answer is a JSON object with the cell's name, the time, and the request's method, path, query and
+/// headers. The header X-Cell-Name has the cell's name as well. GET /health answers
 /// {"status":"healthy","cell":NAME}. Request bodies are read and dropped.
 ///
-/// The switches to misbehave leave GET /health alone unless they say otherwise. A cell that is refused
-/// connections is one that does not run.
+/// The options under "Misbehaviour" do not affect GET /health unless they say so. To test refused
+/// connections, run no cell.
 #[derive(clap::Args, Debug)]
 pub struct Args {
-    /// Name of the cell, as it appears in its answers
+    /// Name of the cell in its answers
     #[arg(long, value_name = "NAME", value_parser = parse_name)]
     name: String,
 
-    /// Address and port to listen on; port 0 takes any free one
+    /// Address and port to listen on; port 0 is any free port
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9001")]
     listen: SocketAddr,
 
-    /// Let whoever reaches the cell change how it misbehaves: PUT /_cell/misbehaviour takes a JSON object
-    /// named after the switches, {"status":503,"fail_rate":0.5} or {} for well, and GET shows it
+    /// Let anyone who can connect change the misbehaviour: PUT /_cell/misbehaviour takes a JSON object with
+    /// the options below, such as {"status":503,"fail_rate":0.5}, or {} for none; GET shows it
     #[arg(long)]
     control: bool,
 
@@ -38,11 +38,11 @@ pub struct Args {
     misbehaviour: Misbehaviour,
 }
 
-/// Serves until SIGINT or SIGTERM. Exits 1 when it cannot listen, 2 when its arguments are wrong.
+/// Serves until SIGINT or SIGTERM. Exits with 1 when it cannot listen, 2 when an argument is invalid.
 pub fn run(args: Args) -> ExitCode {
     let (name, listen) = (args.name.clone(), args.listen);
     if let Err(problem) = args.misbehaviour.check() {
-        eprintln!("cell {name}: {problem}");
+        output::error(format_args!("cell {name}: {problem}"));
         return ExitCode::from(2);
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -51,7 +51,7 @@ pub fn run(args: Args) -> ExitCode {
     match runtime.and_then(|runtime| runtime.block_on(run_cell(args))) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            print::error(format_args!(
+            output::error(format_args!(
                 "cell {name}: cannot listen on {listen}: {error}"
             ));
             ExitCode::FAILURE
@@ -60,36 +60,27 @@ pub fn run(args: Args) -> ExitCode {
 }
 
 async fn run_cell(args: Args) -> io::Result<()> {
-    // Handlers come first: whoever waits for the line below may send a signal as soon as it is there.
-    let (mut interrupt, mut terminate) = (
-        signal(SignalKind::interrupt())?,
-        signal(SignalKind::terminate())?,
-    );
+    // Before the line is printed: whoever waits for it may send a signal at once.
+    let mut stop = Stop::listen()?;
     let listener = TcpListener::bind(args.listen).await?;
     let address = listener.local_addr()?;
-    print::error(format_args!("cell {} listening on {address}", args.name));
+    output::error(format_args!("cell {} listening on {address}", args.name));
     let cell = Cell {
         name: args.name,
         misbehaviour: args.misbehaviour,
         control: args.control,
     };
-    let stop = async {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
-    };
-    serve(listener, cell, stop).await;
+    serve(listener, cell, stop.requested()).await;
     Ok(())
 }
 
 fn parse_name(name: &str) -> Result<String, String> {
     if name.is_empty() {
-        return Err("a cell needs a name that is not empty".to_owned());
+        return Err("empty (valid: visible ASCII characters)".to_owned());
     }
     HeaderValue::from_str(name)
         .map(|_| name.to_owned())
-        .map_err(|_| "a name goes into a header: visible ASCII characters only".to_owned())
+        .map_err(|_| "not a header value (valid: visible ASCII characters)".to_owned())
 }
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
-//! `cellgate check`: validates routing documents without an edge, with the very
-//! code that an edge applies them with.
+//! `cellgate check`: validates routing documents with the code that an edge compiles
+//! them with.
 
 use std::fs;
 use std::io::{self, Read, Write};
@@ -8,21 +8,23 @@ use std::process::ExitCode;
 
 use serde::Serialize;
 
+use super::output::{exit, write_json, write_problems};
 use crate::table::{Problem, RoutingTable, compile};
 
-/// Validates routing documents, offline, and lists every problem.
+/// Validate routing documents offline
+///
+/// Prints one line for each valid document, and every problem of the others.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
-Exit status: 0 when all documents are valid, 1 when any is invalid, 2 when any \
-cannot be read.")]
+Exit status: 0 when all documents are valid, 1 when one is invalid, 2 when one cannot be read.")]
 pub struct Args {
-    /// Routing documents to validate; `-` reads standard input
+    /// Routing documents; `-` is standard input
     #[arg(required = true, value_name = "FILE")]
     pub files: Vec<PathBuf>,
 
-    /// Print one JSON array with an entry for each document
+    /// Print a JSON array with one entry for each document
     ///
-    /// Everything goes to standard output then. Without it, problems go to
+    /// Problems are in the array as well. Without this option, they are printed on
     /// standard error, as FILE:LINE:COLUMN: MESSAGE.
     #[arg(long)]
     pub json: bool,
@@ -32,7 +34,7 @@ pub struct Args {
 const VALID: u8 = 0;
 /// A document is invalid.
 const INVALID: u8 = 1;
-/// A document could not be read, which outweighs invalid ones.
+/// A document cannot be read. Outweighs the others.
 const UNREADABLE: u8 = 2;
 
 /// Runs the command on the process's own standard streams.
@@ -46,11 +48,10 @@ pub fn run(args: Args) -> ExitCode {
     ))
 }
 
-/// Validates all documents; returns the exit status.
+/// Validates all documents. Returns the exit status.
 ///
 /// # Errors
-///
-/// When `stdout` or `stderr` cannot be written to.
+/// `stdout` or `stderr` cannot be written to.
 pub fn check(
     args: &Args,
     stdin: &mut dyn Read,
@@ -100,7 +101,7 @@ fn examine(file: &Path, stdin: &mut dyn Read) -> Report {
     }
 }
 
-/// What became of one document.
+/// The result for one document.
 #[derive(Debug, Default, Serialize)]
 struct Report {
     file: String,
@@ -108,7 +109,7 @@ struct Report {
     #[serde(flatten)]
     summary: Option<Summary>,
     problems: Vec<Problem>,
-    /// Why the file could not be read.
+    /// Why the file cannot be read.
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
 }
@@ -169,40 +170,6 @@ impl Report {
 fn counted(count: usize, noun: &str) -> String {
     let plural = if count == 1 { "" } else { "s" };
     format!("{count} {noun}{plural}")
-}
-
-/// One line a problem, in the form that editors and CI systems turn into links.
-pub(super) fn write_problems(
-    out: &mut dyn Write,
-    file: &str,
-    problems: &[Problem],
-) -> io::Result<()> {
-    for problem in problems {
-        let words = problem.without_position();
-        match (problem.line, problem.column) {
-            (0, _) => writeln!(out, "{file}: {words}")?,
-            (line, column) => writeln!(out, "{file}:{line}:{column}: {words}")?,
-        }
-    }
-    Ok(())
-}
-
-pub(super) fn write_json(out: &mut dyn Write, value: &impl Serialize) -> io::Result<()> {
-    serde_json::to_writer_pretty(&mut *out, value)?;
-    writeln!(out)
-}
-
-/// The exit code of a command that came to `status`, or could not say so.
-pub(super) fn exit(status: io::Result<u8>) -> ExitCode {
-    match status {
-        Ok(status) => ExitCode::from(status),
-        // The reader has seen enough, as in `… | head`.
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::from(UNREADABLE),
-        Err(error) => {
-            let _ = writeln!(io::stderr(), "cannot write the result: {error}");
-            ExitCode::from(UNREADABLE)
-        }
-    }
 }
 
 #[cfg(test)]

@@ -1,54 +1,48 @@
-//! `cellgate explain`: where a key goes, and why. Asks a routing file, or the
+//! `cellgate explain`: where a routing key goes and why, by a routing file or by the
 //! admin service of a running edge.
 
 mod edge;
 
 use std::env;
 use std::ffi::OsString;
-use std::fmt::Write as _;
 use std::fs;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use serde::Serialize;
+use super::failure::{Failure, Printed, UNREACHABLE, print};
+use super::output::{exit, fields};
+use crate::table::{Endpoint, Scheme, WeightedEndpoint, check_key, compile};
 
-use super::check::{exit, write_json, write_problems};
-use crate::table::{Endpoint, Problem, Scheme, WeightedEndpoint, check_key, compile};
-
-/// Tells where a routing key goes, and why: by a routing file, or by the table
-/// that a running edge serves with.
+/// Show where a routing key goes, and why
+///
+/// Looks the key up in a routing file, or asks a running edge, which also knows the state of its cells.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
-Exit status: 0 when the key has a place, 1 when the key or the document is \
-refused, 2 when the file cannot be read or the edge cannot be reached.")]
+Exit status: 0 when there is an answer, 1 when the key or the document is invalid or the edge has no \
+table, 2 when the file cannot be read or the edge is unreachable.")]
 pub struct Args {
-    /// The routing key, as a request would carry it
+    /// The routing key, as requests carry it
     #[arg(value_name = "KEY")]
     pub key: String,
 
-    /// Routing document to ask
+    /// Routing file to look the key up in
     ///
-    /// Without this and --admin: $CONFIG_PATH, or else config/routing.json.
+    /// The default is $CONFIG_PATH, or else config/routing.json.
     #[arg(long, value_name = "FILE", conflicts_with = "admin")]
     pub routing: Option<PathBuf>,
 
-    /// Admin service of a running edge to ask, such as http://127.0.0.1:9901
+    /// Ask the edge with this admin service, such as http://127.0.0.1:9901
     #[arg(long, value_name = "URL", value_parser = admin_url)]
     pub admin: Option<Endpoint>,
 
-    /// Print one JSON object
+    /// Print JSON
     #[arg(long)]
     pub json: bool,
 }
 
-/// What routing documents are read from when nothing says otherwise.
+/// The routing file without `--routing` and `$CONFIG_PATH`.
 const DEFAULT_ROUTING: &str = "config/routing.json";
-
-/// The key or the document is refused.
-const REFUSED: u8 = 1;
-/// There is no one to ask.
-const UNREACHABLE: u8 = 2;
 
 fn admin_url(text: &str) -> Result<Endpoint, String> {
     let endpoint: Endpoint = text.parse().map_err(|error| format!("{error}"))?;
@@ -65,13 +59,11 @@ pub fn run(args: Args) -> ExitCode {
     exit(explain(&args, config_path, &mut stdout, &mut stderr))
 }
 
-/// Answers on `stdout`, or says on `stderr` why not; returns the exit status.
-/// With `--json`, `stdout` gets a JSON object either way. `config_path` is the
-/// environment's routing file.
+/// Answers on `stdout`, or says on `stderr` why not. Returns the exit status. With
+/// `--json`, `stdout` gets a JSON object either way. `config_path` is `$CONFIG_PATH`.
 ///
 /// # Errors
-///
-/// When `stdout` or `stderr` cannot be written to.
+/// `stdout` or `stderr` cannot be written to.
 pub fn explain(
     args: &Args,
     config_path: Option<OsString>,
@@ -90,74 +82,17 @@ pub fn explain(
                 ask_file(file.unwrap_or_else(|| DEFAULT_ROUTING.into()), &args.key)
             }
         });
-    let status = match (answer, args.json) {
-        (Ok(answer), true) => write_json(stdout, &answer.json).map(|()| 0),
-        (Ok(answer), false) => stdout.write_all(answer.text.as_bytes()).map(|()| 0),
-        (Err(failure), true) => write_json(stdout, &failure).map(|()| failure.status),
-        (Err(failure), false) => failure.write(stderr).map(|()| failure.status),
-    }?;
-    stdout.flush()?;
-    Ok(status)
+    print(answer, args.json, stdout, stderr)
 }
 
-/// Where the key goes, for people and for machines.
-struct Answer {
-    text: String,
-    json: serde_json::Value,
-}
-
-/// Why there is no answer.
-#[derive(Debug, Serialize)]
-struct Failure {
-    #[serde(skip)]
-    status: u8,
-    /// The stable code, of the admin service when it was that which refused.
-    error: String,
-    message: String,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    problems: Vec<Problem>,
-    /// The file that has the problems.
-    #[serde(skip)]
-    file: String,
-}
-
-impl Failure {
-    fn new(status: u8, error: &str, message: String) -> Self {
-        Self {
-            status,
-            error: error.to_owned(),
-            message,
-            problems: Vec::new(),
-            file: String::new(),
-        }
-    }
-
-    fn refused(error: &str, message: String) -> Self {
-        Self::new(REFUSED, error, message)
-    }
-
-    fn unreachable(error: &str, message: String) -> Self {
-        Self::new(UNREACHABLE, error, message)
-    }
-
-    fn write(&self, stderr: &mut dyn Write) -> io::Result<()> {
-        if self.problems.is_empty() {
-            writeln!(stderr, "{}", self.message)
-        } else {
-            write_problems(stderr, &self.file, &self.problems)
-        }
-    }
-}
-
-fn ask_file(path: PathBuf, key: &str) -> Result<Answer, Failure> {
+fn ask_file(path: PathBuf, key: &str) -> Result<Printed, Failure> {
     let file = path.display().to_string();
     let document = fs::read(&path).map_err(|error| {
-        Failure::unreachable("unreadable", format!("{file}: cannot be read: {error}"))
+        let message = format!("{file}: cannot be read: {error}");
+        Failure::new(UNREACHABLE, "unreadable", message)
     })?;
-    let table = compile(&document).map_err(|problems| Failure {
-        problems,
-        file: file.clone(),
-        ..Failure::refused("invalid_routing_document", format!("{file}: is not valid"))
+    let table = compile(&document).map_err(|problems| {
+        Failure::invalid("invalid_routing_document", problems).in_file(&file)
     })?;
     let explanation = table.explain(key);
     let mut rows = vec![
@@ -173,13 +108,13 @@ fn ask_file(path: PathBuf, key: &str) -> Result<Answer, Failure> {
         rows.push(("fallback", fallback.clone()));
     }
     rows.push(("table", format!("{file} (version {})", explanation.version)));
-    let text = columns(&rows);
+    let text = fields(&rows);
     let json = serde_json::to_value(&explanation)
         .map_err(|error| Failure::refused("internal_error", error.to_string()))?;
-    Ok(Answer { text, json })
+    Ok(Printed { text, json })
 }
 
-/// A single endpoint alone; several with their weights, if those differ.
+/// The endpoints of a placement, with their weights if those differ.
 fn endpoints(all: &[WeightedEndpoint]) -> (&'static str, String) {
     let weighted = all.windows(2).any(|pair| pair[0].weight != pair[1].weight);
     let shown: Vec<String> = all
@@ -198,15 +133,6 @@ fn endpoints(all: &[WeightedEndpoint]) -> (&'static str, String) {
         "endpoints"
     };
     (name, shown.join(", "))
-}
-
-fn columns(rows: &[(&str, String)]) -> String {
-    let mut text = String::new();
-    for (name, value) in rows {
-        // Writing to a string cannot fail.
-        let _ = writeln!(text, "{name:<12}{value}");
-    }
-    text
 }
 
 #[cfg(test)]

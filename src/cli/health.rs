@@ -1,39 +1,43 @@
-//! `cellgate health`: asks an edge whether it is ready, for container and load-balancer checks.
+//! `cellgate health`: checks whether an edge is ready, for container health checks.
 
 use std::process::ExitCode;
 use std::time::Duration;
 
-use super::fetch::get;
-use super::print;
+use super::output;
+use crate::client::get;
 
-/// Ask a running edge whether it is ready to serve
+/// Check whether a running edge is ready
 ///
-/// Reads GET /readyz of the admin service. Exits 0 when the edge is ready, and 1 when it is not ready,
-/// is draining, or cannot be reached. Made for container health checks, where no curl is at hand.
+/// Requests GET /readyz from the edge's admin service, for health checks in containers without curl.
+///
+/// Exit status: 0 when the edge is ready, 1 when it is starting, draining or unreachable.
 #[derive(clap::Args, Debug)]
 pub struct Args {
     /// Address of the admin service
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:9901")]
     admin: String,
 
-    /// Ask this URL instead, for instance a demo cell's /health; any 2xx is healthy
+    /// Request this URL instead, such as a demo cell's /health; any 2xx status means ready
     #[arg(long, value_name = "URL", conflicts_with = "admin")]
     url: Option<String>,
 
-    /// How long to wait for the answer
+    /// Deadline of the request
     #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = humantime::parse_duration)]
     timeout: Duration,
 }
+
+/// The largest answer, in bytes.
+const ANSWER_BYTES: usize = 1 << 20;
 
 /// Prints one line: `ready`, or why not.
 pub fn run(args: Args) -> ExitCode {
     match ask(args) {
         Ok(()) => {
-            print::line("ready");
+            output::line("ready");
             ExitCode::SUCCESS
         }
         Err(reason) => {
-            print::error(format_args!("not ready: {reason}"));
+            output::error(format_args!("not ready: {reason}"));
             ExitCode::FAILURE
         }
     }
@@ -47,10 +51,12 @@ fn ask(args: Args) -> Result<(), String> {
         .enable_all()
         .build()
         .map_err(|error| format!("cannot start: {error}"))?;
-    let answer = runtime.block_on(get(&url, args.timeout))?;
+    let answer = runtime
+        .block_on(get(&url, ANSWER_BYTES, args.timeout))
+        .map_err(|why| format!("{url}: {why}"))?;
     if answer.status.is_success() {
         return Ok(());
     }
     let body = String::from_utf8_lossy(&answer.body);
-    Err(format!("{url} answered {}: {}", answer.status, body.trim()))
+    Err(format!("{url}: status {}: {}", answer.status, body.trim()))
 }

@@ -1,17 +1,20 @@
-//! One file a command: its arguments, and what runs when it is called.
+//! The commands: one file or folder each, with its arguments and what it does. `edge`
+//! and `control` wire the other modules together.
 //!
-//! The only folder that may import all others; nothing imports it but `main`.
+//! `output`, `failure` and `process` are shared by commands. May import every other
+//! folder; only `main` imports it.
 
-pub mod cell;
-pub mod check;
+mod cell;
+mod check;
 mod control;
-pub mod ctl;
-pub mod demo;
+mod ctl;
+mod demo;
 mod edge;
-pub mod explain;
-mod fetch;
-pub mod health;
-mod print;
+mod explain;
+mod failure;
+mod health;
+mod output;
+mod process;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -21,8 +24,8 @@ use clap_complete::Shell;
 
 /// A thin, fast edge proxy that routes each tenant to the cell where it lives
 ///
-/// Cellgate reads a routing key from each request, looks it up in a table that changes while it
-/// runs, and proxies the request to the cell named there.
+/// Cellgate reads a routing key from each request, finds its cell in a routing table that changes while
+/// it runs, and proxies the request to that cell.
 #[derive(Parser, Debug)]
 #[command(
     name = "cellgate",
@@ -45,9 +48,9 @@ enum Command {
     Health(health::Args),
     Cell(cell::Args),
     Demo(demo::Args),
-    /// Print a completion script for a shell
+    /// Print a shell completion script
     Completions {
-        /// Which shell
+        /// The shell
         shell: Shell,
     },
 }
@@ -64,12 +67,12 @@ pub fn run() -> ExitCode {
         Command::Cell(args) => cell::run(args),
         Command::Demo(args) => demo::run(args),
         Command::Completions { shell } => {
-            // Not to standard output itself: the generator panics when that is closed.
+            // Into memory first: the generator panics when standard output is closed.
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "cellgate", &mut script);
             let mut stdout = io::stdout().lock();
             let written = stdout.write_all(&script).and_then(|()| stdout.flush());
-            check::exit(written.map(|()| 0))
+            output::exit(written.map(|()| 0))
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What the demo cell answers to one request.
+//! The answers of a demo cell.
 
 use std::collections::BTreeMap;
 use std::time::SystemTime;
@@ -29,20 +29,18 @@ struct Echo<'a> {
     query: &'a str,
     headers: BTreeMap<&'a str, String>,
     message: String,
-    /// As long as the cell was told to make it.
+    /// `body_bytes` long.
     #[serde(skip_serializing_if = "String::is_empty")]
     padding: String,
 }
 
-/// Whether this asks for the cell's health.
+/// Whether this is a health check.
 pub(super) fn is_health(request: &Parts) -> bool {
     request.uri.path() == "/health" && matches!(request.method, Method::GET | Method::HEAD)
 }
 
-/// Answers a request whose body, of `body_bytes` bytes, was read and dropped.
-///
-/// `chance` decides about `fail_rate`: a number in `0.0..1.0`, passed in so that this stays a function
-/// of its arguments.
+/// The answer to a request whose body of `body_bytes` bytes was read and dropped. `chance`, a random
+/// number in `0.0..1.0`, decides on `fail_rate`.
 pub(super) fn answer(
     name: &str,
     misbehaviour: &Misbehaviour,
@@ -54,7 +52,7 @@ pub(super) fn answer(
     let told = if chance < misbehaviour.fail_rate {
         StatusCode::INTERNAL_SERVER_ERROR
     } else {
-        // A status out of range was refused when the cell was told of it.
+        // `check` refused a status out of range.
         let told = misbehaviour
             .status
             .and_then(|code| StatusCode::from_u16(code).ok());
@@ -103,8 +101,8 @@ fn message(name: &str, status: StatusCode, body_bytes: u64) -> String {
     }
 }
 
-/// Header lines as one string a name: repeated lines join with a comma (RFC 9110, section 5.2), and
-/// bytes that are not text show as replacement characters.
+/// One string for each header name: repeated lines are joined with a comma (RFC 9110, section 5.2), and
+/// bytes that are not UTF-8 become replacement characters.
 fn readable(headers: &HeaderMap) -> BTreeMap<&str, String> {
     let mut readable: BTreeMap<&str, String> = BTreeMap::new();
     for (name, value) in headers {
@@ -121,14 +119,14 @@ fn readable(headers: &HeaderMap) -> BTreeMap<&str, String> {
 }
 
 pub(super) fn json(name: &str, status: StatusCode, body: &impl Serialize) -> Response<Bytes> {
-    // Strings and string maps always serialize; an empty body would still be a valid answer.
+    // Strings and maps of strings always serialize.
     let mut bytes = serde_json::to_vec(body).unwrap_or_default();
     bytes.push(b'\n');
     let mut response = Response::new(Bytes::from(bytes));
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, JSON);
-    // A name that is no header value was refused when the cell started.
+    // The command line refused a name that is not a header value.
     if let Ok(name) = HeaderValue::from_str(name) {
         headers.insert(CELL_NAME, name);
     }

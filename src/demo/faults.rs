@@ -1,4 +1,4 @@
-//! Faults that no HTTP library commits, on a connection taken away from it.
+//! Broken answers. No HTTP library sends them, so the connection is taken over from it.
 
 use std::fmt::Write as _;
 use std::io;
@@ -11,31 +11,47 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::MissedTickBehavior;
 
-use super::misbehaviour::Fault;
-
-/// A status line would have begun with `HTTP/` (RFC 9112, section 4).
+/// Not HTTP: a status line begins with `HTTP/` (RFC 9112, section 4).
 const GARBAGE: &[u8] = b"\x16\x03\x01 whatever this is, it is no HTTP\r\n\r\n\xff\xfe\x00";
 
-/// Between the last byte and an RST, so that the peer gets to see the byte: an RST drops what is still on
-/// its way.
+/// The pause before an RST, so that the peer reads what was sent: an RST discards what is still in transit.
 const BEFORE_RESET: Duration = Duration::from_millis(50);
 
-/// How many times a second a dripping answer goes on, where its rate allows.
+/// How many pieces a second a dripping answer is sent in, if its rate allows.
 const DRIPS_PER_SECOND: u32 = 10;
 
-/// A request that was read, and what is done to its caller.
+/// What is sent in place of a whole answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// FIN before the first byte of an answer.
+    Close,
+    /// RST before the first byte of an answer.
+    Reset,
+    /// FIN half-way through the body.
+    Truncate,
+    /// RST half-way through the body.
+    Cut,
+    /// Nothing, and the connection stays open.
+    Hang,
+    /// The whole answer, at this many bytes a second.
+    Drip(NonZeroU32),
+    /// Bytes that are not HTTP.
+    Garbage,
+}
+
+/// An answer, and how sending it goes wrong.
 #[derive(Debug)]
-pub(super) struct Offence {
+pub(super) struct FaultyAnswer {
     pub(super) fault: Fault,
-    /// The answer that a well cell would have given.
+    /// The correct answer.
     pub(super) answer: Response<Bytes>,
     /// Whether the request was HEAD, whose answer ends with its header (RFC 9110, section 9.3.2).
     pub(super) head_only: bool,
 }
 
-impl Offence {
-    /// Commits it and ends the connection. An error only says that the peer was gone first.
-    pub(super) async fn commit(self, mut stream: TcpStream) -> io::Result<()> {
+impl FaultyAnswer {
+    /// Sends it, and closes the connection. Errors only mean that the peer closed it first.
+    pub(super) async fn send(self, mut stream: TcpStream) -> io::Result<()> {
         let head = head(&self.answer);
         let body = match self.head_only {
             true => &[],
@@ -51,7 +67,7 @@ impl Offence {
                 tokio::time::sleep(BEFORE_RESET).await;
                 return stream.set_zero_linger();
             }
-            // Left to whoever notices that the peer went away.
+            // Until the peer closes the connection, or the cell stops.
             Fault::Hang => std::future::pending().await,
             Fault::Drip(rate) => drip(&mut stream, &[head.as_bytes(), body].concat(), rate).await?,
             Fault::Garbage => stream.write_all(GARBAGE).await?,
@@ -77,7 +93,7 @@ fn head(answer: &Response<Bytes>) -> String {
 async fn drip(stream: &mut TcpStream, bytes: &[u8], rate: NonZeroU32) -> io::Result<()> {
     let size = (rate.get() / DRIPS_PER_SECOND).max(1);
     let mut clock = tokio::time::interval(Duration::from_secs(1) * size / rate.get());
-    // No burst after a peer that did not read for a while.
+    // No burst after the peer did not read for a while.
     clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
     for drop in bytes.chunks(size as usize) {
         clock.tick().await;

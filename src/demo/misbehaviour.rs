@@ -1,34 +1,37 @@
-//! What a demo cell can be told to do wrong, on its command line and while it runs.
+//! How a demo cell misbehaves: the options of its command line, and the JSON object of
+//! `/_cell/misbehaviour`.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// The largest `body_bytes`: each answer is built in memory.
+use super::faults::Fault;
+
+/// The largest `body_bytes`; each answer is built in memory.
 const MAX_BODY_BYTES: usize = 64 << 20;
 
-/// The ways in which a demo cell can be told to let its callers down. The default is not at all.
+/// The ways in which a demo cell can misbehave. The default is none.
 ///
-/// One declaration makes both the switches of the command line and the fields of the control endpoint's
-/// JSON object, where `-` in a name is `_`, and durations are strings. What is not set is not shown.
+/// The fields are both the options of the command line and the fields of the JSON object, where `-` in a
+/// name is `_`, and durations are strings. Defaults are left out of the JSON.
 ///
-/// Unless a field says otherwise it leaves `GET /health` alone: a cell whose health is fine and whose work
-/// fails is the case that is hard to notice from outside.
+/// Unless a field says otherwise, it does not affect `GET /health`: a cell that fails while its health
+/// checks pass is the hardest case to detect.
 #[derive(clap::Args, Clone, Copy, Debug, Default, PartialEq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Misbehaviour {
-    /// Wait this long before each answer, for instance 500ms or 12s; /health waits as well
+    /// Wait this long before each answer, such as 500ms or 12s; affects /health as well
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
     #[serde(with = "duration", skip_serializing_if = "is_default")]
     pub delay: Option<Duration>,
 
-    /// Answer with this status, from 200 to 599, instead of 200
+    /// Answer with this status, 200 to 599, instead of 200
     #[arg(long, value_name = "CODE")]
     #[serde(skip_serializing_if = "is_default")]
     pub status: Option<u16>,
 
-    /// Answer this share of requests, from 0 to 1, with 500
+    /// Answer this fraction of requests, 0 to 1, with 500
     #[arg(
         long,
         value_name = "SHARE",
@@ -38,7 +41,7 @@ pub struct Misbehaviour {
     #[serde(skip_serializing_if = "is_default")]
     pub fail_rate: f64,
 
-    /// Close each connection without an answer; /health goes unanswered as well
+    /// Close each connection without an answer; affects /health as well
     #[arg(long)]
     #[serde(skip_serializing_if = "is_default")]
     pub close: bool,
@@ -48,7 +51,7 @@ pub struct Misbehaviour {
     #[serde(skip_serializing_if = "is_default")]
     pub reset: bool,
 
-    /// Announce a longer body than is sent: stop half-way through it, then close
+    /// Close the connection half-way through the body of each answer
     #[arg(long)]
     #[serde(skip_serializing_if = "is_default")]
     pub truncate: bool,
@@ -58,38 +61,38 @@ pub struct Misbehaviour {
     #[serde(skip_serializing_if = "is_default")]
     pub cut: bool,
 
-    /// Read each request and never answer it
+    /// Read each request, and never answer
     #[arg(long)]
     #[serde(skip_serializing_if = "is_default")]
     pub hang: bool,
 
-    /// Send each answer, its header too, no faster than this, then close
+    /// Send each answer, header included, at this rate, then close the connection
     #[arg(long, value_name = "BYTES_PER_SECOND")]
     #[serde(skip_serializing_if = "is_default")]
     pub drip: Option<NonZeroU32>,
 
-    /// Answer with bytes that are no HTTP, then close
+    /// Answer with bytes that are not HTTP, then close the connection
     #[arg(long)]
     #[serde(skip_serializing_if = "is_default")]
     pub garbage: bool,
 
-    /// Answer GET /health with 503, whatever becomes of other requests
+    /// Answer GET /health with 503
     #[arg(long)]
     #[serde(skip_serializing_if = "is_default")]
     pub unhealthy: bool,
 
-    /// Let GET /health misbehave as other requests do
+    /// Misbehave on GET /health as on other requests
     #[arg(long)]
     #[serde(skip_serializing_if = "is_default")]
     pub health_too: bool,
 
-    /// Be well and misbehave in turns of this length, beginning well; /health takes the turns as well
+    /// Alternate between behaving and misbehaving, each for this long, behaving first; affects /health as well
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
     #[serde(with = "duration", skip_serializing_if = "is_default")]
     pub flap: Option<Duration>,
 
-    /// Make each answer's body larger by this many bytes, at most 64 MiB; no misbehaviour, but it gives
-    /// --truncate, --cut and --drip something to work on
+    /// Add this many bytes to the body of each answer, at most 64 MiB; useful with --truncate, --cut and
+    /// --drip
     #[arg(
         long,
         value_name = "BYTES",
@@ -100,29 +103,13 @@ pub struct Misbehaviour {
     pub body_bytes: usize,
 }
 
-/// What goes wrong on the wire in place of a whole answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fault {
-    /// End of stream (FIN) before a byte of an answer.
-    Close,
-    /// RST before a byte of an answer.
-    Reset,
-    /// End of stream half-way through the body.
-    Truncate,
-    /// RST half-way through the body.
-    Cut,
-    /// Nothing, for ever.
-    Hang,
-    /// The whole answer, this many bytes a second.
-    Drip(NonZeroU32),
-    /// Bytes that are no HTTP.
-    Garbage,
-}
-
 impl Misbehaviour {
-    /// Refuses values out of range, and faults that exclude each other.
+    /// Checks ranges, and that at most one fault is set.
+    ///
+    /// # Errors
+    /// What is wrong, and what would be valid.
     pub fn check(&self) -> Result<(), String> {
-        // 1xx is no final answer, so it would leave the caller waiting.
+        // After a 1xx status the client would wait for the final one.
         if let Some(status) = self.status.filter(|status| !(200..=599).contains(status)) {
             return Err(format!("status {status}: expected 200 to 599"));
         }
@@ -151,15 +138,15 @@ impl Misbehaviour {
         }
     }
 
-    /// What holds `elapsed` after the cell was told this: all of it, or in the well turns of `flap` none.
+    /// What applies `elapsed` after this was set: all of it, or nothing while `flap` has the cell behave.
     pub(super) fn after(&self, elapsed: Duration) -> Misbehaviour {
         let turn = self.flap.map_or(0, |turn| turn.as_nanos());
-        // The first turn, and every second one from there, is a well one.
-        let well = elapsed
+        // The first turn and every second one after it behave.
+        let behaves = elapsed
             .as_nanos()
             .checked_div(turn)
             .is_some_and(|turns| turns.is_multiple_of(2));
-        if well {
+        if behaves {
             Misbehaviour {
                 body_bytes: self.body_bytes,
                 ..Misbehaviour::default()
@@ -169,6 +156,7 @@ impl Misbehaviour {
         }
     }
 
+    /// The fault that is set, if any.
     pub(super) fn fault(&self) -> Option<Fault> {
         self.faults().next().map(|(_, fault)| fault)
     }
@@ -193,7 +181,7 @@ fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }
 
-/// Durations as the command line has them: `500ms`, `12s`.
+/// Durations as on the command line: `500ms`, `12s`.
 mod duration {
     use std::time::Duration;
 
@@ -218,7 +206,7 @@ mod duration {
         match humantime::parse_duration(&text) {
             Ok(duration) => Ok(Some(duration)),
             Err(error) => Err(D::Error::custom(format!(
-                "{text:?} is no duration such as 500ms: {error}"
+                "{text:?} is not a duration such as 500ms: {error}"
             ))),
         }
     }
@@ -259,7 +247,7 @@ mod tests {
             (json!({"fail_rate": 1.1}), "fail_rate 1.1: expected 0 to 1"),
             (json!({"fail_rate": -0.1}), "fail_rate -0.1"),
             (json!({"flap": "0s"}), "flap 0s"),
-            (json!({"flap": "often"}), "\"often\" is no duration"),
+            (json!({"flap": "often"}), "\"often\" is not a duration"),
             (json!({"body_bytes": 67_108_865}), "expected 0 to 67108864"),
             (json!({"drip": 0}), "nonzero"),
             (

@@ -1,15 +1,17 @@
-//! The demo cell: a small HTTP/1.1 server that says what it was asked.
+//! The demo: cells that echo requests and misbehave on request, and `cellgate demo`, which runs four of them
+//! behind an edge. Cells stand in for applications in tests as well.
 //!
-//! It stands in for a tenant's application in the demo, in tests and in hand-made experiments, and can be
-//! told to misbehave the ways real cells do. Only `cli` imports this folder; the edge never does.
+//! Only `cli` imports this folder.
 
 mod answer;
-mod control;
+mod cell;
+mod children;
 mod faults;
 mod misbehaviour;
-mod server;
+mod run;
 #[cfg(test)]
 mod tests;
 
+pub use cell::{Cell, serve};
 pub use misbehaviour::Misbehaviour;
-pub use server::{Cell, serve};
+pub use run::run;

@@ -1,10 +1,11 @@
-//! Where routing documents come from.
+//! Where routing tables come from: the routing file, or the control plane. An edge has
+//! one source.
 //!
-//! Each source is a background service that hands what it has to
+//! Each is a background service that passes what it gets to
 //! [`EdgeState::apply`](crate::state::EdgeState::apply) or
-//! [`EdgeState::push`](crate::state::EdgeState::push) and judges none of it. An edge has one:
-//! the routing file, or the control plane. Only `cli` imports this folder; it
-//! imports `live`, `protocol` and `telemetry`.
+//! [`EdgeState::push`](crate::state::EdgeState::push), which validate it. Only `cli`
+//! imports this folder; it imports `state`, `client`, `protocol`, `files` and
+//! `telemetry`.
 
 mod control;
 mod file;

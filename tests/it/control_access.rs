@@ -160,9 +160,12 @@ async fn a_certificate_alone_lets_an_edge_connect_and_no_more() {
         (plain.clone(), "neither tokens nor tls.client_ca"),
         (
             plain.clone().set("tokens", tokens.clone()),
-            "tls.client_ca is turned off",
+            "tls.client_ca can be turned off",
         ),
-        (builder.clone().set("tokens", tokens), "tokens is turned on"),
+        (
+            builder.clone().set("tokens", tokens),
+            "tokens can be turned on",
+        ),
     ] {
         other.conf();
         control.signal(libc::SIGHUP);

@@ -114,7 +114,7 @@ async fn keys_are_set_read_listed_and_unset() {
     );
     let again = shell.good(&["set", "acme", "tier2"]).await;
     assert!(
-        again.starts_with("unchanged: generation 2 is so already; etag g2-"),
+        again.starts_with("unchanged: generation 2 has this content already; etag g2-"),
         "{again}"
     );
     let unset = shell.good(&["unset", "acme", "never-there"]).await;
@@ -170,7 +170,7 @@ async fn a_document_is_read_edited_and_put() {
     let dry = shell.good(&["import", "edited.json", "--dry-run"]).await;
     assert_eq!(
         dry,
-        "dry run, nothing was changed\n~ key  acme  tier1 -> tier2\n"
+        "dry run: nothing was changed\n~ key  acme  tier1 -> tier2\n"
     );
     let dry = shell.json(&["import", "edited.json", "--dry-run"]).await;
     assert_eq!(
@@ -273,7 +273,7 @@ async fn a_file_of_keys_is_one_generation() {
         .await;
     assert_eq!(
         dry,
-        "dry run, nothing was changed\n+ key  a  tier1\n+ key  b  tier2\n- key  acme  tier1\n"
+        "dry run: nothing was changed\n+ key  a  tier1\n+ key  b  tier2\n- key  acme  tier1\n"
     );
     let done = shell.good(&["import", "--keys", "keys.json"]).await;
     assert!(
@@ -318,7 +318,7 @@ async fn history_is_listed_shown_compared_and_restored() {
 
     let shown = shell.good(&["show", "2"]).await;
     assert!(
-        shown.starts_with("generation  2\nmade of     1\nat          20"),
+        shown.starts_with("generation  2\nparent      1\nat          20"),
         "{shown}"
     );
     let old = shell.good(&["show", "1", "--document"]).await;
@@ -349,7 +349,7 @@ async fn status_and_edges_are_shown() {
     let status = shell.good(&["status"]).await;
     assert!(status.contains("\ngeneration     1\n"), "{status}");
     assert!(
-        status.contains("\nedges          0 connected, 0 of them in sync\n"),
+        status.contains("\nedges          0 connected, 0 in sync\n"),
         "{status}"
     );
     let edges = shell.good(&["edges"]).await;
@@ -472,9 +472,9 @@ async fn a_control_plane_behind_tls_is_verified_and_so_is_who_asks() {
     let status = ["status", "--url", &url, "--ca-file"];
     shell.good(&[&status[..], &["ca.pem"]].concat()).await;
     for (ca_file, part) in [
-        ("stranger.pem", "its certificate is not trusted"),
+        ("stranger.pem", "its certificate is not valid"),
         ("server.key", "no usable PEM certificate in it"),
-        ("no-such-file", "cannot be read"),
+        ("no-such-file", "No such file"),
     ] {
         let ran = shell.ctl(&[&status[..], &[ca_file]].concat()).await;
         assert_eq!(ran.status, 2, "{ca_file}: {}", ran.stderr);

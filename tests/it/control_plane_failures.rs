@@ -128,7 +128,7 @@ async fn partitioned() {
     link.expect_ack(4, &two).await;
     // From here on, nobody reads or answers on this link.
     let line = edge.log.wait("control plane lost: ").await;
-    assert!(line.contains("nothing came for 3"), "{line}");
+    assert!(line.contains("nothing was received for 3"), "{line}");
     load.progress(WHILE).await;
     let (mut link, hello) = world.control.greet(4, &two).await;
     assert_has(&hello, 4, &two);
@@ -161,11 +161,11 @@ async fn garbage() {
     let (edge, first) = world.following(4, &two).await;
     let load = load(&edge);
     let zeros = |bytes: usize| vec![0_u8; bytes];
-    // Chunks of no snapshot are left alone, whatever is in them.
+    // Chunks of no snapshot are ignored, whatever they contain.
     let mut link = first;
     link.send_binary(zeros(100)).await;
     link.send(json!({"type": "weather"})).await;
-    edge.log.wait("\"weather\" are left alone").await;
+    edge.log.wait("ignoring messages of type \"weather\"").await;
     // All else ends the connection, each with its code.
     for (garbage, code) in [
         (Garbage::Text("{\"type\":".to_owned()), 1007),

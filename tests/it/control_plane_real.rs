@@ -48,7 +48,7 @@ async fn move_acme(control: &ControlProcess, cell: &str) {
 /// The link is noticed to be dead by its silence, and serving goes on.
 async fn goes_silent(edge: &Edge, load: &Load) {
     let line = edge.log.wait("control plane lost: ").await;
-    assert!(line.contains("nothing came for 3"), "{line}");
+    assert!(line.contains("nothing was received for 3"), "{line}");
     load.progress(WHILE).await;
     let shown = wait_control(edge, "it is stale", |shown| {
         shown["state"] != "connected" && shown["stale_seconds"].as_u64() > Some(0)

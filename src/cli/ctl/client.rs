@@ -1,54 +1,57 @@
-//! Requests to a control plane, over one connection as long as it lasts.
+//! Requests to the API of a control plane, over one connection while it lasts.
 
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, ETAG, HOST, HeaderValue, IF_MATCH};
-use http::{Method, Request, Response, Uri};
+use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
-use hyper::client::conn::http1::{self, SendRequest};
-use hyper_util::rt::TokioIo;
-use pingora_core::tls::ssl::SslConnector;
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
+use tokio::time::timeout;
+use url::Url;
 
-use super::failure::Failure;
-use super::{Server, tls};
+use super::Server;
+use crate::cli::failure::{Failure, REFUSED, UNREACHABLE};
+use crate::client::{Address, Alpn, Connection, Tls, TlsFiles, authority, connect};
+use crate::control::core::Etag;
+use crate::control::store::Record;
 use crate::files::token;
+use crate::settings::system_bundle;
+use crate::table::Problem;
 
-/// How long the system may take to connect.
+/// Deadline of a connection, TLS handshake included.
 const CONNECT: Duration = Duration::from_secs(10);
 
-/// Longest answer that is read as a whole, in bytes.
-const MOST: usize = 256 << 20;
+/// The largest answer that is read into memory, in bytes.
+const ANSWER_BYTES: usize = 256 << 20;
 
 /// A control plane.
 pub(super) struct Client {
     /// Without a slash at its end.
     url: String,
-    host: String,
-    port: u16,
+    address: Address,
     authority: String,
     /// In front of every path.
     prefix: String,
     /// None: plain HTTP.
-    tls: Option<SslConnector>,
+    tls: Option<Tls>,
     authorization: Option<HeaderValue>,
     timeout: Duration,
-    open: Option<SendRequest<Full<Bytes>>>,
+    connection: Option<Connection>,
 }
 
-/// What is asked.
+/// A request.
 #[derive(Default)]
 pub(super) struct Ask<'a> {
     pub method: Method,
-    /// Below `/api/v1`, encoded.
+    /// Below `/api/v1`, percent-encoded, with the query.
     pub path: String,
+    /// JSON, or empty.
     pub body: Bytes,
-    /// An etag, with its quotes or without.
+    /// An etag, with or without its quotes.
     pub if_match: Option<&'a str>,
 }
 
@@ -61,7 +64,7 @@ impl Ask<'_> {
     }
 }
 
-/// An answer that is no failure, whose body is still to come.
+/// A successful answer, whose body is still to be read.
 pub(super) struct Answer {
     response: Response<Incoming>,
     url: String,
@@ -69,83 +72,84 @@ pub(super) struct Answer {
 }
 
 impl Client {
+    /// Connects with the first request.
+    ///
     /// # Errors
-    /// What of the arguments cannot be used.
+    /// Which of the arguments cannot be used.
     pub fn new(server: &Server) -> Result<Self, Failure> {
         let url = server.url.trim_end_matches('/');
         let bad = |why: &str| {
             let message = format!("{url} {why} (valid: http://HOST:PORT or https://HOST:PORT)");
             Failure::unreachable(message)
         };
-        let uri: Uri = url.parse().map_err(|_| bad("is not a URL"))?;
-        let tls = match uri.scheme_str() {
-            Some("http") => None,
-            Some("https") => Some(tls::connector(server).map_err(Failure::unreachable)?),
+        let parsed = Url::parse(url).map_err(|_| bad("is not a URL"))?;
+        let tls = match parsed.scheme() {
+            "http" => None,
+            "https" => Some(tls(server).map_err(Failure::unreachable)?),
             _ => return Err(bad("does not begin with http:// or https://")),
         };
-        let authority = uri.authority().ok_or_else(|| bad("names no host"))?;
-        if authority.as_str().contains('@') || uri.query().is_some() {
+        let address = Address::of(&parsed).ok_or_else(|| bad("names no host"))?;
+        let user = !parsed.username().is_empty() || parsed.password().is_some();
+        if user || parsed.query().is_some() || parsed.fragment().is_some() {
             return Err(bad("has more than a host, a port and a path"));
         }
-        let host = authority.host();
-        let host = host.trim_start_matches('[').trim_end_matches(']');
-        let usual = if tls.is_some() { 443 } else { 80 };
         Ok(Self {
-            host: host.to_owned(),
-            port: authority.port_u16().unwrap_or(usual),
-            authority: authority.to_string(),
-            prefix: uri.path().trim_end_matches('/').to_owned(),
+            address,
+            authority: authority(&parsed),
+            prefix: parsed.path().trim_end_matches('/').to_owned(),
             url: url.to_owned(),
             tls,
             authorization: authorization(server).map_err(Failure::unreachable)?,
             timeout: server.timeout,
-            open: None,
+            connection: None,
         })
     }
 
-    /// Asks, and reads the answer as JSON.
+    /// Sends a request, and reads the answer as JSON.
     ///
     /// # Errors
-    /// No answer, a refusal, or an answer that is something else.
+    /// There is no answer, it is a refusal, or it is not a `T`.
     pub async fn json<T: DeserializeOwned>(&mut self, ask: Ask<'_>) -> Result<T, Failure> {
         let answer = self.send(ask).await?;
         let url = answer.url.clone();
         let body = answer.whole().await?;
         serde_json::from_slice(&body).map_err(|error| {
-            Failure::unreachable(format!("{url}: not the answer of a control plane: {error}"))
+            Failure::unreachable(format!("{url}: not an answer of a control plane: {error}"))
         })
     }
 
-    /// [`json`](Self::json) with nothing but a path.
+    /// Reads what is at `path` as JSON.
     ///
     /// # Errors
-    /// As there.
+    /// As [`json`](Self::json).
     pub async fn get(&mut self, path: impl Into<String>) -> Result<Value, Failure> {
         self.json(Ask::get(path)).await
     }
 
+    /// Sends a request. The body of the answer may be of any size.
+    ///
     /// # Errors
-    /// No answer, or a refusal.
+    /// There is no answer, or it is a refusal.
     pub async fn send(&mut self, ask: Ask<'_>) -> Result<Answer, Failure> {
         let url = format!("{}/api/v1{}", self.url, ask.path);
         let request = self.request(ask).map_err(Failure::unreachable)?;
-        let mut usable = None;
-        if let Some(mut open) = self.open.take()
-            && open.ready().await.is_ok()
+        let mut reused = self.connection.take();
+        if let Some(connection) = &mut reused
+            && !connection.reusable().await
         {
-            usable = Some(open);
+            reused = None;
         }
-        let mut open = match usable {
-            Some(open) => open,
+        let mut connection = match reused {
+            Some(connection) => connection,
             None => self.connect().await.map_err(Failure::unreachable)?,
         };
-        let sent = tokio::time::timeout(self.timeout, open.send_request(request)).await;
-        let response = sent
-            .map_err(|_| Failure::unreachable(silent(&url, self.timeout)))?
+        let response = timeout(self.timeout, connection.send(request))
+            .await
+            .map_err(|_| silent(&url, self.timeout))?
             .map_err(|error| {
                 Failure::unreachable(format!("{url} did not answer as HTTP: {error}"))
             })?;
-        self.open = Some(open);
+        self.connection = Some(connection);
         let status = response.status();
         let answer = Answer {
             response,
@@ -156,7 +160,7 @@ impl Client {
             true => Ok(answer),
             false => {
                 let url = answer.url.clone();
-                Err(Failure::answered(status, &url, &answer.whole().await?))
+                Err(refusal(status, &url, &answer.whole().await?))
             }
         }
     }
@@ -182,40 +186,19 @@ impl Client {
         }
         request
             .body(Full::new(ask.body))
-            .map_err(|error| format!("{} cannot be asked: {error}", self.url))
+            .map_err(|error| format!("cannot make a request to {}: {error}", self.url))
     }
 
-    async fn connect(&self) -> Result<SendRequest<Full<Bytes>>, String> {
-        let connecting = TcpStream::connect((self.host.as_str(), self.port));
+    async fn connect(&self) -> Result<Connection, String> {
         let limit = CONNECT.min(self.timeout);
-        let stream = tokio::time::timeout(limit, connecting)
+        let failed = |why: String| format!("cannot connect to {}: {why}", self.authority);
+        let stream = timeout(limit, connect(&self.address, self.tls.as_ref()))
             .await
-            .map_err(|_| format!("cannot connect to {}: no answer", self.authority))?
-            .map_err(|error| format!("cannot connect to {}: {error}", self.authority))?;
-        match &self.tls {
-            None => handshake(stream).await,
-            Some(connector) => {
-                let secured = tls::connect(connector, &self.host, stream);
-                let stream = tokio::time::timeout(limit, secured)
-                    .await
-                    .map_err(|_| silent(&self.url, limit))?
-                    .map_err(|error| format!("cannot connect to {}: {error}", self.url))?;
-                handshake(stream).await
-            }
-        }
+            .map_err(|_| failed(format!("no answer within {limit:?}")))?
+            .map_err(|error| failed(error.to_string()))?;
+        let opened = Connection::new(stream).await;
+        opened.map_err(|error| failed(error.to_string()))
     }
-}
-
-async fn handshake<S>(stream: S) -> Result<SendRequest<Full<Bytes>>, String>
-where
-    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-{
-    let (sender, connection) = http1::handshake(TokioIo::new(stream))
-        .await
-        .map_err(|error| error.to_string())?;
-    // Its end is known from what is sent over it.
-    tokio::spawn(connection);
-    Ok(sender)
 }
 
 impl Answer {
@@ -225,14 +208,14 @@ impl Answer {
         Some(etag.trim_matches('"').to_owned())
     }
 
-    /// The next piece of the body; none at its end.
+    /// The next piece of the body; None at its end.
     ///
     /// # Errors
-    /// It broke off.
+    /// The answer broke off.
     pub async fn piece(&mut self) -> Result<Option<Bytes>, Failure> {
         loop {
-            let next = tokio::time::timeout(self.timeout, self.response.frame()).await;
-            let next = next.map_err(|_| Failure::unreachable(silent(&self.url, self.timeout)))?;
+            let next = timeout(self.timeout, self.response.frame()).await;
+            let next = next.map_err(|_| silent(&self.url, self.timeout))?;
             match next.transpose() {
                 Err(error) => {
                     let message = format!("{} broke off its answer: {error}", self.url);
@@ -251,8 +234,9 @@ impl Answer {
     async fn whole(mut self) -> Result<Vec<u8>, Failure> {
         let mut body = Vec::new();
         while let Some(piece) = self.piece().await? {
-            if piece.len() > MOST - body.len() {
-                let message = format!("{}: an answer of more than {MOST} bytes", self.url);
+            if piece.len() > ANSWER_BYTES - body.len() {
+                let url = &self.url;
+                let message = format!("{url}: the answer is larger than {ANSWER_BYTES} bytes");
                 return Err(Failure::unreachable(message));
             }
             body.extend_from_slice(&piece);
@@ -261,13 +245,58 @@ impl Answer {
     }
 }
 
-fn silent(url: &str, timeout: Duration) -> String {
+fn silent(url: &str, timeout: Duration) -> Failure {
     let timeout = humantime::format_duration(timeout);
-    format!("{url} did not answer within {timeout}")
+    Failure::unreachable(format!("{url} did not answer within {timeout}"))
 }
 
-/// The token of the file, or of the environment, where an empty one is as good as
-/// none.
+/// A control plane's answer to a request that failed.
+#[derive(Deserialize)]
+struct Refusal {
+    message: String,
+    #[serde(default)]
+    problems: Vec<Problem>,
+    /// The newest generation, where `If-Match` named another.
+    newest: Option<Record>,
+}
+
+fn refusal(status: StatusCode, url: &str, body: &[u8]) -> Failure {
+    let code = match status.is_server_error() {
+        true => UNREACHABLE,
+        false => REFUSED,
+    };
+    let json: Option<Value> = serde_json::from_slice(body).ok();
+    let refusal = json
+        .as_ref()
+        .and_then(|json| Refusal::deserialize(json).ok());
+    let (Some(json), Some(refusal)) = (json, refusal) else {
+        let body = String::from_utf8_lossy(body);
+        let start: String = body.trim().chars().take(200).collect();
+        let message = format!("{url} answered {status}, but not as a control plane: {start}");
+        return Failure::new(code, "unexpected_answer", message);
+    };
+    let message = match refusal.newest {
+        Some(newest) => {
+            let etag = Etag::of(newest.mark()).to_string();
+            format!("{} (its etag: {})", refusal.message, etag.trim_matches('"'))
+        }
+        None => refusal.message,
+    };
+    Failure::answered(code, json, message, refusal.problems)
+}
+
+fn tls(server: &Server) -> Result<Tls, String> {
+    let roots = server.ca_file.clone().or_else(system_bundle);
+    let roots = roots.ok_or("this system has no root certificates (use --ca-file)")?;
+    let files = TlsFiles {
+        ca_file: Some(&roots),
+        client_cert: server.client_cert.as_deref(),
+        client_key: server.client_key.as_deref(),
+    };
+    Tls::new(files, Alpn::Http1).map_err(|error| error.to_string())
+}
+
+/// The token of the file, or else of the environment; an empty variable counts as unset.
 fn authorization(server: &Server) -> Result<Option<HeaderValue>, String> {
     let token = match &server.token_file {
         Some(file) => token::read(file)?,
@@ -278,7 +307,7 @@ fn authorization(server: &Server) -> Result<Option<HeaderValue>, String> {
         },
     };
     let mut header = HeaderValue::try_from(format!("Bearer {}", token.trim()))
-        .map_err(|_| "CELLGATE_TOKEN: not a token: it is not on one line".to_owned())?;
+        .map_err(|_| "CELLGATE_TOKEN: not a token: more than one line".to_owned())?;
     header.set_sensitive(true);
     Ok(Some(header))
 }

@@ -1,22 +1,21 @@
-//! What differs.
+//! `diff`: the changes between two generations.
 
 use serde::Deserialize;
 
-use super::Printed;
 use super::client::Client;
-use super::failure::Failure;
-use super::table::shown;
+use crate::cli::failure::{Failure, Printed};
+use crate::cli::output::escaped;
 use crate::control::api::{ComparedPlacement, Comparison, FromTo, Listed};
 
 #[derive(clap::Args, Debug)]
 pub(super) struct Args {
-    /// Number of a generation; alone: compare what it was made of with it
+    /// Number of a generation; without TO, it is compared with its parent
     from: u64,
 
-    /// Number of the generation to compare it with
+    /// Number of a second generation
     to: Option<u64>,
 
-    /// Most changes of each kind to list
+    /// The most changes of each kind to list
     #[arg(long, value_name = "N", default_value_t = 100)]
     limit: usize,
 }
@@ -27,7 +26,7 @@ pub(super) async fn diff(client: &mut Client, args: &Args) -> Result<Printed, Fa
     let path = format!("/generations/{}/diff?limit={}{to}", args.from, args.limit);
     let json = client.get(path).await?;
     let comparison = Comparison::deserialize(&json).map_err(|error| {
-        Failure::unreachable(format!("not the answer of a control plane: {error}"))
+        Failure::unreachable(format!("not an answer of a control plane: {error}"))
     })?;
     let from = match json["from"].as_u64() {
         Some(from) => from.to_string(),
@@ -38,7 +37,7 @@ pub(super) async fn diff(client: &mut Client, args: &Args) -> Result<Printed, Fa
     Ok(Printed { text, json })
 }
 
-/// One line a change: `+` added, `-` removed, `~` changed.
+/// One line for each change: `+` added, `-` removed, `~` changed.
 pub(super) fn text(comparison: &Comparison) -> String {
     let Comparison {
         version,
@@ -79,7 +78,7 @@ pub(super) fn text(comparison: &Comparison) -> String {
     if lines.is_empty() {
         return "no change\n".to_owned();
     }
-    let lines = lines.iter().map(|line| shown(line) + "\n");
+    let lines = lines.iter().map(|line| escaped(line) + "\n");
     lines.collect()
 }
 

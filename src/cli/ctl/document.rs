@@ -1,4 +1,4 @@
-//! The whole routing document.
+//! `get` and `import`: the whole routing document.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -10,33 +10,33 @@ use serde_json::json;
 
 use super::client::{Answer, Ask, Client};
 use super::compare;
-use super::failure::Failure;
 use super::history::written;
 use super::keys;
-use super::{Condition, Done, Printed};
+use super::{Condition, Done};
+use crate::cli::failure::{Failure, Printed};
 use crate::control::api::{Batch, Comparison};
 use crate::table::{Delta, Problem, RoutingTable, compile};
 
 #[derive(clap::Args, Debug)]
 pub(super) struct Get {
-    /// The key; without it, the whole routing document is printed
+    /// A routing key; without it, the whole routing document is printed
     key: Option<String>,
 
-    /// Write the document to this file
+    /// Write the routing document to this file
     #[arg(long, short, value_name = "FILE", conflicts_with = "key")]
     output: Option<PathBuf>,
 }
 
 #[derive(clap::Args, Debug)]
 pub(super) struct Import {
-    /// The routing document; `-` reads standard input
+    /// File with the routing document; `-` is standard input
     file: PathBuf,
 
-    /// The file holds keys to change, not a document: {"set": {KEY: PLACEMENT}, "remove": [KEY]}
+    /// The file lists keys to change: {"set": {KEY: PLACEMENT}, "remove": [KEY]}
     #[arg(long)]
     keys: bool,
 
-    /// Only say what would change
+    /// Print what would change, and change nothing
     #[arg(long)]
     dry_run: bool,
 
@@ -55,11 +55,11 @@ pub(super) async fn get(client: &mut Client, args: &Get) -> Result<Done, Failure
     let mut answer = client.send(Ask::get("/document")).await?;
     let Some(file) = &args.output else {
         copy(&mut answer, &mut io::stdout().lock(), "standard output").await?;
-        return Ok(Done::Printed);
+        return Ok(Done::Written);
     };
     let name = file.display().to_string();
     let cannot = |error: &io::Error| Failure::unwritable(&name, error);
-    // Next to it, so that what is there stays whole until all has come.
+    // Into another file first, so that an existing one is replaced as a whole.
     let partial = PathBuf::from(format!("{name}.partial"));
     let mut out = File::create(&partial).map_err(|error| cannot(&error))?;
     let copied = copy(&mut answer, &mut out, &name).await;
@@ -74,14 +74,11 @@ pub(super) async fn get(client: &mut Client, args: &Get) -> Result<Done, Failure
     }
     let etag = answer.etag().unwrap_or_default();
     let json = json!({"file": name, "etag": etag});
-    let text = format!(
-        "{name}: etag {etag}
-"
-    );
+    let text = format!("{name}: etag {etag}\n");
     Ok(Printed { text, json }.into())
 }
 
-/// `show --document`.
+/// Writes the body of `answer` to `out`, which errors call `name`.
 pub(super) async fn copy(
     answer: &mut Answer,
     out: &mut dyn Write,
@@ -124,28 +121,25 @@ fn read(file: &Path) -> io::Result<Bytes> {
     Ok(std::fs::read(file)?.into())
 }
 
-/// Does here what the control plane would do, with the very code it would do it
-/// with.
+/// Computes what the change would do, with the control plane's own code.
 async fn dry_run(client: &mut Client, args: &Import, content: &[u8]) -> Result<Printed, Failure> {
     let current = current(client, &args.condition).await?;
     let next = match args.keys {
-        false => compile(content).map_err(Failure::invalid)?,
+        false => compile(content).map_err(invalid)?,
         true => {
             let batch = serde_json::from_slice::<Batch>(content)
                 .map_err(|error| Failure::refused("invalid_body", format!("body: {error}")))?;
             let current = current.as_ref().ok_or_else(|| {
                 Failure::refused("no_document", "there is no routing document yet")
             })?;
-            current
-                .apply(&Delta::from(batch))
-                .map_err(Failure::invalid)?
+            current.apply(&Delta::from(batch)).map_err(invalid)?
         }
     };
     let same = current
         .as_ref()
         .is_some_and(|current| current.digest() == next.digest());
-    let comparison = Comparison::of(current.as_ref(), &next, LISTED).map_err(Failure::invalid)?;
-    let mut text = "dry run, nothing was changed\n".to_owned();
+    let comparison = Comparison::of(current.as_ref(), &next, LISTED).map_err(invalid)?;
+    let mut text = "dry run: nothing was changed\n".to_owned();
     text.push_str(&compare::text(&comparison));
     Ok(Printed {
         text,
@@ -153,7 +147,11 @@ async fn dry_run(client: &mut Client, args: &Import, content: &[u8]) -> Result<P
     })
 }
 
-/// The table that the control plane has.
+fn invalid(problems: Vec<Problem>) -> Failure {
+    Failure::invalid("invalid", problems)
+}
+
+/// The newest table of the control plane; None: it has none yet.
 async fn current(
     client: &mut Client,
     condition: &Condition,
@@ -185,7 +183,7 @@ async fn current(
             .map(ToString::to_string)
             .unwrap_or_default();
         Failure::unreachable(format!(
-            "the control plane has what is not valid here: {first}"
+            "this version cannot read the control plane's document: {first}"
         ))
     })?;
     Ok(Some(table))

@@ -1,18 +1,17 @@
-//! The edges, and the control plane itself.
+//! `edges` and `status`: the edges, and the control plane itself.
 
 use serde_json::Value;
 
-use super::Printed;
 use super::client::Client;
-use super::failure::Failure;
 use super::history::{etag, record};
-use super::keys::encoded;
-use super::table::{fields, table};
+use crate::cli::failure::{Failure, Printed};
+use crate::cli::output::{fields, table};
+use crate::client::encode;
 use crate::telemetry::time::rfc3339;
 
 #[derive(clap::Args, Debug)]
 pub(super) struct Args {
-    /// Name of one edge
+    /// Name of an edge; without it, all edges are listed
     #[arg(value_name = "ID")]
     edge_id: Option<String>,
 }
@@ -24,7 +23,7 @@ pub(super) async fn edges(client: &mut Client, args: &Args) -> Result<Printed, F
         let text = list(&json);
         return Ok(Printed { text, json });
     };
-    let json = client.get(format!("/edges/{}", encoded(edge_id))).await?;
+    let json = client.get(format!("/edges/{}", encode(edge_id))).await?;
     let text = one(&json);
     Ok(Printed { text, json })
 }
@@ -98,7 +97,7 @@ fn one(edge: &Value) -> String {
     text
 }
 
-/// What each placement takes and answers with errors, the busiest first.
+/// The load of each placement, the busiest first.
 fn placements(status: &Value) -> String {
     let all = status["placements"].as_object();
     let mut all: Vec<_> = all.into_iter().flatten().collect();
@@ -137,13 +136,13 @@ fn problems(of: &Value) -> Vec<(&'static str, String)> {
 
 fn state(edge: &Value) -> &'static str {
     match (edge["connected"] == true, edge["in_sync"] == true) {
-        (false, _) => "gone",
+        (false, _) => "disconnected",
         (true, true) => "in sync",
         (true, false) => "behind",
     }
 }
 
-/// `rack=7,zone=a`.
+/// As in `rack=7,zone=a`.
 fn labels(labels: &Value) -> String {
     let labels = labels.as_object().into_iter().flatten();
     let labels = labels.map(|(name, value)| format!("{name}={}", word(value)));
@@ -160,7 +159,7 @@ fn seconds(value: &Value) -> String {
     }
 }
 
-/// A value without quotes; nothing for null.
+/// A value without quotes; empty for null.
 fn word(value: &Value) -> String {
     match value {
         Value::Null => String::new(),
@@ -188,7 +187,7 @@ pub(super) async fn status(client: &mut Client) -> Result<Printed, Failure> {
             newest.author.what
         );
         lines.push(("generation", newest.generation.to_string()));
-        lines.push(("made", by));
+        lines.push(("created", by));
         lines.push(("document", newest.version.clone()));
         lines.push(("keys", newest.keys.to_string()));
         lines.push(("etag", etag(&newest)));
@@ -197,7 +196,7 @@ pub(super) async fn status(client: &mut Client) -> Result<Printed, Failure> {
     lines.push((
         "edges",
         format!(
-            "{} connected, {} of them in sync",
+            "{} connected, {} in sync",
             word(&edges["connected"]),
             word(&edges["in_sync"])
         ),
@@ -235,15 +234,15 @@ mod tests {
         let json = json!({"edges": [edge("e-1", true, true), edge("edge-two", true, false), edge("e-3", false, false)]});
         assert_eq!(
             list(&json),
-            "EDGE      STATE    GENERATION  STALE  DIALECT      VERSION  PEER         LABELS\n\
-             e-1       in sync  7           -      cellgate.v1  0.1.0    192.0.2.1:5  rack=7,zone=a\n\
-             edge-two  behind   7           1m 5s  cellgate.v1  0.1.0    192.0.2.1:5  rack=7,zone=a\n\
-             e-3       gone     7           1m 5s  cellgate.v1  0.1.0    192.0.2.1:5  rack=7,zone=a\n"
+            "EDGE      STATE         GENERATION  STALE  DIALECT      VERSION  PEER         LABELS\n\
+             e-1       in sync       7           -      cellgate.v1  0.1.0    192.0.2.1:5  rack=7,zone=a\n\
+             edge-two  behind        7           1m 5s  cellgate.v1  0.1.0    192.0.2.1:5  rack=7,zone=a\n\
+             e-3       disconnected  7           1m 5s  cellgate.v1  0.1.0    192.0.2.1:5  rack=7,zone=a\n"
         );
     }
 
     #[test]
-    fn one_edge_says_why_it_refuses() {
+    fn one_edge_shows_why_it_refused() {
         let mut edge = edge("e-1", true, false);
         edge["last_nack"] = json!({"generation": 8, "at": "2026-01-01T00:00:01.000Z", "problems": [
             {"pointer": "/set/acme", "line": 0, "column": 0, "message": "is odd"},
@@ -261,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn one_edge_says_what_its_placements_take() {
+    fn one_edge_shows_the_load_of_its_placements() {
         let mut edge = edge("e-1", true, true);
         edge["status"] = json!({"placements_left_out": 3, "placements": {
             "tier1": {"requests_per_second": 7.25, "errors_per_second": 0.0, "in_flight": 2},

@@ -1,4 +1,4 @@
-//! What there was, and back to it.
+//! `history`, `show` and `restore`: the generations of the routing table.
 
 use std::io;
 
@@ -8,16 +8,16 @@ use serde_json::{Value, json};
 
 use super::client::{Ask, Client};
 use super::document::copy;
-use super::failure::Failure;
-use super::table::{fields, table};
-use super::{Condition, Done, Printed};
+use super::{Condition, Done};
+use crate::cli::failure::{Failure, Printed};
+use crate::cli::output::{fields, table};
 use crate::control::core::Etag;
 use crate::control::store::Record;
 use crate::telemetry::time::rfc3339;
 
 #[derive(clap::Args, Debug)]
 pub(super) struct List {
-    /// Most generations to list
+    /// The most generations to list
     #[arg(long, value_name = "N", default_value_t = 20)]
     limit: usize,
 }
@@ -27,7 +27,7 @@ pub(super) struct Show {
     /// Number of the generation
     generation: u64,
 
-    /// Print its routing document instead
+    /// Print the routing document of the generation
     #[arg(long)]
     document: bool,
 }
@@ -95,7 +95,7 @@ pub(super) async fn show(client: &mut Client, args: &Show) -> Result<Done, Failu
     if args.document {
         let mut answer = client.send(Ask::get(format!("{path}/document"))).await?;
         copy(&mut answer, &mut io::stdout().lock(), "standard output").await?;
-        return Ok(Done::Printed);
+        return Ok(Done::Written);
     }
     let json = client.get(path).await?;
     let record = record(&json)?;
@@ -105,7 +105,7 @@ pub(super) async fn show(client: &mut Client, args: &Show) -> Result<Done, Failu
     };
     let text = fields(&[
         ("generation", record.generation.to_string()),
-        ("made of", parent),
+        ("parent", parent),
         ("at", rfc3339(record.at)),
         ("who", record.author.who.clone()),
         ("from", record.author.from.clone()),
@@ -130,7 +130,7 @@ pub(super) async fn restore(client: &mut Client, args: &Restore) -> Result<Print
     written(client.json(ask).await?)
 }
 
-/// What came of a change.
+/// The result of a change.
 pub(super) fn written(json: Value) -> Result<Printed, Failure> {
     let record = record(&json)?;
     let etag = etag(&record);
@@ -145,14 +145,14 @@ pub(super) fn written(json: Value) -> Result<Printed, Failure> {
             }
         ),
         false => format!(
-            "unchanged: generation {} is so already; etag {etag}\n",
+            "unchanged: generation {} has this content already; etag {etag}\n",
             record.generation
         ),
     };
     Ok(Printed { text, json })
 }
 
-/// `1 set, 2 removed, head`.
+/// As in `1 set, 2 removed, head`.
 fn change(record: &Record) -> String {
     let mut parts = Vec::new();
     if record.set > 0 {
@@ -176,7 +176,6 @@ pub(super) fn etag(record: &Record) -> String {
 }
 
 pub(super) fn record(json: &Value) -> Result<Record, Failure> {
-    Record::deserialize(json).map_err(|error| {
-        Failure::unreachable(format!("not the answer of a control plane: {error}"))
-    })
+    Record::deserialize(json)
+        .map_err(|error| Failure::unreachable(format!("not an answer of a control plane: {error}")))
 }

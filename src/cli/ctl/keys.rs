@@ -1,41 +1,19 @@
-//! Single keys.
+//! `set`, `unset`, `keys` and `get KEY`: the keys of the routing table.
 
 use bytes::Bytes;
 use http::Method;
-use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use serde_json::{Value, json};
 
+use super::Condition;
 use super::client::{Ask, Client};
-use super::failure::Failure;
 use super::history::written;
-use super::table::table;
-use super::{Condition, Printed};
-
-/// What has a meaning in a URL, or is not to be in one.
-const ENCODED: &AsciiSet = &CONTROLS
-    .add(b' ')
-    .add(b'"')
-    .add(b'#')
-    .add(b'%')
-    .add(b'&')
-    .add(b'+')
-    .add(b'/')
-    .add(b'<')
-    .add(b'=')
-    .add(b'>')
-    .add(b'?')
-    .add(b'[')
-    .add(b'\\')
-    .add(b']')
-    .add(b'^')
-    .add(b'`')
-    .add(b'{')
-    .add(b'|')
-    .add(b'}');
+use crate::cli::failure::{Failure, Printed};
+use crate::cli::output::table;
+use crate::client::encode;
 
 #[derive(clap::Args, Debug)]
 pub(super) struct Set {
-    /// Keys, each with the placement where it lives from now on
+    /// Keys, each followed by its new placement
     #[arg(required = true, num_args = 2.., value_names = ["KEY", "PLACEMENT"])]
     pairs: Vec<String>,
 
@@ -45,7 +23,7 @@ pub(super) struct Set {
 
 #[derive(clap::Args, Debug)]
 pub(super) struct Unset {
-    /// Keys; those that are not in the table are not missed
+    /// Keys; those that are not in the table are ignored
     #[arg(required = true, value_name = "KEY")]
     keys: Vec<String>,
 
@@ -55,15 +33,15 @@ pub(super) struct Unset {
 
 #[derive(clap::Args, Debug)]
 pub(super) struct List {
-    /// Only keys that live on this placement
+    /// Only keys of this placement
     #[arg(long, value_name = "PLACEMENT")]
     placement: Option<String>,
 
-    /// Only keys that begin so
+    /// Only keys that begin with this
     #[arg(long, value_name = "TEXT")]
     prefix: Option<String>,
 
-    /// Most keys to list
+    /// The most keys to list
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
 }
@@ -81,7 +59,7 @@ pub(super) async fn set(client: &mut Client, args: &Set) -> Result<Printed, Fail
             _ => {}
         }
     }
-    // Written by hand, so that a key that is given twice is refused, not lost.
+    // Not a map, so that the control plane refuses a key that is given twice.
     let members = pairs
         .iter()
         .map(|(key, placement)| format!("{}:{}", Value::from(*key), Value::from(*placement)));
@@ -95,7 +73,7 @@ pub(super) async fn unset(client: &mut Client, args: &Unset) -> Result<Printed, 
     batch(client, body.into(), &args.condition).await
 }
 
-/// A change of keys, as the API takes it.
+/// Sends a batch of changed keys, as the API defines it.
 pub(super) async fn batch(
     client: &mut Client,
     body: Bytes,
@@ -112,7 +90,7 @@ pub(super) async fn batch(
 
 /// `get KEY`.
 pub(super) async fn get(client: &mut Client, key: &str) -> Result<Printed, Failure> {
-    let json = client.get(format!("/keys/{}", encoded(key))).await?;
+    let json = client.get(format!("/keys/{}", encode(key))).await?;
     let placement = json["placement"].as_str().unwrap_or_default();
     Ok(Printed {
         text: format!("{placement}\n"),
@@ -126,7 +104,7 @@ pub(super) async fn list(client: &mut Client, args: &List) -> Result<Printed, Fa
     let mut filter = String::new();
     for (name, value) in [("placement", &args.placement), ("prefix", &args.prefix)] {
         if let Some(value) = value {
-            filter.push_str(&format!("&{name}={}", encoded(value)));
+            filter.push_str(&format!("&{name}={}", encode(value)));
         }
     }
     let wanted = args.limit.unwrap_or(usize::MAX);
@@ -140,7 +118,7 @@ pub(super) async fn list(client: &mut Client, args: &List) -> Result<Printed, Fa
             keys.extend(found);
         }
         match page["next"].as_str() {
-            Some(next) => after = format!("&after={}", encoded(next)),
+            Some(next) => after = format!("&after={}", encode(next)),
             None => break,
         }
     }
@@ -157,34 +135,4 @@ pub(super) async fn list(client: &mut Client, args: &List) -> Result<Printed, Fa
         text,
         json: json!({"keys": keys, "remaining": more}),
     })
-}
-
-/// As part of a URL.
-pub(super) fn encoded(text: &str) -> String {
-    match text {
-        // These mean something else in a path.
-        "." => "%2E".to_owned(),
-        ".." => "%2E%2E".to_owned(),
-        text => utf8_percent_encode(text, ENCODED).to_string(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_key_fits_a_url() {
-        for (key, expected) in [
-            ("acme", "acme"),
-            ("a/b?c#d%e+f&g=h", "a%2Fb%3Fc%23d%25e%2Bf%26g%3Dh"),
-            ("café au lait", "caf%C3%A9%20au%20lait"),
-            ("..", "%2E%2E"),
-            ("...", "..."),
-        ] {
-            assert_eq!(encoded(key), expected);
-            let uri: http::Uri = format!("/keys/{expected}").parse().unwrap();
-            assert_eq!(uri.path(), format!("/keys/{expected}"));
-        }
-    }
 }

@@ -1,44 +1,38 @@
 //! `cellgate ctl`: reads and changes the routing table of a control plane.
 //!
-//! - `client` and `tls` talk to it, `failure` is why something did not work.
-//! - `keys`, `document`, `history`, `compare` and `edges` are the commands, each a
-//!   function from what was asked to what is printed.
-//! - `table` aligns columns.
+//! `client` sends requests; `keys`, `document`, `history`, `compare` and `edges` are
+//! the subcommands, each a function from its arguments to what is printed.
 
 mod client;
 mod compare;
 mod document;
 mod edges;
-mod failure;
 mod history;
 mod keys;
-mod table;
-mod tls;
 
-use std::io::{self, Write};
+use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Subcommand;
-use serde_json::Value;
 
 use self::client::Client;
-use self::failure::Failure;
-use super::check::{exit, write_json};
+use super::failure::{Failure, Printed, print};
+use super::output::exit;
 
 /// Read and change the routing table of a control plane
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
-Exit status: 0 when it was done, 1 when it was refused or something is not valid, \
-2 when the control plane cannot be reached or a file cannot be read.
+The API token is read from --token-file, or else from $CELLGATE_TOKEN.
 
-$CELLGATE_TOKEN may hold the token itself, where there is no --token-file.")]
+Exit status: 0 on success, 1 when the request was refused or the input is invalid, 2 when the \
+control plane is unreachable or a file cannot be read.")]
 pub struct Args {
     #[command(flatten)]
     server: Server,
 
-    /// Print JSON, for programs
+    /// Print JSON
     #[arg(long, global = true)]
     json: bool,
 
@@ -46,11 +40,11 @@ pub struct Args {
     command: Command,
 }
 
-/// Where the control plane is, and who asks.
+/// The control plane, and how to authenticate to it.
 #[derive(clap::Args, Debug)]
 #[command(next_help_heading = "Control plane")]
 struct Server {
-    /// Address of the control plane
+    /// URL of the control plane
     #[arg(
         long,
         global = true,
@@ -60,23 +54,23 @@ struct Server {
     )]
     url: String,
 
-    /// File that holds the token to show
+    /// File with the API token
     #[arg(long, global = true, value_name = "FILE")]
     token_file: Option<PathBuf>,
 
-    /// Certificates to verify the control plane with, instead of the system's
+    /// Trusted CA certificates, instead of the system's (PEM)
     #[arg(long, global = true, value_name = "FILE")]
     ca_file: Option<PathBuf>,
 
-    /// Certificate to show to the control plane, with its chain
+    /// Client certificate with its chain (PEM)
     #[arg(long, global = true, value_name = "FILE", requires = "client_key")]
     client_cert: Option<PathBuf>,
 
-    /// Private key of the certificate
+    /// Private key of the client certificate (PEM)
     #[arg(long, global = true, value_name = "FILE", requires = "client_cert")]
     client_key: Option<PathBuf>,
 
-    /// How long the control plane may be silent
+    /// How long to wait for the control plane to answer
     #[arg(
         long,
         global = true,
@@ -87,53 +81,48 @@ struct Server {
     timeout: Duration,
 }
 
-/// On what condition something is changed.
+/// The condition of a change.
 #[derive(clap::Args, Debug)]
 struct Condition {
-    /// Change it only on top of this generation, given by its etag
+    /// Make the change only if the newest generation has this etag
     ///
-    /// Without it the change is made on top of whatever is there.
+    /// `status`, `history` and every change print etags. Without this option, the change
+    /// applies to whichever generation is the newest.
     #[arg(long, value_name = "ETAG")]
     if_match: Option<String>,
 }
 
 #[derive(Subcommand, Debug)]
 enum Command {
-    /// Print where a key lives, or the whole routing document
+    /// Print the placement of a key, or the whole routing document
     Get(document::Get),
-    /// Have keys live on placements, all at once
+    /// Assign keys to placements atomically
     Set(keys::Set),
-    /// Take keys out of the table, all at once
+    /// Remove keys from the table atomically
     Unset(keys::Unset),
     /// List keys
     Keys(keys::List),
-    /// Put a routing document in the place of all there is
+    /// Replace the whole routing document
     Import(document::Import),
-    /// List the generations, newest first
+    /// List generations, newest first
     History(history::List),
-    /// Show a generation: who made it, when and what
+    /// Show one generation: its author, time and change
     Show(history::Show),
-    /// Show what a generation changed, or what differs between two
+    /// Show what a generation changed, or the difference between two
     Diff(compare::Args),
-    /// Make what a generation has a new generation
+    /// Make a new generation with the content of an older one
     Restore(history::Restore),
-    /// List the edges, or show one
+    /// List edges, or show one
     Edges(edges::Args),
-    /// Show the control plane and what it has
+    /// Show the control plane and its newest generation
     Status,
 }
 
-/// What is printed when all went well.
-struct Printed {
-    text: String,
-    json: Value,
-}
-
-/// How a command ended that was not refused.
+/// How a successful subcommand ended.
 enum Done {
     Print(Printed),
-    /// It has printed what it had, as it came.
-    Printed,
+    /// It has written its output as it came.
+    Written,
 }
 
 impl From<Printed> for Done {
@@ -151,8 +140,13 @@ pub fn run(args: Args) -> ExitCode {
         Ok(runtime) => runtime.block_on(done(&args)),
         Err(error) => Err(Failure::unreachable(format!("cannot start: {error}"))),
     };
+    let result = match done {
+        Ok(Done::Written) => return ExitCode::SUCCESS,
+        Ok(Done::Print(printed)) => Ok(printed),
+        Err(failure) => Err(failure),
+    };
     let (mut stdout, mut stderr) = (io::stdout().lock(), io::stderr().lock());
-    exit(print(done, args.json, &mut stdout, &mut stderr))
+    exit(print(result, args.json, &mut stdout, &mut stderr))
 }
 
 async fn done(args: &Args) -> Result<Done, Failure> {
@@ -171,23 +165,4 @@ async fn done(args: &Args) -> Result<Done, Failure> {
         Command::Edges(edges) => edges::edges(client, edges).await?.into(),
         Command::Status => edges::status(client).await?.into(),
     })
-}
-
-fn print(
-    done: Result<Done, Failure>,
-    json: bool,
-    stdout: &mut dyn Write,
-    stderr: &mut dyn Write,
-) -> io::Result<u8> {
-    let status = match (done, json) {
-        (Ok(Done::Printed), _) => 0,
-        (Ok(Done::Print(printed)), true) => write_json(stdout, &printed.json).map(|()| 0)?,
-        (Ok(Done::Print(printed)), false) => {
-            stdout.write_all(printed.text.as_bytes()).map(|()| 0)?
-        }
-        (Err(failure), true) => write_json(stdout, &failure.json()).map(|()| failure.status())?,
-        (Err(failure), false) => failure.write(stderr).map(|()| failure.status())?,
-    };
-    stdout.flush()?;
-    Ok(status)
 }

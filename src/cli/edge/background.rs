@@ -1,4 +1,4 @@
-//! The edge's small chores beside the request path.
+//! The edge's background services.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use crate::source::ControlSource;
 use crate::state::Memory;
 use crate::telemetry::{AccessLog, Metrics, logging};
 
-/// Says where the edge listens and that it is ready; tells the process that it
+/// Logs where the edge listens and that it is ready, and tells the process that it
 /// replaces, if there is one.
 pub(super) struct Ready {
     pub lifecycle: Arc<Lifecycle>,
@@ -31,14 +31,14 @@ impl BackgroundService for Ready {
         if let Some(handover) = &self.handover
             && let Err(error) = handover.announce()
         {
-            error!("the old process cannot be told that this one serves: {error}");
+            error!("cannot tell the old process that this one is ready: {error}");
         }
         info!("ready");
     }
 }
 
-/// Takes the log off the threads of requests, and reopens the access log at
-/// SIGUSR1, so that it can be rotated.
+/// Moves the writing of log lines off the request threads, and reopens the access log
+/// at SIGUSR1, for log rotation.
 pub(super) struct Logs {
     pub lifecycle: Arc<Lifecycle>,
     pub access: AccessLog,
@@ -54,7 +54,7 @@ impl BackgroundService for Logs {
         let mut reopen = match reopen {
             Ok(reopen) => reopen,
             Err(error) => {
-                error!("SIGUSR1 cannot be handled, the access log will not be reopened: {error}");
+                error!("cannot handle SIGUSR1, so the access log is never reopened: {error}");
                 return;
             }
         };
@@ -70,8 +70,8 @@ impl BackgroundService for Logs {
     }
 }
 
-/// Follows the control plane until the listeners close: as long as requests come
-/// in, they go where they should.
+/// Follows the control plane until the listeners close, so that requests are routed by
+/// the newest table as long as any are accepted.
 pub(super) struct Follower {
     pub control: ControlSource,
     pub lifecycle: Arc<Lifecycle>,
@@ -82,7 +82,7 @@ impl BackgroundService for Follower {
     async fn start(&self, mut shutdown: ShutdownWatch) {
         let mut accepting = self.lifecycle.watch_accepting();
         let closing = async move {
-            // No sender: nothing will be accepted any more.
+            // An error means that the sender is gone: nothing is accepted any more.
             let _ = accepting.wait_for(|it| *it != Accepting::Open).await;
         };
         let stop = async move {
@@ -95,8 +95,8 @@ impl BackgroundService for Follower {
     }
 }
 
-/// Keeps what is served for a restart, until this process is on its way out: by
-/// then a successor may be keeping its own.
+/// Keeps the served table on disk for a restart, until this process begins to stop: a
+/// successor may write its own from then on.
 pub(super) struct Keeper {
     pub memory: Arc<Memory>,
     pub lifecycle: Arc<Lifecycle>,
@@ -105,18 +105,18 @@ pub(super) struct Keeper {
 #[async_trait]
 impl BackgroundService for Keeper {
     async fn start(&self, shutdown: ShutdownWatch) {
-        if let Some(stop) = on_the_way_out(&self.lifecycle, shutdown) {
+        if let Some(stop) = until_draining(&self.lifecycle, shutdown) {
             Arc::clone(&self.memory).keep(stop).await;
         }
     }
 }
 
-/// Returns when the process begins to end. None: it has begun already.
-fn on_the_way_out(
+/// Resolves when the process begins to stop. None: it has begun already.
+fn until_draining(
     lifecycle: &Lifecycle,
     mut shutdown: ShutdownWatch,
 ) -> Option<impl Future<Output = ()>> {
-    // Listening comes before looking.
+    // Subscribed before the state is read, so that no change is missed.
     let draining = lifecycle.drain_begins();
     (!lifecycle.draining()).then_some(async move {
         tokio::select! {

@@ -1,7 +1,9 @@
-//! `cellgate edge`: the data plane, wired together.
+//! `cellgate edge`: the data plane.
+//!
+//! `wiring` makes its parts and connects them, on the listeners of `sockets`;
+//! `background` are the services beside the request path.
 
 mod background;
-pub(super) mod limits;
 mod sockets;
 mod wiring;
 
@@ -10,7 +12,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use self::wiring::Edge;
-use super::print;
+use super::output;
 use crate::http::ignore_until_handled;
 use crate::settings::Settings;
 use crate::source::load_initial;
@@ -19,22 +21,22 @@ use crate::telemetry::{Metrics, logging};
 
 /// Run the data plane: route each request to the cell of its tenant
 ///
-/// Reads its settings from conf/edge.yaml (or the file given with -c), its routing table from the
-/// file named there, and serves until it is told to stop.
+/// Takes the routing table from the routing file or the control plane that the settings name, and serves
+/// until it is stopped.
 ///
-/// Signals: SIGHUP reads the routing file again, SIGUSR1 reopens the access log, SIGTERM drains
-/// and ends, SIGQUIT hands the listeners to a process started with -u, SIGINT ends at once.
+/// Signals: SIGHUP reads the routing file again. SIGUSR1 reopens the access log. SIGTERM drains and stops.
+/// SIGQUIT hands the listeners over to a process started with -u. SIGINT stops at once.
 #[derive(clap::Args, Debug)]
 pub struct Args {
-    /// Settings file; without it conf/edge.yaml if there is one, else the defaults
+    /// Settings file; the default is conf/edge.yaml, if it exists
     #[arg(short, long, value_name = "FILE")]
     conf: Option<PathBuf>,
 
-    /// Check the settings and the routing file, list every problem, and exit 0 or 1
+    /// Check the settings and the routing file, print every problem, and exit with 0 or 1
     #[arg(short, long)]
     test: bool,
 
-    /// Take the listeners over from a running edge; send that one SIGQUIT right after
+    /// Take over the listeners of a running edge; then send SIGQUIT to that one
     #[arg(short, long)]
     upgrade: bool,
 
@@ -43,12 +45,12 @@ pub struct Args {
     daemon: bool,
 }
 
-/// Judging another file than the one that was meant would mislead.
+/// With invalid settings, `-t` could check a file that is not meant.
 const ROUTING_NOT_CHECKED: &str =
-    "the routing file was not checked: which one it is will be known when the settings are valid";
+    "the routing file was not checked, because the settings that name it are invalid";
 
-/// Serves until a signal ends it. Exits 1 when it cannot start, with one line a
-/// reason on standard error.
+/// Serves until a signal stops it. Exits with 1 when it cannot start, with one line for
+/// each reason on standard error.
 pub fn run(args: Args) -> ExitCode {
     ignore_until_handled();
     let environment = |name: &str| std::env::var(name).ok();
@@ -63,12 +65,12 @@ pub fn run(args: Args) -> ExitCode {
         }
         if problems.is_empty() {
             let path = settings.routing.path.display();
-            print::line(format_args!("settings and routing file {path} are valid"));
+            output::line(format_args!("settings and routing file {path} are valid"));
             return ExitCode::SUCCESS;
         }
     }
     if !problems.is_empty() {
-        return refuse(problems);
+        return output::refuse(problems);
     }
     logging::init(settings.log_format);
     match Edge::prepare(&settings, args.upgrade, args.daemon) {
@@ -76,19 +78,11 @@ pub fn run(args: Args) -> ExitCode {
             edge.serve();
             ExitCode::SUCCESS
         }
-        Err(problems) => refuse(problems),
+        Err(problems) => output::refuse(problems),
     }
 }
 
-fn refuse(problems: impl IntoIterator<Item = String>) -> ExitCode {
-    for problem in problems {
-        print::error(format_args!("error: {problem}"));
-    }
-    ExitCode::FAILURE
-}
-
-/// What `-t` says of the routing file, also when the settings have to be
-/// repaired as well.
+/// The problems of the routing file, for `-t`.
 fn routing_problems(settings: &Settings) -> Vec<String> {
     let path = &settings.routing.path;
     let state = EdgeState::new(EdgeOptions::default(), Arc::new(Metrics::new()));

@@ -1,4 +1,4 @@
-//! The listening sockets: bound here, or taken over from a running edge.
+//! The edge's listening sockets: bound, or taken over from a running edge.
 
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::AsRawFd;
@@ -7,7 +7,7 @@ use crate::http::{Handover, NamedSockets};
 use crate::http::{bind, inherit};
 use crate::settings::Settings;
 
-/// One socket for each configured listener, open before anything is served.
+/// One socket for each configured listener, open before the edge serves.
 pub(super) struct Sockets {
     pub proxy: Vec<TcpListener>,
     pub admin: TcpListener,
@@ -15,10 +15,10 @@ pub(super) struct Sockets {
 }
 
 impl Sockets {
-    /// Binds all listeners, or takes them from the process at `handover`.
+    /// Binds all listeners, or takes them over from the process at `handover`.
     ///
     /// # Errors
-    /// A line for every listener that cannot be had.
+    /// One line for each listener that cannot be opened.
     pub(super) fn open(
         settings: &Settings,
         handover: Option<&Handover>,
@@ -35,7 +35,7 @@ impl Sockets {
             Some(handover) => take_over(&names, handover)?,
             None => bind_all(&wanted)?,
         };
-        // The admin listener was put last.
+        // The admin listener is the last one.
         let admin = proxy
             .pop()
             .ok_or_else(|| vec!["no listener is configured".to_owned()])?;
@@ -46,7 +46,7 @@ impl Sockets {
         })
     }
 
-    /// What a successor will ask for.
+    /// The sockets by name, for a successor that takes them over.
     pub(super) fn named(&self) -> NamedSockets {
         let fds = self
             .proxy
@@ -56,7 +56,7 @@ impl Sockets {
         self.names.iter().cloned().zip(fds).collect()
     }
 
-    /// One log line for each listener, with the port that was really bound.
+    /// One log line for each listener, with the port that it is bound to.
     pub(super) fn lines(&self) -> Vec<String> {
         let line = |what: &str, listener: &TcpListener| match listener.local_addr() {
             Ok(address) => format!("{what} listening on {address}"),
@@ -67,8 +67,8 @@ impl Sockets {
     }
 }
 
-/// Names a listener for the handover. The index tells two listeners with port 0
-/// apart; the address makes a changed configuration show.
+/// The name of a listener in a handover. The index distinguishes listeners with port 0;
+/// the address reveals that the successor has other settings.
 fn name((index, (what, address)): (usize, &(&str, SocketAddr))) -> String {
     format!("{what}/{index}/{address}")
 }
@@ -76,7 +76,7 @@ fn name((index, (what, address)): (usize, &(&str, SocketAddr))) -> String {
 fn take_over(names: &[String], handover: &Handover) -> Result<Vec<TcpListener>, Vec<String>> {
     let refuse = |error| vec![format!("upgrade: {error}")];
     let fds = handover.take_over(names).map_err(refuse)?;
-    // SAFETY: the descriptors were just received for this process alone.
+    // SAFETY: the descriptors were just received, so nothing else owns them.
     fds.into_iter()
         .map(|fd| unsafe { inherit(fd) }.map_err(refuse))
         .collect()

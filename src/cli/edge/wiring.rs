@@ -1,4 +1,4 @@
-//! Which part of the edge is given which.
+//! Makes the parts of an edge, and connects them.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -11,10 +11,10 @@ use pingora::services::background::background_service;
 use pingora_proxy::http_proxy;
 
 use super::background::{Follower, Keeper, Logs, Ready};
-use super::limits;
 use super::sockets::Sockets;
 use crate::admin::AdminApp;
 use crate::background;
+use crate::cli::process::raise_open_files;
 use crate::http::{ConnConfig, EdgeListener, OriginFields};
 use crate::http::{Handover, Lifecycle, Signals};
 use crate::protocol::SnapshotLimits;
@@ -25,12 +25,12 @@ use crate::state::{EdgeOptions, EdgeState, Memory, MemoryOptions, PushLimits};
 use crate::telemetry::{AccessLog, Metrics, logging};
 use crate::upstream::{Prober, Resolver};
 
-/// Connections the admin service holds at a time: scrapers and people.
+/// The most connections of the admin service.
 const ADMIN_CONNECTIONS: usize = 256;
-/// How long the last lines of a log may take to be written.
+/// Deadline for writing the last lines of a log.
 const LOG_FLUSH: Duration = Duration::from_secs(1);
 
-/// An edge that has everything it needs: what is left is to serve.
+/// An edge that is ready to serve.
 pub(super) struct Edge {
     server: Server,
     signals: Signals,
@@ -39,8 +39,8 @@ pub(super) struct Edge {
 }
 
 impl Edge {
-    /// Does everything that can fail: loads the table, opens the log, takes the
-    /// sockets. No thread is started yet, for the process may still fork.
+    /// Does everything that can fail: loads the table, opens the log, opens the
+    /// sockets. Starts no thread, since the process may still fork.
     ///
     /// # Errors
     /// One line for each reason why the edge cannot serve.
@@ -49,11 +49,11 @@ impl Edge {
         upgrade: bool,
         daemon: bool,
     ) -> Result<Edge, Vec<String>> {
-        // Each client has a connection to a cell.
+        // Each client connection may need one to a cell.
         let connections = settings.limits.client_connections.saturating_mul(2);
-        limits::raise_open_files("limits.client_connections", connections);
+        raise_open_files("limits.client_connections", connections);
         let metrics = Arc::new(Metrics::new());
-        // What is pushed piece by piece may become what a file may be.
+        // A table that grows by deltas may become as large as one from a file.
         let SnapshotLimits { keys, bytes } =
             SnapshotLimits::of_document(settings.limits.routing_file_bytes);
         let state = EdgeState::new(
@@ -66,7 +66,7 @@ impl Edge {
         let memory = open_memory(settings, &state)?;
         let prepared = Self::assemble(settings, upgrade, daemon, state, metrics, memory.clone());
         if let (Err(_), Some(memory)) = (&prepared, &memory) {
-            // Not to be able to serve is no crash.
+            // Records that this was not a crash.
             memory.end();
         }
         prepared
@@ -101,10 +101,10 @@ impl Edge {
         };
         let max_attempts = u32::try_from(conf.max_retries).unwrap_or(u32::MAX);
         let conf = ServerConf {
-            // The library counts the attempt after a broken kept connection, too.
+            // Pingora also counts the attempt after a reused connection broke.
             max_retries: conf.max_retries.saturating_add(1),
-            // The signals wait for the drain themselves; the server would sleep
-            // through the whole period even with nothing left to do.
+            // `Signals` waits for the drain. Pingora would always wait for the whole
+            // period.
             grace_period_seconds: Some(0),
             ..conf
         };
@@ -146,8 +146,7 @@ impl Edge {
             signals.admin.clone(),
         );
         admin.set_threads(1);
-        // One of the two: an edge that follows a control plane has read the file
-        // for the last time.
+        // With a control plane, the file was only needed to start.
         match settings.control_plane.urls.is_empty() {
             true => {
                 let file = FileSource::new(
@@ -190,7 +189,7 @@ impl Edge {
         })
     }
 
-    /// Serves until a signal ends it.
+    /// Serves until a signal stops it.
     pub(super) fn serve(self) {
         let Edge {
             server,
@@ -209,7 +208,7 @@ impl Edge {
     }
 }
 
-/// The memory, where there is to be one.
+/// The tables kept on disk, if the settings name a directory for them.
 fn open_memory(
     settings: &Settings,
     state: &Arc<EdgeState>,
@@ -229,8 +228,8 @@ fn open_memory(
     )))
 }
 
-/// The table to start with: what was served last, else the routing file, else
-/// what was served last and given up.
+/// Loads the table to start with: the last one that this edge served, or else the
+/// routing file, or else a kept one that was quarantined.
 fn load_table(
     path: &Path,
     settings: &Settings,
@@ -253,11 +252,11 @@ fn load_table(
     Ok(())
 }
 
-/// What the client of the control plane is told.
+/// The options of the control-plane client.
 fn control_options(settings: &Settings) -> Result<ControlOptions, Vec<String>> {
     let of = &settings.control_plane;
     let file = |path: &Option<std::path::PathBuf>| path.as_deref().map(absolute).transpose();
-    // Not those of cells, which may well be of an authority of their own.
+    // Not `tls.ca_file`: cells may have a CA of their own.
     let variable = std::env::var_os("SSL_CERT_FILE").filter(|file| !file.is_empty());
     let ca_file = of.ca_file.clone().or_else(|| variable.map(Into::into));
     let ca_file = ca_file.or_else(system_bundle);
@@ -273,7 +272,7 @@ fn control_options(settings: &Settings) -> Result<ControlOptions, Vec<String>> {
     })
 }
 
-/// Running in the background changes the working directory.
+/// `path` from the root, since a daemon changes its working directory.
 fn absolute(path: &Path) -> Result<std::path::PathBuf, Vec<String>> {
     std::path::absolute(path).map_err(|error| vec![format!("{}: {error}", path.display())])
 }

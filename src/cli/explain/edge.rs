@@ -1,31 +1,27 @@
-//! The part that asks the admin service of a running edge.
+//! Asks the admin service of a running edge, and prints its answer.
 
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use bytes::Bytes;
-use http_body_util::{BodyExt, Empty, Limited};
-use hyper::StatusCode;
-use hyper::client::conn::http1;
-use hyper::header::HOST;
-use hyper_util::rt::TokioIo;
+use http::StatusCode;
 use serde::Deserialize;
-use tokio::net::TcpStream;
+use serde_json::Value;
 
-use super::{Answer, Failure, columns};
+use crate::cli::failure::{Failure, Printed, REFUSED, UNREACHABLE};
+use crate::cli::output::fields;
+use crate::client::{encode, get};
 use crate::table::Endpoint;
 
-/// How long an edge may take to answer, name lookup and connect included.
+/// Deadline of the request, name lookup and connection included.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Far above any answer of an admin service.
+/// The largest answer in bytes, far above any of an admin service.
 pub(super) const ANSWER_BYTES: usize = 1 << 20;
 
-/// How many candidates are spelled out; `--json` has them all.
+/// How many candidates are listed; `--json` has them all.
 const LISTED: usize = 20;
 
-/// What `GET /debug/route` answers with; fields that a later edge adds are left
-/// to `--json`.
+/// The answer to `GET /debug/route`. Fields of later versions are in `--json` only.
 #[derive(Deserialize)]
 struct EdgeAnswer {
     key: String,
@@ -48,14 +44,14 @@ struct EdgeAnswer {
     without_address: Vec<WithoutAddress>,
 }
 
-/// A placement that takes no more requests.
+/// A placement at its concurrency limit.
 #[derive(Deserialize)]
 struct Full {
     in_flight: u64,
     concurrency_limit: u64,
 }
 
-/// An endpoint that cannot come into question.
+/// An endpoint that did not resolve.
 #[derive(Deserialize)]
 struct WithoutAddress {
     placement: String,
@@ -63,7 +59,7 @@ struct WithoutAddress {
     why: String,
 }
 
-/// An address that comes into question.
+/// An address that may serve the key.
 #[derive(Deserialize)]
 struct Candidate {
     placement: String,
@@ -79,64 +75,47 @@ struct LastFailure {
     detail: String,
 }
 
-/// Any error of the admin service.
-#[derive(Deserialize)]
-struct EdgeError {
-    error: String,
-    message: String,
-}
-
-pub(super) fn ask(admin: &Endpoint, key: &str) -> Result<Answer, Failure> {
-    let unreachable = |error: String| {
-        Failure::unreachable("unreachable", format!("no answer from {admin}: {error}"))
-    };
+/// Asks the edge at `admin` where `key` goes.
+///
+/// # Errors
+/// The edge refuses the key or has no table, is unreachable, or is not an edge.
+pub(super) fn ask(admin: &Endpoint, key: &str) -> Result<Printed, Failure> {
+    let unreachable =
+        |error: String| Failure::unreachable(format!("no answer from {admin}: {error}"));
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| unreachable(error.to_string()))?;
-    let answer = runtime.block_on(async {
-        match tokio::time::timeout(ANSWER_TIMEOUT, get_route(admin, key)).await {
-            Ok(answer) => answer.map_err(|error| error.to_string()),
-            Err(_) => Err(format!("timed out after {} s", ANSWER_TIMEOUT.as_secs())),
-        }
-    });
-    // A name lookup that still hangs must not hold up the exit.
+    let url = format!(
+        "http://{}/debug/route?key={}",
+        admin.authority(),
+        encode(key)
+    );
+    let answer = runtime.block_on(get(&url, ANSWER_BYTES, ANSWER_TIMEOUT));
+    // The exit does not wait for a name lookup that still hangs.
     runtime.shutdown_background();
-    let (status, body) = answer.map_err(unreachable)?;
-    read_answer(admin, status, &body)
+    let answer = answer.map_err(unreachable)?;
+    read_answer(admin, answer.status, &answer.body)
 }
 
-type BoxError = Box<dyn std::error::Error + Send + Sync>;
-
-async fn get_route(admin: &Endpoint, key: &str) -> Result<(StatusCode, Bytes), BoxError> {
-    let stream = TcpStream::connect((admin.host.as_str(), admin.port)).await?;
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    // Whatever ends the connection, the request reports it.
-    tokio::spawn(connection);
-    let request = hyper::Request::get(format!("/debug/route?key={}", percent_encoded(key)))
-        .header(HOST, admin.authority())
-        .body(Empty::<Bytes>::new())?;
-    let response = sender.send_request(request).await?;
-    let status = response.status();
-    let body = Limited::new(response.into_body(), ANSWER_BYTES)
-        .collect()
-        .await?;
-    Ok((status, body.to_bytes()))
-}
-
-fn read_answer(admin: &Endpoint, status: StatusCode, body: &[u8]) -> Result<Answer, Failure> {
+fn read_answer(admin: &Endpoint, status: StatusCode, body: &[u8]) -> Result<Printed, Failure> {
     let stranger = || {
-        let message = format!("{admin} does not answer like an admin service of Cellgate");
-        Failure::unreachable("unexpected_answer", format!("{message} (status {status})"))
+        let message =
+            format!("{admin} does not answer like an admin service of Cellgate (status {status})");
+        Failure::new(UNREACHABLE, "unexpected_answer", message)
     };
     if status != StatusCode::OK {
-        let refusal: EdgeError = serde_json::from_slice(body).map_err(|_| stranger())?;
-        return Err(Failure::refused(&refusal.error, refusal.message));
+        let json: Value = serde_json::from_slice(body).map_err(|_| stranger())?;
+        let (Some(_), Some(message)) = (json["error"].as_str(), json["message"].as_str()) else {
+            return Err(stranger());
+        };
+        let message = message.to_owned();
+        return Err(Failure::answered(REFUSED, json, message, Vec::new()));
     }
-    let json: serde_json::Value = serde_json::from_slice(body).map_err(|_| stranger())?;
+    let json: Value = serde_json::from_slice(body).map_err(|_| stranger())?;
     let answer = EdgeAnswer::deserialize(&json).map_err(|_| stranger())?;
-    let text = columns(&answer.rows());
-    Ok(Answer { text, json })
+    let text = fields(&answer.rows());
+    Ok(Printed { text, json })
 }
 
 impl EdgeAnswer {
@@ -193,7 +172,7 @@ impl EdgeAnswer {
         }
     }
 
-    /// Who would serve, and what the edge thinks of each address in question.
+    /// Which placement would serve the key, and the state of each candidate.
     fn add_candidates(&self, rows: &mut Vec<(&'static str, String)>) {
         let served_by = match (&self.served_by, &self.failover_reason) {
             (Some(name), Some(why)) => format!("{name}, as a fallback ({why})"),
@@ -240,7 +219,7 @@ impl Candidate {
         let mut verdict = match (chosen, &self.why_not) {
             (true, None) => return "would be chosen now".to_owned(),
             (false, None) => return "could be chosen as well".to_owned(),
-            (true, Some(why)) => format!("would be chosen now, for want of a better one; {why}"),
+            (true, Some(why)) => format!("would be chosen now, as there is no better one; {why}"),
             (false, Some(why)) => why.clone(),
         };
         if let Some(LastFailure { at, detail }) = &self.last_failure {
@@ -248,17 +227,4 @@ impl Candidate {
         }
         verdict
     }
-}
-
-/// All but the unreserved characters of RFC 3986, section 2.3.
-fn percent_encoded(text: &str) -> String {
-    let mut encoded = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            encoded.push(char::from(byte));
-        } else {
-            let _ = write!(encoded, "%{byte:02X}");
-        }
-    }
-    encoded
 }

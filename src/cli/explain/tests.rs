@@ -91,11 +91,11 @@ fn a_file_answers() {
     assert_eq!(
         stdout,
         format!(
-            "key         visa\n\
-             placement   visa\n\
-             reason      dedicated (visa serves this key alone)\n\
-             endpoint    http://cell-visa:9004\n\
-             table       {SAMPLE} (version 1.0.0)\n"
+            "key        visa\n\
+             placement  visa\n\
+             reason     dedicated (visa serves this key alone)\n\
+             endpoint   http://cell-visa:9004\n\
+             table      {SAMPLE} (version 1.0.0)\n"
         )
     );
     assert_eq!((status, stderr.as_str()), (0, ""));
@@ -120,21 +120,21 @@ fn a_file_tells_endpoints_and_fallback() {
     assert_eq!(
         stdout,
         format!(
-            "key         hooli\n\
-             placement   tier3\n\
-             reason      default (the key is not in the table, and tier3 is the default placement)\n\
-             endpoints   http://cell-tier3:9003 (weight 3), http://cell-tier3b:9003 (weight 1)\n\
-             table       {RESILIENCE} (version 2.0.0)\n"
+            "key        hooli\n\
+             placement  tier3\n\
+             reason     default (the key is not in the table, and tier3 is the default placement)\n\
+             endpoints  http://cell-tier3:9003 (weight 3), http://cell-tier3b:9003 (weight 1)\n\
+             table      {RESILIENCE} (version 2.0.0)\n"
         )
     );
     assert_eq!(status, 0);
     let (_, stdout, _) = run(&["visa", "--routing", RESILIENCE]);
     assert!(
-        stdout.contains("endpoint    http://cell-visa:9004\nfallback    tier3\n"),
+        stdout.contains("endpoint   http://cell-visa:9004\nfallback   tier3\n"),
         "{stdout}"
     );
     assert!(
-        stdout.contains("reason      dedicated (visa is declared dedicated)\n"),
+        stdout.contains("reason     dedicated (visa is declared dedicated)\n"),
         "{stdout}"
     );
 }

@@ -1,4 +1,4 @@
-//! One connection: frames in and out, pings, and the deadline of a silent one.
+//! One connection: frames in and out, pings, and the deadline of a silent peer.
 
 use std::fmt;
 use std::io;
@@ -15,58 +15,60 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Bytes, Error, Message, Utf8Bytes};
 
-use super::GOODBYE;
-use super::dial::Dialect;
+use super::CLOSING;
+use super::upgrade::Dialect;
 use crate::protocol::limits::{PING, SILENT_PINGS, TO_EDGE_BYTES};
 use crate::protocol::{Close, Refusal};
 
-/// What is read at a time. Messages are mostly small.
+/// Size of the read buffer. Most messages are small.
 const READ_BYTES: usize = 32 << 10;
 
-/// What may wait to be written. Pongs do, and they are small.
+/// The most bytes that may wait to be written. Only pongs wait, and they are small.
 const WRITE_BYTES: usize = 1 << 20;
 
-/// The largest frame, in bytes, however large a document may be.
+/// The largest frame, in bytes, however large documents may be.
 const FRAME_BYTES: usize = 64 << 20;
 
-/// A connection that speaks one dialect.
+/// A WebSocket connection, and the dialect spoken over it.
 pub(super) struct Link {
     pub dialect: Dialect,
-    socket: WebSocketStream<Heard<TokioIo<Upgraded>>>,
+    socket: WebSocketStream<Timed<TokioIo<Upgraded>>>,
+    /// The interval of pings.
     ping: Duration,
     pings: Interval,
 }
 
-/// What is received.
+/// A received message.
 #[derive(Debug)]
 pub(super) enum Frame {
     Text(Utf8Bytes),
+    /// A binary message: a part of a snapshot.
     Chunk(Bytes),
 }
 
-/// Why a connection is over.
+/// Why a connection ended.
 #[derive(Debug)]
 pub(super) enum Ended {
-    /// The edge ends.
+    /// The edge stops.
     Shutdown,
-    /// There was none.
+    /// It could not be opened.
     Undialled(String),
-    /// The control plane closed it, and said this.
+    /// The control plane closed it; ` with CODE: REASON`, if it gave any.
     Closed(String),
-    /// It broke.
+    /// It broke off.
     Broken(String),
-    /// Nothing came for so long.
+    /// Nothing was received for so long.
     Silent(Duration),
-    /// Nothing could be sent for so long.
+    /// A message could not be sent within this time.
     Stalled(Duration),
-    /// Something is wrong with the edge itself.
+    /// An internal error of the edge.
     Faulty(String),
-    /// What came is not what may come.
+    /// The control plane violated the protocol.
     Refused(Refusal),
 }
 
 impl Ended {
-    /// Something is wrong with the edge itself.
+    /// An internal error of the edge.
     pub fn here(why: impl fmt::Display) -> Self {
         Self::Faulty(why.to_string())
     }
@@ -75,18 +77,22 @@ impl Ended {
 impl fmt::Display for Ended {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Shutdown => f.write_str("this edge ends"),
+            Self::Shutdown => f.write_str("the edge is stopping"),
             Self::Undialled(why) | Self::Broken(why) => f.write_str(why),
             Self::Closed(why) => write!(f, "the control plane closed the connection{why}"),
-            Self::Silent(time) => write!(f, "nothing came for {:.1} s", time.as_secs_f32()),
+            Self::Silent(time) => write!(f, "nothing was received for {:.1} s", time.as_secs_f32()),
             Self::Stalled(time) => {
-                write!(f, "nothing could be sent for {:.1} s", time.as_secs_f32())
+                write!(
+                    f,
+                    "nothing could be sent within {:.1} s",
+                    time.as_secs_f32()
+                )
             }
-            Self::Faulty(why) => write!(f, "this edge has a fault: {why}"),
+            Self::Faulty(why) => write!(f, "internal error: {why}"),
             Self::Refused(refusal) => {
                 write!(
                     f,
-                    "what came is refused ({}): {refusal}",
+                    "protocol violation ({}): {refusal}",
                     refusal.close.code()
                 )
             }
@@ -101,22 +107,23 @@ impl From<Refusal> for Ended {
 }
 
 impl Link {
+    /// Speaks `dialect` over `stream`, with documents of at most `document_bytes`.
     pub async fn new(stream: TokioIo<Upgraded>, dialect: Dialect, document_bytes: usize) -> Self {
         let most = match dialect {
             Dialect::V1 => TO_EDGE_BYTES,
             Dialect::M3 => document_bytes,
         };
-        // For a frame, its announced length is reserved; a message of several grows
-        // with what came.
+        // The library reserves a frame's announced length at once; a message of
+        // several frames grows as they come.
         let frame = most.min(FRAME_BYTES);
         let config = WebSocketConfig::default()
             .read_buffer_size(READ_BYTES)
             .max_write_buffer_size(WRITE_BYTES)
             .max_message_size(Some(most))
             .max_frame_size(Some(frame));
-        let stream = Heard {
+        let stream = Timed {
             stream,
-            last: Instant::now(),
+            received: Instant::now(),
         };
         Self {
             dialect,
@@ -126,36 +133,39 @@ impl Link {
         }
     }
 
-    /// Pings are due so often from now on.
+    /// Sets the interval of pings.
     pub fn ping_every(&mut self, ping: Duration) {
         self.ping = ping;
         self.pings = pings(ping);
     }
 
-    /// A link on which nothing came for so long is dead.
-    fn patience(&self) -> Duration {
+    /// The connection is dead when nothing was received for this long.
+    fn timeout(&self) -> Duration {
         self.ping * SILENT_PINGS
     }
 
-    /// The next frame. Nothing is lost when this is dropped.
+    /// The next frame. Cancel safe: no frame is lost when the future is dropped.
+    ///
+    /// # Errors
+    /// Why the connection ended.
     pub async fn next(&mut self) -> Result<Frame, Ended> {
         loop {
-            let silent = self.socket.get_ref().last + self.patience();
+            let silent = self.socket.get_ref().received + self.timeout();
             tokio::select! {
                 message = self.socket.next() => match message {
                     Some(Ok(Message::Text(text))) => return Ok(Frame::Text(text)),
                     Some(Ok(Message::Binary(chunk))) => return Ok(Frame::Chunk(chunk)),
-                    Some(Ok(Message::Close(frame))) => return Err(Ended::Closed(said(frame))),
-                    // Pings are answered by the library.
+                    Some(Ok(Message::Close(frame))) => return Err(Ended::Closed(code_and_reason(frame))),
+                    // The library answers pings.
                     Some(Ok(_)) => {}
                     Some(Err(error)) => return Err(broken(error)),
                     None => return Err(Ended::Closed(String::new())),
                 },
                 _ = self.pings.tick() => self.ping().await?,
-                // A part of a long message is a sign of life as well.
+                // Parts of a long message count as well, so the stream itself is asked.
                 () = sleep_until(silent) => {
-                    let quiet = self.socket.get_ref().last.elapsed();
-                    if quiet >= self.patience() {
+                    let quiet = self.socket.get_ref().received.elapsed();
+                    if quiet >= self.timeout() {
                         return Err(Ended::Silent(quiet));
                     }
                 }
@@ -163,14 +173,17 @@ impl Link {
         }
     }
 
-    /// Pings while `work` keeps the edge from reading.
+    /// Sends pings while `work` keeps the edge from reading.
+    ///
+    /// # Errors
+    /// Why the connection ended; `work` is dropped then.
     pub async fn busy_with<T>(&mut self, work: impl Future<Output = T>) -> Result<T, Ended> {
         let mut work = pin!(work);
         loop {
             tokio::select! {
                 done = &mut work => {
-                    // Whatever came meanwhile has not been looked at.
-                    self.socket.get_mut().last = Instant::now();
+                    // What came meanwhile has not been read yet.
+                    self.socket.get_mut().received = Instant::now();
                     return Ok(done);
                 }
                 _ = self.pings.tick() => self.ping().await?,
@@ -183,26 +196,29 @@ impl Link {
     }
 
     /// Sends a text frame.
+    ///
+    /// # Errors
+    /// Why the connection ended.
     pub async fn send(&mut self, text: String) -> Result<(), Ended> {
         self.write(Message::text(text)).await
     }
 
     async fn write(&mut self, message: Message) -> Result<(), Ended> {
-        match timeout(self.patience(), self.socket.send(message)).await {
+        match timeout(self.timeout(), self.socket.send(message)).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => Err(broken(error)),
-            Err(_) => Err(Ended::Stalled(self.patience())),
+            Err(_) => Err(Ended::Stalled(self.timeout())),
         }
     }
 
-    /// Says why the connection ends, if that is the edge's doing.
-    pub async fn say_goodbye(mut self, ended: &Ended) {
+    /// Sends a close frame that says why the connection ended, unless the control plane
+    /// ended it, or nothing can be sent.
+    pub async fn close(mut self, ended: &Ended) {
         let (close, reason) = match ended {
-            Ended::Shutdown => (Close::GoingAway, "the edge ends"),
-            Ended::Silent(_) => (Close::Internal, "nothing came"),
+            Ended::Shutdown => (Close::GoingAway, "the edge is stopping"),
+            Ended::Silent(_) => (Close::Internal, "nothing was received"),
             Ended::Refused(refusal) => (refusal.close, refusal.reason()),
-            Ended::Faulty(_) => (Close::Internal, "the edge has a fault"),
-            // What cannot be sent now could not be sent then.
+            Ended::Faulty(_) => (Close::Internal, "internal error"),
             Ended::Undialled(_) | Ended::Closed(_) | Ended::Broken(_) | Ended::Stalled(_) => {
                 return;
             }
@@ -211,8 +227,8 @@ impl Link {
             code: close.code().into(),
             reason: reason.into(),
         };
-        // Nobody may be there to hear it.
-        let _ = timeout(GOODBYE, self.socket.close(Some(frame))).await;
+        // The peer may be gone.
+        let _ = timeout(CLOSING, self.socket.close(Some(frame))).await;
     }
 }
 
@@ -222,8 +238,8 @@ fn pings(every: Duration) -> Interval {
     pings
 }
 
-/// ` with 1001: shutting down`.
-fn said(frame: Option<CloseFrame>) -> String {
+/// As in ` with 1001: shutting down`.
+fn code_and_reason(frame: Option<CloseFrame>) -> String {
     match frame {
         None => String::new(),
         Some(frame) if frame.reason.is_empty() => format!(" with {}", u16::from(frame.code)),
@@ -238,7 +254,7 @@ fn broken(error: Error) -> Ended {
     match error {
         Error::Capacity(error) => Refusal::new(Close::TooLarge, error).into(),
         Error::Utf8(error) => Refusal::new(Close::Malformed, error).into(),
-        // A connection that broke off is none of the sender's mistakes.
+        // The sender is not to blame for a connection that broke off.
         Error::Protocol(
             error @ tokio_tungstenite::tungstenite::error::ProtocolError::ResetWithoutClosingHandshake,
         ) => Ended::Broken(error.to_string()),
@@ -247,13 +263,13 @@ fn broken(error: Error) -> Ended {
     }
 }
 
-/// A stream that notes when something came last.
-struct Heard<S> {
+/// A stream that knows when it received something last.
+struct Timed<S> {
     stream: S,
-    last: Instant,
+    received: Instant,
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Heard<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for Timed<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -262,13 +278,13 @@ impl<S: AsyncRead + Unpin> AsyncRead for Heard<S> {
         let before = buffer.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(context, buffer);
         if buffer.filled().len() > before {
-            self.last = Instant::now();
+            self.received = Instant::now();
         }
         read
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Heard<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Timed<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,

@@ -1,28 +1,67 @@
-//! What follows from each message of M3: a document, compiled as a file would be.
+//! A conversation in M3: each message is a whole routing document, which is compiled
+//! as a file is, and answered with an ack or a nack.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::link::{Ended, Frame};
-use super::v1::broke_off;
+use url::Url;
+
+use super::Follower;
+use super::link::{Ended, Frame, Link};
+use super::session::failed;
+use super::v1::UnknownTypes;
 use crate::background;
 use crate::protocol::m3::{ConfigSnapshot, Reply};
 use crate::protocol::{Close, Received, Refusal};
 use crate::state::{Applied, EdgeState, Source};
+use crate::telemetry::metrics::Direction;
 
-/// What came of a frame.
+/// Follows the control plane over `link`.
+///
+/// # Errors
+/// Why the conversation ended, which is all that can come of it.
+pub(super) async fn converse(
+    follower: &Follower,
+    url: &Url,
+    link: &mut Link,
+) -> Result<Infallible, Ended> {
+    let report = &follower.report;
+    report.connected(url, link.dialect, None);
+    let mut unknown = UnknownTypes::default();
+    loop {
+        let frame = link.next().await?;
+        let received = receive(&follower.edge, frame, follower.options.document_bytes);
+        match link.busy_with(received).await?? {
+            Outcome::Answer(reply) => {
+                report.message(Direction::Received, "config_snapshot");
+                let kind = match reply {
+                    Reply::Ack(_) => "ack",
+                    Reply::Nack(_) => "nack",
+                };
+                link.send(reply.encode()).await?;
+                report.message(Direction::Sent, kind);
+            }
+            Outcome::Unknown(kind) => {
+                report.message(Direction::Received, "unknown");
+                unknown.log(kind);
+            }
+        }
+    }
+}
+
+/// What follows from a frame.
 #[derive(Debug)]
 pub(super) enum Outcome {
     Answer(Reply),
-    /// Nothing: it is of this type, which nobody here knows.
+    /// Nothing: this version does not know the message type.
     Unknown(String),
 }
 
-/// Takes a frame of at most `most` bytes.
+/// Applies the document in a frame of at most `most` bytes.
 ///
 /// # Errors
-///
-/// How the connection ends.
+/// Why the connection has to end.
 pub(super) async fn receive(
     edge: &Arc<EdgeState>,
     frame: Frame,
@@ -34,8 +73,8 @@ pub(super) async fn receive(
     };
     let edge = Arc::clone(edge);
     let received = background::run(move || {
-        // Each of these may be as large as the document, so none is kept for
-        // longer than it has to be.
+        // Text, message and table may each be as large as the document, so each is
+        // dropped as soon as the next is there.
         let received = ConfigSnapshot::decode(text.as_bytes(), most);
         drop(text);
         received.map(|received| match received {
@@ -50,5 +89,5 @@ pub(super) async fn receive(
             }
         })
     });
-    received.await.map_err(broke_off)?.map_err(Ended::Refused)
+    received.await.map_err(failed)?.map_err(Ended::Refused)
 }

@@ -1,24 +1,24 @@
-//! The control plane as a source: dialled, listened to, and done without while
-//! it is away.
+//! The control plane as a source: the edge keeps one connection to it, applies what
+//! it sends, and serves the last known good table while there is none.
 //!
-//! - `dial` makes a connection: name, TCP, TLS, the upgrade to a WebSocket;
-//! - `link` is one: frames in and out, pings, the deadline of a silent link;
-//! - `v1` and `m3` say what follows from each message, one for each dialect.
-//!   They know `live` and no socket;
-//! - `converse` brings the two together, and adds the clock: greeting, status;
-//! - `report` has what is logged, shown and counted of it.
+//! - `dial` opens the connection: files, DNS, TCP, TLS; `upgrade` makes it a WebSocket;
+//! - `link` is a connection: frames in and out, pings, the deadline of a silent peer;
+//! - `v1` and `m3` are the conversations, one for each dialect, readable top-down;
+//! - `session` decides what follows from each `cellgate.v1` message. It knows
+//!   [`EdgeState`] and no socket; `resync` and `status` say when something is due;
+//! - `report` logs, shows and counts the state of the connection.
 //!
-//! Whatever goes wrong here ends a connection, and the next one is made after a
-//! pause. Nothing on the path of a request is ever touched.
+//! Any error here ends the connection, and the next one is opened after a pause.
+//! Requests are never affected.
 
-mod converse;
 mod dial;
 mod link;
 mod m3;
 mod report;
 mod resync;
+mod session;
 mod status;
-mod tls;
+mod upgrade;
 mod v1;
 
 #[cfg(test)]
@@ -34,52 +34,58 @@ use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use url::Url;
 
-use self::dial::Dialect;
 use self::link::Ended;
 use self::report::Report;
+use self::upgrade::Dialect;
 use crate::protocol::Backoff;
 use crate::state::EdgeState;
 
-/// Where the control plane is, and how the edge proves who it is. Files are read
-/// with every attempt to connect, so that they can be replaced.
+/// Where the control plane is, and how the edge authenticates. Files are read at each
+/// attempt to connect, so they can be replaced while the edge runs.
 #[derive(Clone, Debug, Default)]
 pub struct ControlOptions {
-    /// Control planes, all equal; at least one.
+    /// Equivalent control planes; at least one.
     pub urls: Vec<Url>,
-    /// Has the bearer token.
+    /// Holds the bearer token.
     pub token_file: Option<PathBuf>,
-    /// Has the certificates that control planes are verified against; without it,
-    /// no `wss` URL can be dialled.
+    /// Certificates that control planes are verified against. None: `wss` URLs cannot
+    /// be connected to.
     pub ca_file: Option<PathBuf>,
-    /// The edge's own certificate, and its key.
+    /// The edge's client certificate and its private key.
     pub client_identity: Option<(PathBuf, PathBuf)>,
-    /// What this edge is called.
+    /// The edge's name, unique among the edges.
     pub edge_id: String,
     pub labels: BTreeMap<String, String>,
-    /// Addresses of hosts that are not to be looked up.
+    /// Addresses of host names that are not looked up in DNS; names in lower case.
     pub hosts: HashMap<String, IpAddr>,
-    /// The largest document, in bytes, be it one message of M3 or what a snapshot
-    /// has in it.
+    /// The largest document in bytes: one M3 message, or a decompressed snapshot.
     pub document_bytes: usize,
 }
 
 /// Follows the control plane.
-pub struct ControlSource(Arc<Client>);
+pub struct ControlSource(Arc<Follower>);
 
-/// What lasts from one connection to the next.
-struct Client {
+/// What outlives a connection.
+struct Follower {
     options: ControlOptions,
     edge: Arc<EdgeState>,
     report: Report,
-    /// Of this process.
+    /// A random name of this process, so that a control plane can tell a restarted
+    /// edge from two edges with one name.
     instance: String,
 }
+
+/// Changes when the edge stops.
+type Stopped = watch::Receiver<bool>;
+
+/// How long sending a close frame may take.
+const CLOSING: Duration = Duration::from_secs(1);
 
 impl ControlSource {
     /// Follows one of `options.urls` at a time.
     pub fn new(options: ControlOptions, edge: Arc<EdgeState>) -> Self {
         let report = Report::new(Arc::clone(&edge), options.urls.first());
-        Self(Arc::new(Client {
+        Self(Arc::new(Follower {
             options,
             edge,
             report,
@@ -87,46 +93,45 @@ impl ControlSource {
         }))
     }
 
-    /// Follows it until `stop`, and says goodbye.
+    /// Follows the control plane until `stop` resolves, then closes the connection.
     pub async fn follow(&self, stop: impl Future<Output = ()>) {
         let (stopping, stopped) = watch::channel(false);
-        let mut following = std::pin::pin!(self.dial_on(stopped));
+        let mut following = std::pin::pin!(self.reconnect(stopped));
         tokio::select! {
             () = &mut following => return,
             () = stop => {}
         }
         stopping.send_replace(true);
-        let _ = timeout(2 * GOODBYE, following).await;
+        let _ = timeout(2 * CLOSING, following).await;
     }
 
-    /// One connection after the other.
-    async fn dial_on(&self, mut stopped: Stopped) {
+    /// Opens one connection after the other.
+    async fn reconnect(&self, mut stopped: Stopped) {
         let urls = &self.0.options.urls;
-        // Edges spread over the list.
+        // A random first URL spreads edges over the control planes.
         let mut backoff = Backoff::new(urls.len(), rand::random::<u32>() as usize);
         while let Some(url) = urls.get(backoff.address()) {
-            // A task of its own: should it panic, that is one more way for a
-            // connection to end.
-            let attempt = Arc::clone(&self.0).attempt(url.clone(), stopped.clone());
-            let ended = tokio::spawn(attempt).await.unwrap_or_else(|error| {
-                Ended::here(format_args!("the connection's task broke off: {error}"))
+            // In a task of its own, so that a panic ends the connection only.
+            let connection = Arc::clone(&self.0).connection(url.clone(), stopped.clone());
+            let ended = tokio::spawn(connection).await.unwrap_or_else(|error| {
+                Ended::here(format_args!("the connection's task failed: {error}"))
             });
             if matches!(ended, Ended::Shutdown) {
                 return;
             }
-            let held = self.0.report.ended(url, &ended);
-            let wait = backoff.failed(held, rand::random());
+            let lasted = self.0.report.ended(url, &ended);
+            let pause = backoff.failed(lasted, rand::random());
             tokio::select! {
                 _ = stopped.changed() => return,
-                () = sleep(wait) => {}
+                () = sleep(pause) => {}
             }
         }
     }
 }
 
-impl Client {
-    /// Connects, and follows for as long as it goes well. Says why it ended.
-    async fn attempt(self: Arc<Self>, url: Url, mut stopped: Stopped) -> Ended {
+impl Follower {
+    /// One connection, from dialling to its end. Returns why it ended.
+    async fn connection(self: Arc<Self>, url: Url, mut stopped: Stopped) -> Ended {
         self.report.connecting(&url);
         let dialled = tokio::select! {
             _ = stopped.changed() => return Ended::Shutdown,
@@ -136,17 +141,18 @@ impl Client {
             Ok(link) => link,
             Err(why) => return Ended::Undialled(why),
         };
-        let ended = match link.dialect {
-            Dialect::V1 => self.converse_v1(&url, &mut link, &mut stopped).await,
-            Dialect::M3 => self.converse_m3(&url, &mut link, &mut stopped).await,
+        let conversation = async {
+            match link.dialect {
+                Dialect::V1 => v1::converse(&self, &url, &mut link).await,
+                Dialect::M3 => m3::converse(&self, &url, &mut link).await,
+            }
         };
-        link.say_goodbye(&ended).await;
+        // It can be dropped at any point: a table is applied in one step.
+        let ended = tokio::select! {
+            _ = stopped.changed() => Ended::Shutdown,
+            Err(ended) = conversation => ended,
+        };
+        link.close(&ended).await;
         ended
     }
 }
-
-/// Changes when the edge ends.
-type Stopped = watch::Receiver<bool>;
-
-/// How long a goodbye may take.
-const GOODBYE: Duration = Duration::from_secs(1);

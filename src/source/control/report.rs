@@ -1,22 +1,23 @@
-//! What is logged, shown and counted of the connection. One line for each change
-//! of state; attempts in vain are counted, and told of now and then.
+//! Logs, shows and counts the state of the connection. Each change of state is one
+//! log line; failed attempts are counted, and logged every few minutes.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use url::Url;
 
-use super::dial::Dialect;
 use super::link::Ended;
-use super::v1;
+use super::session::held;
+use super::upgrade::Dialect;
 use crate::protocol::Welcome;
 use crate::state::{Connection, ConnectionError, ConnectionState, EdgeState};
 use crate::telemetry::metrics::{ControlMetrics, Direction};
 use crate::telemetry::once_per::OncePer;
 
-/// How often it is said again that there is still no control plane.
+/// The interval of the log lines that say that there is still no control plane.
 const REMINDER: Duration = Duration::from_secs(300);
 
+/// The connection, as operators see it.
 pub(super) struct Report {
     edge: Arc<EdgeState>,
     state: Mutex<State>,
@@ -24,15 +25,16 @@ pub(super) struct Report {
 
 struct State {
     shown: Connection,
-    /// When the connection began that there is.
+    /// When the present connection began.
     connected: Option<Instant>,
-    /// For what is said of attempts in vain.
-    complaints: OncePer,
+    /// Limits the log lines about failed attempts.
+    reminders: OncePer,
 }
 
 impl Report {
+    /// Shows the edge as disconnected from `url`.
     pub fn new(edge: Arc<EdgeState>, url: Option<&Url>) -> Self {
-        // From now on, they are shown.
+        // Registers them, so that they are exported from the start.
         edge.control_metrics();
         let shown = Connection {
             state: ConnectionState::Disconnected,
@@ -51,7 +53,7 @@ impl Report {
             state: Mutex::new(State {
                 shown,
                 connected: None,
-                complaints: OncePer::new(REMINDER),
+                reminders: OncePer::new(REMINDER),
             }),
         }
     }
@@ -68,7 +70,7 @@ impl Report {
         self.edge.show_connection(state.shown.clone());
     }
 
-    /// `url` is being dialled.
+    /// The edge connects to `url`.
     pub fn connecting(&self, url: &Url) {
         let mut state = self.state();
         state.shown.state = ConnectionState::Connecting;
@@ -76,7 +78,7 @@ impl Report {
         self.show(&state);
     }
 
-    /// There is a control plane. Says for how long there was none.
+    /// The edge is connected. Returns for how long it was not.
     pub fn connected(&self, url: &Url, dialect: Dialect, welcome: Option<&Welcome>) -> Duration {
         self.metrics().connect(true);
         let now = Instant::now();
@@ -84,7 +86,7 @@ impl Report {
         let stale = state.shown.stale(now);
         let retries = std::mem::take(&mut state.shown.retries);
         state.connected = Some(now);
-        state.complaints = OncePer::new(REMINDER);
+        state.reminders = OncePer::new(REMINDER);
         let shown = &mut state.shown;
         shown.state = ConnectionState::Connected;
         shown.since = SystemTime::now();
@@ -95,7 +97,7 @@ impl Report {
         self.show(&state);
         let control_id = welcome.map_or("", |welcome| welcome.control_id.as_str());
         let theirs = welcome.map_or(0, |welcome| welcome.generation);
-        let ours = v1::held(&self.edge).map_or(0, |held| held.generation);
+        let ours = held(&self.edge).map_or(0, |held| held.generation);
         log::info!(
             target: "cellgate::source",
             url = url.as_str(),
@@ -110,7 +112,7 @@ impl Report {
         stale
     }
 
-    /// The newest generation that the control plane has spoken of.
+    /// The newest generation that the control plane has mentioned.
     pub fn newest(&self, generation: u64) {
         let mut state = self.state();
         if state.shown.newest != Some(generation) {
@@ -124,8 +126,7 @@ impl Report {
         self.metrics().message(direction, kind);
     }
 
-    /// There is no control plane any more, or still none. Says for how long there
-    /// was one.
+    /// The connection ended, or could not be opened. Returns how long it lasted.
     pub fn ended(&self, url: &Url, ended: &Ended) -> Duration {
         let now = Instant::now();
         let why = ended.to_string();
@@ -141,7 +142,7 @@ impl Report {
         let number = current.map_or(0, |current| current.number);
         if let Some(connected) = connected {
             shown.since = SystemTime::now();
-            // A link is found to be silent some time after the last word.
+            // The last word came that much earlier.
             let silent = match ended {
                 Ended::Silent(silent) => *silent,
                 _ => Duration::ZERO,
@@ -152,7 +153,7 @@ impl Report {
                 target: "cellgate::source",
                 url = url.as_str(),
                 serving_generation = number;
-                "control plane lost: {why}; serving on with what is here, and dialling again"
+                "control plane lost: {why}; serving the last known good table, and reconnecting"
             );
             return now.saturating_duration_since(connected);
         }
@@ -160,14 +161,14 @@ impl Report {
         shown.retries += 1;
         let (retries, stale) = (shown.retries, shown.stale(now));
         self.show(&state);
-        if state.complaints.allow(now).is_some() {
+        if state.reminders.allow(now).is_some() {
             log::warn!(
                 target: "cellgate::source",
                 url = url.as_str(),
                 serving_generation = number,
                 stale_seconds = stale.as_secs(),
                 failed_attempts = retries;
-                "no control plane: {why}; serving on with what is here, and dialling again"
+                "no control plane: {why}; serving the last known good table, and reconnecting"
             );
         }
         Duration::ZERO

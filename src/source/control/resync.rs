@@ -1,32 +1,32 @@
-//! When to ask for a snapshot: not again while one was asked for, and less and
-//! less often while asking does not help. A function of what happened and when.
+//! When to request a snapshot: one request at a time, with growing pauses while
+//! snapshots do not help. A pure state machine: the time is passed in.
 
 use std::time::{Duration, Instant};
 
-/// How long the answer may take: a control plane sends few snapshots at a time.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// How long an answer may take: a control plane sends few snapshots at a time.
+const ANSWER: Duration = Duration::from_secs(60);
 
-/// The longest pause between two.
+/// The longest pause between two requests.
 const LONGEST: Duration = Duration::from_secs(60);
 
-/// What was asked for, and what is to be.
+/// The requests since the table was last known to be right.
 #[derive(Debug, Default)]
 pub(super) struct Resyncs {
-    /// Not answered yet.
+    /// When the unanswered request was sent.
     asked: Option<Instant>,
-    /// When it was asked for last, and how often since all was well.
+    /// When the last request was sent, and how many were.
     last: Option<(Instant, u32)>,
-    /// Why one is to be asked for once that is due, and since when.
+    /// Why a snapshot is needed, and since when.
     wanted: Option<(String, Instant)>,
 }
 
 impl Resyncs {
-    /// A snapshot is wanted.
+    /// A snapshot is needed.
     pub fn want(&mut self, reason: String, now: Instant) {
         self.wanted = Some((reason, now));
     }
 
-    /// The reason, when it is time to ask.
+    /// The reason of the request to send now, if one is due.
     pub fn take(&mut self, now: Instant) -> Option<String> {
         if self.due().is_none_or(|due| due > now) {
             return None;
@@ -37,28 +37,27 @@ impl Resyncs {
         self.wanted.take().map(|(reason, _)| reason)
     }
 
-    /// When it is time to ask, if anything is wanted.
+    /// When the next request is due, if a snapshot is needed.
     pub fn due(&self) -> Option<Instant> {
         let (_, since) = self.wanted.as_ref()?;
-        let answer = self.asked.map(|asked| asked + PATIENCE);
+        let answer = self.asked.map(|asked| asked + ANSWER);
         let pause = self.last.map(|(last, times)| last + pause(times));
-        // No time at all is before any other.
+        // None sorts before any time.
         answer.max(pause).max(Some(*since))
     }
 
-    /// How often asking did not help since all was well; the one that is being asked
-    /// for is not among them.
+    /// How many requests did not help. The last one is not counted: it may still.
     pub fn in_vain(&self) -> u32 {
         self.last.map_or(0, |(_, times)| times.saturating_sub(1))
     }
 
-    /// A snapshot has begun.
+    /// A snapshot begins.
     pub fn answered(&mut self) {
         self.asked = None;
         self.wanted = None;
     }
 
-    /// What is here is what should be.
+    /// The edge has the table that it should have.
     pub fn healed(&mut self) {
         *self = Self::default();
     }
@@ -74,11 +73,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn is_asked_for_once_and_then_less_and_less_often() {
+    fn one_request_at_a_time_with_growing_pauses() {
         let mut resyncs = Resyncs::default();
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
-        assert_eq!(resyncs.take(at(0)), None, "nothing is wanted");
+        assert_eq!(resyncs.take(at(0)), None, "nothing is needed");
         resyncs.want("a".to_owned(), at(0));
         assert_eq!(resyncs.take(at(0)).as_deref(), Some("a"));
         resyncs.want("b".to_owned(), at(0));

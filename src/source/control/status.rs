@@ -1,4 +1,4 @@
-//! What an edge tells its control plane of itself.
+//! The status messages that an edge sends to its control plane.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
@@ -9,23 +9,23 @@ use crate::state::{ConfigStatus, EdgeState, Generation};
 use crate::telemetry::time::rfc3339;
 use crate::upstream::Traffic;
 
-/// The least time between a status and one because of a change: changes may come
-/// by the hundred.
+/// The least time between a status and the next one that a change causes: hundreds of
+/// changes may come in a second.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// When a status is due: soon after a change one without rates, and every
-/// [`STATUS_EVERY`] one with them. A function of what happened and when.
+/// When a status is due: one with rates every [`STATUS_EVERY`], and one without soon
+/// after a change. A pure state machine: the time is passed in.
 pub(super) struct Statuses {
-    /// The next with rates. Its phase stays, whatever changes: a change comes to all
-    /// edges at once, and would make them all send at once from then on.
+    /// The next one with rates. Changes do not move it: a change reaches all edges at
+    /// once, and would make all of them send at the same time from then on.
     full: Instant,
     change: Option<Instant>,
     last: Option<Instant>,
 }
 
 impl Statuses {
-    /// The first is due at once, and the first with rates after `phase` of the
-    /// time between two, which is at random from 0 to 1.
+    /// The first one is due at once, and the first one with rates after the fraction
+    /// `phase` of the interval. `phase` is random, from 0 to 1.
     pub fn new(now: Instant, phase: f64) -> Self {
         Self {
             full: now + STATUS_EVERY.mul_f64(phase.clamp(0.0, 1.0)),
@@ -34,18 +34,19 @@ impl Statuses {
         }
     }
 
-    /// Something has changed.
+    /// The table changed.
     pub fn changed(&mut self, now: Instant) {
         let earliest = self.last.map_or(now, |last| last + PAUSE);
         self.change.get_or_insert(earliest.max(now));
     }
 
+    /// When the next status is due.
     pub fn due(&self) -> Instant {
         self.change
             .map_or(self.full, |change| change.min(self.full))
     }
 
-    /// One goes now. Says whether it has rates.
+    /// A status is sent now. Returns whether it has rates.
     pub fn sent(&mut self, now: Instant) -> bool {
         self.change = None;
         self.last = Some(now);
@@ -57,15 +58,15 @@ impl Statuses {
     }
 }
 
-/// Rates are those between two looks.
+/// The rates of placements, each over the time since the last call of [`look`](Self::look).
 pub(super) struct Loads {
     at: Instant,
-    /// Of every placement that was ever used.
+    /// The counters of every placement that has served a request.
     last: HashMap<String, Traffic>,
 }
 
 impl Loads {
-    /// Begins to count.
+    /// Starts to count.
     pub fn new(edge: &EdgeState, now: Instant) -> Self {
         let mut loads = Self {
             at: now,
@@ -77,8 +78,8 @@ impl Loads {
         loads
     }
 
-    /// What each placement did since the last look. Those that did nothing are left
-    /// out; of very many, the message keeps the busiest.
+    /// The load of each placement since the last call, without idle ones. The message
+    /// keeps only the busiest of very many.
     pub fn look(&mut self, generation: &Generation, now: Instant) -> BTreeMap<String, Load> {
         let seconds = now.saturating_duration_since(self.at).as_secs_f64();
         let mut loads = BTreeMap::new();
@@ -86,7 +87,7 @@ impl Loads {
         for (name, traffic) in generation.placements.traffic() {
             let known = self.last.get(name);
             let rate = |now: u64, was: fn(&Traffic) -> u64| {
-                // One that was forgotten meanwhile begins again at 0.
+                // A placement that was removed meanwhile starts at 0 again.
                 let more = now.saturating_sub(known.map_or(0, was));
                 per_second(more, seconds)
             };
@@ -108,7 +109,7 @@ impl Loads {
     }
 }
 
-/// With three decimals: more would only be noise.
+/// Rounded to three decimals: more would be noise.
 fn per_second(count: u64, seconds: f64) -> f64 {
     match seconds > 0.0 {
         true => (count as f64 / seconds * 1000.0).round() / 1000.0,
@@ -116,9 +117,8 @@ fn per_second(count: u64, seconds: f64) -> f64 {
     }
 }
 
-/// The status as it is now, with the placements' rates if `loads` are given: there
-/// may be many. The edge had been without a control plane for `stale` when the
-/// connection began.
+/// The present status, with the rates of placements if `loads` is given. `stale` is
+/// how long the edge had no control plane before this connection.
 pub(super) fn status(
     edge: &EdgeState,
     loads: Option<&mut Loads>,
@@ -163,7 +163,7 @@ mod tests {
         assert_eq!(statuses.due(), at(25));
         assert!(statuses.sent(at(25)));
         assert_eq!(statuses.due(), at(125));
-        // Many changes are one status, not too soon after the last.
+        // Many changes cause one status, not too soon after the last.
         for tenth in 30..34 {
             statuses.changed(at(tenth));
             assert_eq!(statuses.due(), at(35));
@@ -172,7 +172,7 @@ mod tests {
         assert_eq!(statuses.due(), at(125));
         statuses.changed(at(100));
         assert_eq!(statuses.due(), at(100));
-        // One that goes late has them, and moves nothing.
+        // A late one has rates, and does not move the next.
         assert!(statuses.sent(at(130)));
         assert_eq!(statuses.due(), at(225));
         assert!(statuses.sent(at(500)));

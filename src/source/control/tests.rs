@@ -1,4 +1,4 @@
-//! What an edge serves and answers, message by message, without a socket.
+//! What an edge applies and answers, message by message, without a socket.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,8 +8,8 @@ use serde_json::json;
 
 use super::link::{Ended, Frame};
 use super::m3;
+use super::session::{MAX_FRAME, Session};
 use super::status::{Loads, status};
-use super::v1::{MAX_FRAME, Session};
 use crate::protocol::m3::Reply;
 use crate::protocol::{
     Ack, Checkpoint, Close, DeltaMessage, Mark, Nack, Resync, SnapshotEnd, SnapshotLimits,
@@ -312,7 +312,7 @@ async fn asking_in_vain_is_shown_until_it_helps() {
         match asked {
             1 | 2 => assert_eq!(message, None),
             _ => {
-                let words = format!("asked {} times for the whole table", asked - 1);
+                let words = format!("requested a snapshot {} times", asked - 1);
                 assert!(
                     message.as_deref().unwrap_or_default().starts_with(&words),
                     "{message:?}"
@@ -343,7 +343,7 @@ async fn a_snapshot_that_stalls_is_given_up_and_asked_for_again() {
     assert!(due >= after(59), "{due:?}");
     resync(
         edge.session.resync(due),
-        "nothing of the snapshot of generation 2 came for 60 s",
+        "no part of the snapshot of generation 2 came for 60 s",
     );
     // The rest comes too late, and is nobody's.
     assert_eq!(edge.chunk(chunks[1].clone()).await, None);

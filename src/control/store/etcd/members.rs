@@ -84,7 +84,7 @@ impl Members {
                 "etcd: no endpoints (want at least one)".to_owned(),
             ));
         }
-        let tls = connect::Tls::new(settings)?;
+        let tls = connect::tls(settings)?;
         let member = |url: &url::Url| {
             Ok(Member {
                 name: url.as_str().trim_end_matches('/').to_owned(),

@@ -1,19 +1,12 @@
-//! `cellgate demo`: four cells and an edge on this machine, and what to try on them.
+//! Runs the demo: four cells and an edge in front of them, each a process of its own.
 
-mod children;
-mod tour;
-
-use std::io;
+use std::io::{self, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 use std::time::Duration;
 
-use tokio::signal::unix::{Signal, SignalKind, signal};
-
-use self::children::{Children, Exit};
-use super::fetch::get;
-use super::print;
+use super::children::{Children, Exit};
+use crate::client::get;
 use crate::settings::Settings;
 
 /// The cells of config/routing.json: names and ports.
@@ -24,74 +17,50 @@ const CELLS: [(&str, u16); 4] = [
     ("visa", 9004),
 ];
 
-/// Everything starts on this machine, so what is not up after this long is not coming up.
+/// A process that is not up after this time is not going to be: all of them are local.
 const START_DEADLINE: Duration = Duration::from_secs(20);
 
 const PROBE_INTERVAL: Duration = Duration::from_millis(50);
 const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
+/// The largest answer to a probe, in bytes.
+const PROBE_BYTES: usize = 1 << 20;
 
-/// Run four demo cells and an edge on this machine, and print what to try
+/// Runs the demo with the settings file `conf` until `stop` resolves, then stops all
+/// processes in order. If `stop` resolves a second time, they are killed.
 ///
-/// Starts the cells tier1, tier2, tier3 and visa on 127.0.0.1:9001 to 9004 and an edge in front of them,
-/// each a process of its own. Run it in the directory that holds conf/ and config/. Ctrl-C ends all of it.
-#[derive(clap::Args, Debug)]
-pub struct Args {
-    /// Settings of the demo's edge
-    #[arg(short, long, value_name = "FILE", default_value = "conf/demo.yaml")]
-    conf: PathBuf,
-}
-
-/// Runs until Ctrl-C or SIGTERM (exit 0), or until a part of the demo fails to start or dies (exit 1).
-pub fn run(args: Args) -> ExitCode {
-    // One thread on purpose: the kernel ends the children when the *thread* that started them ends.
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build();
-    let result = match runtime {
-        Ok(runtime) => runtime.block_on(demo(&args)),
-        Err(error) => Err(vec![format!("cannot start: {error}")]),
-    };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(problems) => {
-            for problem in problems {
-                print::error(format_args!("demo: {problem}"));
-            }
-            ExitCode::FAILURE
-        }
-    }
-}
-
-async fn demo(args: &Args) -> Result<(), Vec<String>> {
-    let addresses = Addresses::read(&args.conf)?;
+/// Has to run on the main thread: Linux kills the processes when the thread that
+/// started them ends.
+///
+/// # Errors
+/// Why the demo cannot start, or which process stopped unexpectedly.
+pub async fn run(conf: &Path, mut stop: impl AsyncFnMut()) -> Result<(), Vec<String>> {
+    let addresses = Addresses::read(conf)?;
     ports_are_free(&addresses)?;
 
-    let mut stop =
-        Stop::listen().map_err(|error| vec![format!("cannot catch signals: {error}")])?;
     let mut children = Children::default();
     let ended = tokio::select! {
-        ended = start_and_watch(&mut children, args, &addresses) => ended,
-        () = stop.requested() => Ok(()),
+        ended = start_and_watch(&mut children, conf, &addresses) => ended,
+        () = stop() => Ok(()),
     };
     tokio::select! {
         () = children.end() => {}
-        // Asked a second time: no more patience. Dropping the children kills them.
-        () = stop.requested() => {}
+        // Dropping the children kills them.
+        () = stop() => {}
     }
     ended.map_err(|problem| vec![problem])
 }
 
-/// Returns only when something went wrong.
+/// Returns only when something fails.
 async fn start_and_watch(
     children: &mut Children,
-    args: &Args,
+    conf: &Path,
     addresses: &Addresses,
 ) -> Result<(), String> {
     for (name, port) in CELLS {
         let listen = format!("127.0.0.1:{port}");
         children.start(
             &format!("cell {name}"),
-            // So that the tour can make one sick.
+            // The tour makes one of them fail.
             &["cell", "--control", "--name", name, "--listen", &listen],
         )?;
     }
@@ -99,7 +68,7 @@ async fn start_and_watch(
         let url = format!("http://127.0.0.1:{port}/health");
         answers(children, &format!("cell {name}"), &url).await?;
     }
-    let conf = args.conf.to_string_lossy();
+    let conf = conf.to_string_lossy();
     children.start("edge", &["edge", "-c", &conf])?;
     answers(
         children,
@@ -108,17 +77,20 @@ async fn start_and_watch(
     )
     .await?;
 
-    print::line(tour::text(addresses));
+    let _ = writeln!(io::stdout(), "{}", tour(addresses));
     Err(died(children.first_exit().await))
 }
 
-/// Waits until `url` answers 200. A child that ends meanwhile, or the deadline, is an error.
+/// Waits until `url` answers with a 2xx status.
+///
+/// # Errors
+/// A process ended meanwhile, or the deadline passed.
 async fn answers(children: &mut Children, name: &str, url: &str) -> Result<(), String> {
     let answered = async {
         let mut last = String::from("no answer yet");
         let probing = async {
             loop {
-                match get(url, PROBE_TIMEOUT).await {
+                match get(url, PROBE_BYTES, PROBE_TIMEOUT).await {
                     Ok(answer) if answer.status.is_success() => return,
                     Ok(answer) => last = format!("the last answer was {}", answer.status),
                     Err(error) => last = error,
@@ -143,13 +115,13 @@ async fn answers(children: &mut Children, name: &str, url: &str) -> Result<(), S
 
 fn died(exit: Exit) -> String {
     format!(
-        "{} ended by itself ({}); its last lines above say why",
+        "{} stopped unexpectedly ({}); see its last log lines above",
         exit.name, exit.status
     )
 }
 
-/// Names every port that is taken, before anything starts: a stranger that answers on one of them would
-/// otherwise pass for a cell.
+/// Checks that all ports are free, before anything starts. Otherwise another program that answers on one
+/// of them would pass for a cell.
 fn ports_are_free(addresses: &Addresses) -> Result<(), Vec<String>> {
     let cells = CELLS.map(|(name, port)| {
         (
@@ -167,7 +139,7 @@ fn ports_are_free(addresses: &Addresses) -> Result<(), Vec<String>> {
         .filter_map(|(name, address)| match TcpListener::bind(address) {
             Ok(_) => None,
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => Some(format!(
-                "{name} needs {address}, and another program listens there (`ss -ltnp` names it)"
+                "{name} needs {address}, where another program listens (`ss -ltnp` shows which)"
             )),
             Err(error) => Some(format!("{name} cannot listen on {address}: {error}")),
         })
@@ -179,16 +151,16 @@ fn ports_are_free(addresses: &Addresses) -> Result<(), Vec<String>> {
     }
 }
 
-/// Where the edge will listen, and what it will read.
+/// Where the edge is going to listen, and its routing file.
 struct Addresses {
     proxy: SocketAddr,
     admin: SocketAddr,
-    /// The routing file, which the tour tells the reader to edit.
+    /// The routing file, which the reader edits during the tour.
     routing: PathBuf,
 }
 
 impl Addresses {
-    /// From the settings that the edge itself will read, environment included.
+    /// From the settings that the edge is going to read, environment included.
     fn read(conf: &Path) -> Result<Addresses, Vec<String>> {
         is_here(conf).map_err(|problem| vec![problem])?;
         let settings = Settings::load(Some(conf), &|name| std::env::var(name).ok())
@@ -218,24 +190,52 @@ fn is_here(path: &Path) -> Result<(), String> {
     ))
 }
 
-/// Ctrl-C and SIGTERM.
-struct Stop {
-    interrupt: Signal,
-    terminate: Signal,
-}
+/// What to try, printed once everything is up.
+fn tour(addresses: &Addresses) -> String {
+    let port = addresses.proxy.port();
+    let admin = addresses.admin;
+    let routing = addresses.routing.display();
+    let proxy = format!("http://localhost:{port}");
+    format!(
+        "
+Four cells and an edge are running. The edge logs each request below here, as one JSON line.
 
-impl Stop {
-    fn listen() -> io::Result<Stop> {
-        Ok(Stop {
-            interrupt: signal(SignalKind::interrupt())?,
-            terminate: signal(SignalKind::terminate())?,
-        })
-    }
+  A tenant of a shared cell, and one with a dedicated cell (see X-Routed-To and X-Route-Reason):
+    curl -i -H 'X-Routing-Key: acme' {proxy}/hello
+    curl -i -H 'X-Routing-Key: visa' '{proxy}/pay?amount=1'
 
-    async fn requested(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-        }
-    }
+  An unknown key goes to the default cell; a request without a key is refused:
+    curl -i -H 'X-Routing-Key: nobody' {proxy}/
+    curl -i {proxy}/
+
+  The routing table that the edge serves, and where a key goes and why:
+    curl {proxy}/debug/config
+    curl http://{admin}/debug/config
+    curl 'http://{admin}/debug/route?key=acme'
+
+  Move acme to another cell while the edge runs, and back:
+    sed -i 's/\"acme\": \"tier1\"/\"acme\": \"tier2\"/' {routing}
+    curl -i -H 'X-Routing-Key: acme' {proxy}/hello
+    sed -i 's/\"acme\": \"tier2\"/\"acme\": \"tier1\"/' {routing}
+
+  Break the routing file: the edge keeps serving, and shows the mistake as last_error:
+    sed -i 's/\"acme\": \"tier1\"/\"acme\": \"tier9\"/' {routing}
+    curl http://{admin}/debug/config
+    sed -i 's/\"acme\": \"tier9\"/\"acme\": \"tier1\"/' {routing}
+
+  Let a cell fail: its tenants are served by its fallback (see X-Failover-Reason):
+    cp config/resilience.json {routing}
+    curl -X PUT localhost:9001/_cell/misbehaviour -d '{{\"status\":503}}'
+    for i in 1 2 3 4 5 6; do curl -so /dev/null -w '%{{http_code}}\n' -H 'X-Routing-Key: acme' {proxy}/; done
+    curl -i -H 'X-Routing-Key: acme' {proxy}/hello
+    curl 'http://{admin}/debug/placements?placement=tier1'
+    curl -X PUT localhost:9001/_cell/misbehaviour -d '{{}}'
+
+  Metrics, and the index of the admin service:
+    curl http://{admin}/metrics
+    curl http://{admin}/
+
+Ctrl-C stops the edge and its cells.
+"
+    )
 }

@@ -1,4 +1,4 @@
-//! The demo's processes: started together, watched, and ended together whatever happens.
+//! The demo's processes: they are started, watched and stopped together.
 
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus};
@@ -6,33 +6,32 @@ use std::time::Duration;
 
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 
-/// How long each child may take to end after SIGTERM before it is killed.
-const PATIENCE: Duration = Duration::from_secs(3);
+/// A child that still runs this long after SIGTERM is killed.
+const GRACE: Duration = Duration::from_secs(3);
 
-/// A child that ended by itself.
+/// A child that stopped unexpectedly.
 pub(super) struct Exit {
     pub(super) name: String,
     pub(super) status: ExitStatus,
 }
 
-/// Children in the order in which they were started. Dropping it kills those that still run.
+/// Child processes, in the order of their start. Dropping this kills those that still run.
 #[derive(Default)]
 pub(super) struct Children {
     running: Vec<(String, Child)>,
 }
 
 impl Children {
-    /// Starts this executable with `arguments`, with our standard streams.
+    /// Starts this executable with `arguments`, on the same standard streams.
     pub(super) fn start(&mut self, name: &str, arguments: &[&str]) -> Result<(), String> {
         let problem = |error| format!("cannot start {name}: {error}");
         let executable = std::env::current_exe().map_err(problem)?;
         let parent = std::process::id();
         let mut command = Command::new(executable);
-        // A group of its own keeps the terminal's Ctrl-C for us alone: we end the children in order, and
-        // none of them dies first and looks like a failure.
+        // A process group of its own keeps the terminal's Ctrl-C from the child, so that the children stop
+        // in order, and none looks like a failure.
         command.args(arguments).process_group(0);
-        // SAFETY: between fork and exec the closure makes two system calls and touches no memory but its
-        // own, which is what async-signal-safety asks for.
+        // SAFETY: between fork and exec the closure only makes two system calls, both async-signal-safe.
         unsafe { command.pre_exec(move || die_with(parent)) };
         self.running
             .push((name.to_owned(), command.spawn().map_err(problem)?));
@@ -52,12 +51,11 @@ impl Children {
         }
     }
 
-    /// Ends them one by one, the last one started first, so that the edge drains while its cells still
-    /// answer.
+    /// Stops them one by one, the last one first, so that the edge drains while its cells still answer.
     pub(super) async fn end(&mut self) {
         while let Some((_, child)) = self.running.last_mut() {
             terminate(child);
-            let deadline = tokio::time::Instant::now() + PATIENCE;
+            let deadline = tokio::time::Instant::now() + GRACE;
             while let Ok(None) = child.try_wait() {
                 if tokio::time::Instant::now() >= deadline {
                     kill(child);
@@ -92,7 +90,8 @@ fn terminate(child: &mut Child) {
     }
 }
 
-/// Has the kernel kill this process when its parent dies, so that not even `kill -9` leaves cells behind.
+/// Asks the kernel to kill this process when its parent dies, so that cells do not outlive a demo that was
+/// killed with SIGKILL.
 #[cfg(target_os = "linux")]
 fn die_with(parent: u32) -> std::io::Result<()> {
     // SAFETY: both calls take and return plain numbers.
@@ -105,7 +104,7 @@ fn die_with(parent: u32) -> std::io::Result<()> {
     if armed != 0 {
         return Err(std::io::Error::last_os_error());
     }
-    // The parent may have died before the call above: then nobody is left to wait for.
+    // The parent may have died before the call above.
     if u32::try_from(current) == Ok(parent) {
         Ok(())
     } else {
@@ -113,7 +112,7 @@ fn die_with(parent: u32) -> std::io::Result<()> {
     }
 }
 
-/// Elsewhere there is no such call: there a killed demo leaves its children behind.
+/// Other systems have no such call: there, cells outlive a killed demo.
 #[cfg(not(target_os = "linux"))]
 fn die_with(_parent: u32) -> std::io::Result<()> {
     Ok(())
