@@ -1,59 +1,69 @@
-//! The edge's own log: lines on stderr, as text or as JSON.
+//! The process's own log: lines on stderr, as text or as JSON.
 //!
 //! ```text
-//! 2026-11-23T23:00:00.123Z INFO  cellgate::live config reloaded generation=3
-//! {"timestamp":"2026-11-23T23:00:00.123Z","level":"INFO","target":"cellgate::live","message":"config reloaded","generation":3}
+//! 2026-11-23T23:00:00.123Z INFO  cellgate::state config reloaded generation=3
+//! {"timestamp":"2026-11-23T23:00:00.123Z","level":"INFO","target":"cellgate::state","message":"config reloaded","generation":3}
 //! ```
 //!
-//! One record is one line whatever a client managed to get into it: control
-//! characters are escaped.
+//! One record is one line: control characters are escaped, whatever a client
+//! managed to get into it.
 //!
-//! Once the edge serves, lines are written off the request path: whoever reads
-//! stderr may stop reading, and requests go on.
+//! This is a backend of our own for the `log` facade. `tracing-log` 0.2 passes a
+//! record's message on to a `tracing` subscriber, but not its key-values.
 
-use std::fmt::{Display, Write as _};
 use std::io::{self, Write};
 use std::panic;
 use std::sync::OnceLock;
 use std::time::{Duration, SystemTime};
 
-use env_logger::{Builder, Target};
 use log::kv::{Error, Key, Value, VisitSource, VisitValue};
-use log::{LevelFilter, Record, error, log_enabled, warn};
+use log::{LevelFilter, Log, Metadata, Record, error, log_enabled, warn};
 use prometheus::IntCounter;
 
-use super::line_log::{self, LineLog, Queue};
+use super::log_writer::{LogWriter, Queue, Target};
 use super::{json, time};
 use crate::settings::LogFormat;
 
-/// What is logged when `RUST_LOG` does not say otherwise.
+/// What is logged unless `RUST_LOG` is set.
 ///
-/// Pingora's proxy logs every client that goes away as an error, and its
-/// protocol code every odd header as a warning; the edge accounts for both in
-/// its access log and metrics, so here they would only let clients fill disks.
+/// Pingora's proxy logs every client that leaves as an error, and its protocol
+/// code every unusual header as a warning. The edge counts both in its access
+/// log and metrics; in the log they would let clients fill disks.
 pub const DEFAULT_FILTER: &str = "info,notify=warn,pingora_core=warn,pingora_core::apps=off,pingora_core::protocols=error,pingora_core::server::transfer_fd=off,pingora_proxy=off";
 
-/// Starts logging to stderr; to be called once, first thing. `RUST_LOG`
-/// replaces [`DEFAULT_FILTER`]; what it has of unusable directives is named in
-/// the log and ignored. Starts no thread, so forking afterwards is fine.
+/// Eight seconds of 1,000 lines a second, as when a busy cell fails.
+const QUEUE: Queue = Queue {
+    lines: 8192,
+    bytes: 4 << 20,
+};
+
+/// How long a panic of the main thread waits for its line to be written.
+const PANIC_FLUSH: Duration = Duration::from_secs(1);
+
+/// Set by [`write_in_background`].
+static WRITER: OnceLock<LogWriter> = OnceLock::new();
+
+/// Starts logging to stderr; to be called once, first thing. `RUST_LOG` replaces
+/// [`DEFAULT_FILTER`]; invalid directives in it are ignored and logged. Starts
+/// no thread, so the process may fork afterwards.
 ///
-/// A panic is logged as well (target `cellgate::panic`): it would otherwise
-/// end up between the lines of a log that is meant to be read by machines.
+/// Panics are logged as well, with the target `cellgate::panic`: on stderr
+/// itself they would stand between the lines of a log that machines read.
 pub fn init(format: LogFormat) {
     let spec = std::env::var("RUST_LOG").unwrap_or_default();
-    let filter = Filter::parse(&spec);
-    let mut builder = Builder::new();
-    builder
-        .parse_filters(&filter.usable)
-        // Whatever is silenced, not the word on what was misunderstood.
+    let directives = Directives::parse(&spec);
+    let filter = env_filter::Builder::new()
+        .parse(&directives.valid)
+        // Whatever else is off, the warning about RUST_LOG is logged.
         .filter_module(module_path!(), LevelFilter::Warn)
-        .target(Target::Pipe(Box::new(Out)))
-        .format(move |out, record| out.write_all(&line(format, SystemTime::now(), record)));
-    if builder.try_init().is_err() {
-        // Somebody's logger is there already, as in a test: it stays.
+        .build();
+    let level = filter.filter();
+    if log::set_boxed_logger(Box::new(Logger { format, filter })).is_err() {
+        // There is a logger already, as in a test: it stays.
         return;
     }
-    for directive in &filter.unusable {
+    log::set_max_level(level);
+    for directive in &directives.invalid {
         warn!(
             "RUST_LOG: ignored {directive:?}: want a level (off, error, warn, info, debug, trace), \
              a target, or target=level, separated by commas"
@@ -62,100 +72,91 @@ pub fn init(format: LogFormat) {
     log_panics();
 }
 
-/// Some seconds of a cell that is down and asked for a thousand times a second.
-const QUEUE: Queue = Queue {
-    lines: 8192,
-    bytes: 4 << 20,
-};
-
-/// How long a panic waits until its line is out.
-const PANIC_FLUSH: Duration = Duration::from_secs(1);
-
-/// Set once no line may make its thread wait any more.
-static LINES: OnceLock<LineLog> = OnceLock::new();
-
-/// Has a thread write the lines from now on; those that it cannot keep up with
-/// are dropped and counted in `dropped`. To be called when requests may come
-/// and the process will not fork any more.
+/// From now on, a thread writes the lines. Those that do not fit into its queue
+/// are dropped and counted in `dropped`. To be called before requests are
+/// accepted, and when the process will not fork any more.
 pub fn write_in_background(dropped: IntCounter) {
-    match LineLog::open("log", line_log::Target::Stderr, QUEUE, dropped) {
-        // Started before it is used: what it says of itself would wait for itself.
-        Ok(lines) if lines.start() => {
-            let _ = LINES.set(lines);
+    let started = LogWriter::open("log", Target::Stderr, QUEUE, dropped)
+        .and_then(|writer| writer.start().map(|()| writer));
+    match started {
+        Ok(writer) => {
+            let _ = WRITER.set(writer);
         }
-        Ok(_) => {}
-        Err(error) => error!("log: lines are written as they come: {error}"),
+        Err(error) => error!("log: the threads that log write the lines themselves: {error}"),
     }
 }
 
-/// Waits until every line logged before was written or dropped, at most for
+/// Waits until all lines logged before are written or dropped, at most for
 /// `timeout`. For shutdown: it blocks its thread.
 pub fn flush(timeout: Duration) {
-    if let Some(lines) = LINES.get() {
-        lines.flush(timeout);
+    if let Some(writer) = WRITER.get() {
+        writer.flush(timeout);
     }
 }
 
-/// Where finished lines go. Each comes in one piece.
-struct Out;
+struct Logger {
+    format: LogFormat,
+    filter: env_filter::Filter,
+}
 
-impl Write for Out {
-    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        match LINES.get() {
-            Some(lines) => {
-                lines.push(line.to_vec());
-                Ok(line.len())
-            }
-            None => io::stderr().write(line),
+impl Log for Logger {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        self.filter.enabled(metadata)
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        if !self.filter.matches(record) {
+            return;
+        }
+        let line = line(self.format, SystemTime::now(), record);
+        match WRITER.get() {
+            Some(writer) => writer.push(line),
+            // There is nowhere to report an error to.
+            None => drop(io::stderr().write_all(&line)),
         }
     }
 
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
+    fn flush(&self) {}
 }
 
-/// A `RUST_LOG`, sorted into what can be used and what cannot.
+/// The directives of a `RUST_LOG`.
 #[derive(Debug, PartialEq, Eq)]
-struct Filter {
-    usable: String,
-    unusable: Vec<String>,
+struct Directives {
+    valid: String,
+    invalid: Vec<String>,
 }
 
-impl Filter {
-    fn parse(spec: &str) -> Filter {
+impl Directives {
+    fn parse(spec: &str) -> Directives {
         // `directives/text` also filters by text in the message.
         let (directives, text) = match spec.split_once('/') {
             Some((directives, text)) => (directives, Some(text)),
             None => (spec, None),
         };
-        let (mut usable, mut unusable) = (Vec::new(), Vec::new());
-        for directive in directives.split(',').map(str::trim) {
-            match directive {
-                "" => {}
-                _ if is_directive(directive) => usable.push(directive),
-                _ => unusable.push(directive.to_owned()),
-            }
+        let directives = directives.split(',').map(str::trim);
+        let (valid, invalid): (Vec<&str>, Vec<&str>) = directives
+            .filter(|directive| !directive.is_empty())
+            .partition(|directive| is_directive(directive));
+        let mut invalid: Vec<String> = invalid.into_iter().map(str::to_owned).collect();
+        let mut valid = valid.join(",");
+        if valid.is_empty() {
+            DEFAULT_FILTER.clone_into(&mut valid);
         }
-        let mut usable = match usable.as_slice() {
-            [] => DEFAULT_FILTER.to_owned(),
-            some => some.join(","),
-        };
         match text {
-            Some(text) if text.contains('/') => unusable.push(format!("/{text}")),
+            Some(text) if text.contains('/') => invalid.push(format!("/{text}")),
             Some(text) => {
-                usable.push('/');
-                usable.push_str(text);
+                valid.push('/');
+                valid.push_str(text);
             }
             None => {}
         }
-        Filter { usable, unusable }
+        Directives { valid, invalid }
     }
 }
 
 fn is_directive(directive: &str) -> bool {
     match directive.split_once('=') {
-        // A mistyped level would be a target that silences all others.
+        // A mistyped level would be a target, which turns all others off.
         None => directive.parse::<LevelFilter>().is_ok() || is_target(directive),
         Some((target, level)) => {
             let level = level.trim();
@@ -164,7 +165,7 @@ fn is_directive(directive: &str) -> bool {
     }
 }
 
-/// Whether the name can be the one of a module that logs here.
+/// Whether this can be the name of a module that logs here.
 fn is_target(name: &str) -> bool {
     name.contains("::")
         || ["cellgate", "pingora", "notify", "hyper", "tokio", "mio"]
@@ -186,39 +187,37 @@ fn log_panics() {
             .copied()
             .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
             .unwrap_or("no message");
-        let place = info.location().map(ToString::to_string);
+        let location = info.location().map(ToString::to_string);
         error!(
             target: TARGET,
             thread = thread.name().unwrap_or("unnamed"),
-            location = place.as_deref().unwrap_or("unknown");
+            location = location.as_deref().unwrap_or("unknown");
             "panicked: {message}"
         );
         if thread.name() == Some("main") {
-            // It is the last thing that this process does.
+            // The process ends after this.
             flush(PANIC_FLUSH);
         }
     }));
 }
 
 fn line(format: LogFormat, now: SystemTime, record: &Record<'_>) -> Vec<u8> {
-    let mut line = match format {
-        LogFormat::Text => text_line(now, record),
-        LogFormat::Json => json_line(now, record),
-    };
+    let mut line = Vec::with_capacity(256);
+    match format {
+        LogFormat::Text => write_text(&mut line, now, record),
+        LogFormat::Json => write_json(&mut line, now, record),
+    }
     line.push(b'\n');
     line
 }
 
-fn text_line(now: SystemTime, record: &Record<'_>) -> Vec<u8> {
-    let mut out = Vec::with_capacity(256);
-    time::write_millis(&mut out, now);
-    // Writing to a Vec cannot fail.
+// Writing to a Vec cannot fail, and neither can the visitors below.
+
+fn write_text(out: &mut Vec<u8>, now: SystemTime, record: &Record<'_>) {
+    time::write_millis(out, now);
     let _ = write!(out, " {:<5} ", record.level());
-    let mut text = String::new();
-    let _ = write!(text, "{} {}", record.target(), record.args());
-    push_printable(&mut out, &text);
-    let _ = record.key_values().visit(&mut TextFields(&mut out));
-    out
+    write_printable(out, &format!("{} {}", record.target(), record.args()));
+    let _ = record.key_values().visit(&mut TextFields(out));
 }
 
 struct TextFields<'a>(&'a mut Vec<u8>);
@@ -226,79 +225,68 @@ struct TextFields<'a>(&'a mut Vec<u8>);
 impl<'kvs> VisitSource<'kvs> for TextFields<'_> {
     fn visit_pair(&mut self, key: Key<'kvs>, value: Value<'kvs>) -> Result<(), Error> {
         self.0.push(b' ');
-        push_printable(self.0, key.as_str());
+        write_printable(self.0, key.as_str());
         self.0.push(b'=');
         let text = value.to_string();
-        let bare = !text.is_empty() && !text.contains([' ', '"', '=', '\\']);
-        if bare {
-            push_printable(self.0, &text);
-        } else {
+        if text.is_empty() || text.contains([' ', '"', '=', '\\']) {
             json::write_str(self.0, &text);
+        } else {
+            write_printable(self.0, &text);
         }
         Ok(())
     }
 }
 
 /// `text` with its control characters as Rust writes them: `\n`, `\u{1b}`.
-fn push_printable(out: &mut Vec<u8>, text: &str) {
-    let mut rest = text;
-    while let Some((index, control)) = rest.char_indices().find(|(_, c)| c.is_control()) {
-        let (clean, tail) = rest.split_at(index);
-        out.extend_from_slice(clean.as_bytes());
-        let _ = write!(out, "{}", control.escape_default());
-        rest = &tail[control.len_utf8()..];
+fn write_printable(out: &mut Vec<u8>, text: &str) {
+    for piece in text.split_inclusive(char::is_control) {
+        let clean = piece.trim_end_matches(char::is_control).len();
+        let (clean, control) = piece.split_at(clean);
+        let _ = write!(out, "{clean}{}", control.escape_default());
     }
-    out.extend_from_slice(rest.as_bytes());
 }
 
-fn json_line(now: SystemTime, record: &Record<'_>) -> Vec<u8> {
-    let mut out = Vec::with_capacity(256);
+fn write_json(out: &mut Vec<u8>, now: SystemTime, record: &Record<'_>) {
     out.extend_from_slice(b"{\"timestamp\":\"");
-    time::write_millis(&mut out, now);
-    out.extend_from_slice(b"\",\"level\":");
-    json::write_str(&mut out, record.level().as_str());
-    out.extend_from_slice(b",\"target\":");
-    json::write_str(&mut out, record.target());
-    out.extend_from_slice(b",\"message\":");
-    write_display(&mut out, record.args());
+    time::write_millis(out, now);
+    out.push(b'"');
     let mut fields = JsonFields {
-        out: &mut out,
-        seen: vec!["timestamp", "level", "target", "message"]
-            .into_iter()
-            .map(str::to_owned)
-            .collect(),
+        out,
+        names: vec!["timestamp".to_owned()],
     };
+    let _ = fields.visit_pair("level".into(), record.level().as_str().into());
+    let _ = fields.visit_pair("target".into(), record.target().into());
+    let _ = fields.visit_pair("message".into(), Value::from_display(record.args()));
     let _ = record.key_values().visit(&mut fields);
     out.push(b'}');
-    out
 }
 
 struct JsonFields<'a> {
     out: &'a mut Vec<u8>,
-    seen: Vec<String>,
+    names: Vec<String>,
 }
 
 impl<'kvs> VisitSource<'kvs> for JsonFields<'_> {
     fn visit_pair(&mut self, key: Key<'kvs>, value: Value<'kvs>) -> Result<(), Error> {
-        // A name twice in one object is what parsers disagree about.
+        // Parsers disagree about a name that stands twice in one object.
         let mut name = key.as_str().to_owned();
-        while self.seen.contains(&name) {
+        while self.names.contains(&name) {
             name.push('_');
         }
         self.out.push(b',');
         json::write_str(self.out, &name);
         self.out.push(b':');
-        self.seen.push(name);
+        self.names.push(name);
         value.visit(JsonValue(self.out))
     }
 }
 
-/// Numbers and truth values stay what they are; all else is a string.
+/// Numbers and truth values stay what they are; everything else is a string.
 struct JsonValue<'a>(&'a mut Vec<u8>);
 
 impl<'v> VisitValue<'v> for JsonValue<'_> {
     fn visit_any(&mut self, value: Value<'_>) -> Result<(), Error> {
-        write_display(self.0, value);
+        json::write_str(self.0, &value.to_string());
         Ok(())
     }
 
@@ -308,37 +296,31 @@ impl<'v> VisitValue<'v> for JsonValue<'_> {
     }
 
     fn visit_u64(&mut self, value: u64) -> Result<(), Error> {
-        json::write_u64(self.0, value);
-        Ok(())
+        self.visit_plain(value)
     }
 
     fn visit_i64(&mut self, value: i64) -> Result<(), Error> {
-        let _ = write!(self.0, "{value}");
-        Ok(())
+        self.visit_plain(value)
     }
 
     fn visit_f64(&mut self, value: f64) -> Result<(), Error> {
-        // JSON has no word for NaN and the infinities.
-        let _ = match value.is_finite() {
-            true => write!(self.0, "{value}"),
-            false => write!(self.0, "\"{value}\""),
-        };
-        Ok(())
+        match value.is_finite() {
+            true => self.visit_plain(value),
+            // JSON has no NaN and no infinities.
+            false => self.visit_any(Value::from(value)),
+        }
     }
 
     fn visit_bool(&mut self, value: bool) -> Result<(), Error> {
-        let _ = write!(self.0, "{value}");
-        Ok(())
-    }
-
-    fn visit_str(&mut self, value: &str) -> Result<(), Error> {
-        json::write_str(self.0, value);
-        Ok(())
+        self.visit_plain(value)
     }
 }
 
-fn write_display(out: &mut Vec<u8>, value: impl Display) {
-    json::write_str(out, &value.to_string());
+impl JsonValue<'_> {
+    fn visit_plain(&mut self, value: impl std::fmt::Display) -> Result<(), Error> {
+        let _ = write!(self.0, "{value}");
+        Ok(())
+    }
 }
 
 #[cfg(test)]

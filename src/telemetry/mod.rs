@@ -1,11 +1,12 @@
-//! What the edge tells its operator: the log, the access log, metrics, and the
-//! one way it writes a point in time.
+//! What Cellgate tells its operator: logs and metrics, and the form in which it
+//! writes times.
 //!
-//! Anything may import this folder; it imports `settings` for what was asked
-//! of it, and value types of `routing`.
+//! Anything may import this folder. It imports `settings`, and value types of
+//! `table`.
+
 pub mod access_log;
 pub mod json;
-mod line_log;
+mod log_writer;
 pub mod logging;
 pub mod metrics;
 pub mod once_per;

@@ -1,9 +1,9 @@
-//! Saying a thing again only after a while.
+//! Repeated log lines, at most one in a period.
 
 use std::time::{Duration, Instant};
 
-/// Lets the first of many equal complaints through, then one a period, and
-/// counts what it held back.
+/// Lets the first of many equal log lines through, then one in each period, and
+/// counts the others.
 #[derive(Debug)]
 pub struct OncePer {
     period: Duration,
@@ -20,8 +20,8 @@ impl OncePer {
         }
     }
 
-    /// `Some(n)`: say it, and that it was held back `n` times since the last
-    /// time. `None`: hold it back.
+    /// `Some(n)`: log it; `n` were suppressed since the last one. `None`: suppress
+    /// it.
     pub fn allow(&mut self, now: Instant) -> Option<u64> {
         let early = self
             .last
@@ -40,7 +40,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn once_a_period_with_the_count_of_what_was_held_back() {
+    fn one_in_a_period_with_the_count_of_those_suppressed() {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         let mut complaints = OncePer::new(Duration::from_secs(60));

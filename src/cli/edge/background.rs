@@ -49,6 +49,7 @@ pub(super) struct Logs {
 impl BackgroundService for Logs {
     async fn start(&self, mut shutdown: ShutdownWatch) {
         logging::write_in_background(self.metrics.log_dropped.clone());
+        self.access.start();
         let reopen = signal(SignalKind::user_defined1());
         self.lifecycle.set_reopening_logs();
         let mut reopen = match reopen {

@@ -122,7 +122,7 @@ impl Report {
     }
 
     /// Counts a message.
-    pub fn message(&self, direction: Direction, kind: &str) {
+    pub fn message(&self, direction: Direction, kind: &'static str) {
         self.metrics().message(direction, kind);
     }
 

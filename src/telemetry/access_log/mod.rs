@@ -1,32 +1,33 @@
-//! The access log: one JSON line a request, formatted into one buffer and
-//! handed to a [`LineLog`](super::line_log), so that no request waits for it.
+//! The access log: one JSON line for each request, written by a thread of its
+//! own.
 mod record;
 
 use std::io;
 use std::time::{Duration, SystemTime};
 
+use log::error;
 use prometheus::IntCounter;
 
-use super::line_log::{LineLog, Queue, Target};
+use super::log_writer::{LogWriter, Queue, Target};
 use crate::settings::AccessLogTarget;
 
 pub use record::AccessRecord;
 
-/// About a second of a busy edge: enough for a disk to catch its breath.
+/// About a second of a busy edge.
 const QUEUE: Queue = Queue {
     lines: 32_768,
     bytes: 16 << 20,
 };
 
-/// A handle; clones share one log. A disabled one costs nothing.
+/// A handle; clones share one log. The default is off.
 #[derive(Clone, Default)]
 pub struct AccessLog {
-    lines: Option<LineLog>,
+    writer: Option<LogWriter>,
 }
 
 impl AccessLog {
-    /// Opens the file, if it is one, so that a wrong path is found at start.
-    /// No thread is started yet. `dropped` counts lines that were not written.
+    /// Opens the file, if the target is one, so that a wrong path is found at
+    /// start. `dropped` counts the lines that are not written.
     ///
     /// # Errors
     /// The file cannot be opened for appending; the message names it.
@@ -40,35 +41,46 @@ impl AccessLog {
     }
 
     fn over(target: Target, queue: Queue, dropped: IntCounter) -> io::Result<AccessLog> {
-        let lines = LineLog::open("access log", target, queue, dropped)?;
-        Ok(AccessLog { lines: Some(lines) })
+        let writer = LogWriter::open("access log", target, queue, dropped)?;
+        let writer = Some(writer);
+        Ok(AccessLog { writer })
     }
 
-    /// False when `log` does nothing, so that a record need not be put together.
+    /// Starts the thread, unless it is started. Until then, lines wait in the
+    /// queue. To be called when the process will not fork any more.
+    pub fn start(&self) {
+        if let Some(Err(error)) = self.writer.as_ref().map(LogWriter::start) {
+            error!("access log: cannot start its thread, all lines are dropped: {error}");
+        }
+    }
+
+    /// Whether [`log`](Self::log) does anything.
     pub fn is_enabled(&self) -> bool {
-        self.lines.is_some()
+        self.writer.is_some()
     }
 
     /// Queues one line, stamped with the time now. Never blocks: a line that
     /// does not fit is dropped and counted.
     pub fn log(&self, record: &AccessRecord<'_>) {
-        if let Some(lines) = &self.lines {
-            lines.push(record::format(record, SystemTime::now()));
+        if let Some(writer) = &self.writer {
+            writer.push(record::format(record, SystemTime::now()));
         }
     }
 
     /// Opens the path again, after logrotate moved the file away. Returns at
-    /// once. Nothing to do for stdout.
+    /// once. Does nothing for stdout.
     pub fn reopen(&self) {
-        if let Some(lines) = &self.lines {
-            lines.reopen();
+        if let Some(writer) = &self.writer {
+            writer.reopen();
         }
     }
 
-    /// Waits until every line logged before was written or dropped, at most for
+    /// Waits until all lines logged before are written or dropped, at most for
     /// `timeout`. False when time ran out. For shutdown: it blocks its thread.
     pub fn flush(&self, timeout: Duration) -> bool {
-        self.lines.as_ref().is_none_or(|lines| lines.flush(timeout))
+        self.writer
+            .as_ref()
+            .is_none_or(|writer| writer.flush(timeout))
     }
 }
 

@@ -55,7 +55,9 @@ fn log_numbered(log: &AccessLog, range: std::ops::Range<usize>) {
 
 /// A log that writes to `out`.
 fn log_to(out: impl Write + Send + 'static, queue: Queue, dropped: &IntCounter) -> AccessLog {
-    AccessLog::over(Target::Test(Box::new(out)), queue, dropped.clone()).unwrap()
+    let log = AccessLog::over(Target::Test(Box::new(out)), queue, dropped.clone()).unwrap();
+    log.start();
+    log
 }
 
 /// Says when a write begins, and ends it when told to.
@@ -170,7 +172,7 @@ fn long_lines_do_not_fill_the_memory() {
     results.send(Ok(second.len())).unwrap();
     assert!(log.flush(SOON));
     // All of it was given back.
-    assert_eq!(log.lines.as_ref().unwrap().queued_bytes(), 0);
+    assert_eq!(log.writer.as_ref().unwrap().queued_bytes(), 0);
 }
 
 #[test]

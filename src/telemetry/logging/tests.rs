@@ -10,7 +10,7 @@ fn written(format: LogFormat, message: &str, fields: &[(&str, Value<'_>)]) -> St
     let mut record = Record::builder();
     record
         .level(Level::Info)
-        .target("cellgate::live")
+        .target("cellgate::state")
         .key_values(&fields);
     let bytes = line(format, now, &record.args(format_args!("{message}")).build());
     String::from_utf8(bytes).unwrap()
@@ -37,7 +37,7 @@ fn text() {
             r"evil\n2026 ERROR \u{1b}[2J key=a\nb",
         ),
     ] {
-        let expected = format!("2026-01-03T20:45:12.007Z INFO  cellgate::live {expected}\n");
+        let expected = format!("2026-01-03T20:45:12.007Z INFO  cellgate::state {expected}\n");
         assert_eq!(written(LogFormat::Text, message, fields), expected);
     }
 }
@@ -60,7 +60,7 @@ fn json() {
         written(LogFormat::Json, "a\nb", &fields),
         concat!(
             r#"{"timestamp":"2026-01-03T20:45:12.007Z","level":"INFO","#,
-            r#""target":"cellgate::live","message":"a\nb","generation":3,"delta":-3,"#,
+            r#""target":"cellgate::state","message":"a\nb","generation":3,"delta":-3,"#,
             r#""ratio":0.5,"nan":"NaN","ok":true,"source":"file","#,
             r#""error":"disk \"full\"","message_":"mine","ok_":false}"#,
             "\n"
@@ -89,7 +89,7 @@ proptest! {
 
 #[test]
 fn rust_log() {
-    for (spec, usable, unusable) in [
+    for (spec, valid, invalid) in [
         ("", DEFAULT_FILTER, &[][..]),
         (" , ", DEFAULT_FILTER, &[]),
         ("debug", "debug", &[]),
@@ -101,26 +101,27 @@ fn rust_log() {
             &["cellgate=loud", "=info"],
         ),
         ("debgu", DEFAULT_FILTER, &["debgu"]),
-        ("warn,cellgate::live", "warn,cellgate::live", &[]),
+        ("warn,cellgate::state", "warn,cellgate::state", &[]),
         ("a=b=c", DEFAULT_FILTER, &["a=b=c"]),
         ("info/reload", "info/reload", &[]),
         ("info/a/b", "info", &["/a/b"]),
     ] {
-        let expected = Filter {
-            usable: usable.to_owned(),
-            unusable: unusable.iter().map(|&text| text.to_owned()).collect(),
+        let expected = Directives {
+            valid: valid.to_owned(),
+            invalid: invalid.iter().map(|&text| text.to_owned()).collect(),
         };
-        assert_eq!(Filter::parse(spec), expected, "{spec:?}");
-        Builder::new().parse_filters(&expected.usable).build();
+        assert_eq!(Directives::parse(spec), expected, "{spec:?}");
+        let mut builder = env_filter::Builder::new();
+        assert!(builder.try_parse(&expected.valid).is_ok(), "{spec:?}");
     }
 }
 
 #[test]
 fn the_default_keeps_client_noise_out() {
-    let logger = Builder::new().parse_filters(DEFAULT_FILTER).build();
+    let filter = env_filter::Builder::new().parse(DEFAULT_FILTER).build();
     for (target, level, logged) in [
-        ("cellgate::live", Level::Info, true),
-        ("cellgate::live", Level::Debug, false),
+        ("cellgate::state", Level::Info, true),
+        ("cellgate::state", Level::Debug, false),
         ("pingora_core::server", Level::Warn, true),
         ("pingora_core::server", Level::Info, false),
         (
@@ -130,7 +131,7 @@ fn the_default_keeps_client_noise_out() {
         ),
         ("pingora_proxy", Level::Error, false),
     ] {
-        let record = Record::builder().target(target).level(level).build();
-        assert_eq!(logger.matches(&record), logged, "{target} {level}");
+        let metadata = Metadata::builder().target(target).level(level).build();
+        assert_eq!(filter.enabled(&metadata), logged, "{target} {level}");
     }
 }

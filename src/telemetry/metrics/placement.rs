@@ -1,254 +1,377 @@
-//! What is counted by placement: requests, how long they took, and how the
-//! connections to its cell went.
+//! Metrics of each placement.
 //!
-//! A request counts with a handful of atomic additions on memory that its
-//! generation already points to. Label sets are put together by whoever
-//! scrapes, for the placements that were used: a table of ten thousand would
-//! otherwise show a quarter of a million series before its first request.
+//! A request counts with a few atomic additions on memory that its generation
+//! already points to; label sets are built at scrape. The label families of the
+//! `prometheus` crate do not fit here: a series takes 850 bytes there and 8
+//! here, it is shown as soon as it has a handle (a table of ten thousand
+//! placements would show 400,000 series before its first request), and one that
+//! was removed cannot return with its count.
 
+use std::array::from_fn;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use prometheus::core::{Collector, Desc};
-use prometheus::proto::{Bucket, Counter, Histogram, LabelPair, Metric, MetricFamily, MetricType};
+use prometheus::proto::{Bucket, Histogram, Metric, MetricFamily, MetricType};
 
-use super::events::{self, Event, Events, GAUGES, KINDS};
+use super::registered::{describe, family, labels, sample};
 use crate::table::RouteReason;
 
-/// Status classes by index, from the one of status 100.
-const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
-
-/// What a connection attempt can fail by, by index. The last one is for
-/// everything else.
-const FAILURES: [&str; 5] = ["refused", "timeout", "tls", "dns", "other"];
-
-/// Upper bounds of the duration buckets in seconds, and the same in
-/// microseconds, which is what a request is compared in.
-const BUCKETS: [(f64, u64); 16] = [
-    (0.0005, 500),
-    (0.001, 1_000),
-    (0.0025, 2_500),
-    (0.005, 5_000),
-    (0.01, 10_000),
-    (0.025, 25_000),
-    (0.05, 50_000),
-    (0.1, 100_000),
-    (0.25, 250_000),
-    (0.5, 500_000),
-    (1.0, 1_000_000),
-    (2.5, 2_500_000),
-    (5.0, 5_000_000),
-    (10.0, 10_000_000),
-    (30.0, 30_000_000),
-    (60.0, 60_000_000),
-];
-
-/// The counters of one placement. Cheap to clone; generations that know the
-/// same placement share them, so counters go on across reloads.
-#[derive(Clone, Debug)]
-pub struct PlacementMetrics {
-    counters: Arc<Counters>,
+/// A metric. Each placement has one series for each combination of the labels'
+/// values.
+struct Family {
+    name: &'static str,
+    help: &'static str,
+    kind: MetricType,
+    /// Besides `placement`: names and all of their values.
+    labels: &'static [(&'static str, &'static [&'static str])],
+    shown: Shown,
 }
 
-#[derive(Debug, Default)]
+/// Which placements show the series of a [`Family`].
+enum Shown {
+    /// Those that had a request or a connection attempt.
+    Used,
+    /// Those where one of the last label's values was counted. All of its values
+    /// are shown then, so that `rate()` sees the first event of another one.
+    Counted,
+    /// Those that show anything.
+    Always,
+}
+
+macro_rules! families {
+    ($($id:ident: $kind:ident, $name:literal, $labels:expr, $shown:ident, $help:literal;)*) => {
+        /// Positions in [`FAMILIES`].
+        #[derive(Clone, Copy)]
+        enum Id {
+            $($id,)*
+        }
+
+        const FAMILIES: &[Family] = &[$(
+            Family {
+                name: $name,
+                help: $help,
+                kind: MetricType::$kind,
+                labels: &$labels,
+                shown: Shown::$shown,
+            },
+        )*];
+    };
+}
+
+families! {
+    Requests: COUNTER, "cellgate_requests_total",
+        [("reason", &REASONS), ("status", &CLASSES)], Counted,
+        "Requests routed to a placement, by reason and class of the answer's status";
+    Connections: COUNTER, "cellgate_upstream_connections_total",
+        [("reused", &["false", "true"])], Used,
+        "Connections to cells that requests used, new and reused ones";
+    ConnectFailures: COUNTER, "cellgate_upstream_connect_failures_total",
+        [("kind", &FAILURES)], Used,
+        "Attempts to connect to a cell that failed, by kind of failure";
+    Rejected: COUNTER, "cellgate_requests_rejected_total",
+        [("reason", &REJECTIONS)], Counted,
+        "Requests that a placement could not accept, by reason";
+    Failovers: COUNTER, "cellgate_failovers_total",
+        [("reason", &["upstream_unhealthy", "circuit_open"])], Counted,
+        "Requests of a placement that its fallback served, by reason";
+    Retries: COUNTER, "cellgate_retries_total",
+        [("result", &["made", "refused"])], Counted,
+        "Retries of requests, and retries that the retry budget refused";
+    BreakerTransitions: COUNTER, "cellgate_breaker_transitions_total",
+        [("to", &["closed", "open", "half_open"])], Counted,
+        "State changes of the circuit breakers of a placement, by new state";
+    HealthTransitions: COUNTER, "cellgate_health_transitions_total",
+        [("to", &["healthy", "unhealthy"])], Counted,
+        "Health changes of the addresses of a placement, by new health";
+    Probes: COUNTER, "cellgate_health_probes_total",
+        [("result", &["ok", "failed"])], Counted,
+        "Health probes of the addresses of a placement, by result";
+    InFlight: GAUGE, "cellgate_placement_requests_in_flight",
+        [], Always,
+        "Requests that a placement is serving";
+    Backends: GAUGE, "cellgate_backends",
+        [("usable", &["true", "false"])], Always,
+        "Addresses of a placement, by whether requests may be sent to them";
+}
+
+const REASONS: [&str; RouteReason::ALL.len()] = [
+    RouteReason::Dedicated.as_str(),
+    RouteReason::Tier.as_str(),
+    RouteReason::Default.as_str(),
+];
+const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
+/// The last one is for all other kinds.
+const FAILURES: [&str; 5] = ["refused", "timeout", "tls", "dns", "other"];
+const REJECTIONS: [&str; 4] = [
+    "concurrency_limit",
+    "body_too_large",
+    "circuit_open",
+    "upstream_unhealthy",
+];
+
+/// The histogram: name, help, and the upper bounds of its buckets in seconds.
+const DURATIONS: (&str, &str) = (
+    "cellgate_request_duration_seconds",
+    "Time from a request's header to the last byte of its answer",
+);
+const BUCKETS: [f64; 16] = [
+    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
+    60.0,
+];
+
+/// Where each family begins in [`Counters::series`]; the last entry is the
+/// number of all series.
+const STARTS: [usize; FAMILIES.len() + 1] = {
+    let mut starts = [0; FAMILIES.len() + 1];
+    let mut family = 0;
+    while family < FAMILIES.len() {
+        let mut series = 1;
+        let mut label = 0;
+        while label < FAMILIES[family].labels.len() {
+            series *= FAMILIES[family].labels[label].1.len();
+            label += 1;
+        }
+        starts[family + 1] = starts[family] + series;
+        family += 1;
+    }
+    starts
+};
+
+/// The metrics of one placement. Cheap to clone; generations that name the same
+/// placement share them, so that counters go on across reloads.
+#[derive(Clone, Debug)]
+pub struct PlacementMetrics(Arc<Counters>);
+
+#[derive(Debug)]
 struct Counters {
-    requests: [[AtomicU64; CLASSES.len()]; RouteReason::ALL.len()],
-    /// One more than [`BUCKETS`]: what took longer than the last of them.
+    series: [AtomicU64; STARTS[FAMILIES.len()]],
+    /// By [`BUCKETS`]; the last one counts what is above all bounds.
     durations: [AtomicU64; BUCKETS.len() + 1],
     duration_micros: AtomicU64,
-    connections_new: AtomicU64,
-    connections_reused: AtomicU64,
-    failures: [AtomicU64; FAILURES.len()],
-    events: Events,
 }
 
 impl PlacementMetrics {
-    /// Counts a request that was routed here and is over. `status` is what the
-    /// client was sent, or what says why it was sent nothing (499: it left
-    /// before its answer began); `seconds` is the whole time from its header to
-    /// its last byte.
+    /// Counts a request that ended. `status` is what the client was sent, or why
+    /// it was sent nothing (499: it left before its answer began); `seconds` is
+    /// the time from its header to its last byte.
     pub fn request_done(&self, reason: RouteReason, status: u16, seconds: f64) {
         let class = match status {
             100..=599 => usize::from(status / 100) - 1,
-            // Nothing of ours sends a status outside of the classes of RFC 9110
-            // §15; a cell that does is as broken as one that answers 500.
+            // Only a cell can send a status outside of the classes of RFC 9110
+            // section 15. It is counted like a 500.
             0..=99 | 600.. => CLASSES.len() - 1,
         };
-        if let Some(counter) = self
-            .counters
-            .requests
-            .get(reason as usize)
-            .and_then(|classes| classes.get(class))
-        {
-            counter.fetch_add(1, Relaxed);
-        }
-        // A cast from float saturates, and makes 0 of what is no number.
+        self.count(Id::Requests, reason as usize * CLASSES.len() + class);
+        let counters = &self.0;
+        // A duration that is negative or not a number is counted as zero.
+        let bucket = BUCKETS.partition_point(|bound| *bound < seconds);
+        counters.durations[bucket].fetch_add(1, Relaxed);
         let micros = (seconds * 1e6) as u64;
-        let bucket = BUCKETS.partition_point(|&(_, bound)| bound < micros);
-        if let Some(bucket) = self.counters.durations.get(bucket) {
-            bucket.fetch_add(1, Relaxed);
-        }
-        self.counters.duration_micros.fetch_add(micros, Relaxed);
+        counters.duration_micros.fetch_add(micros, Relaxed);
     }
 
     /// Requests so far, and those of them that were answered with 500 or above.
     pub fn requests(&self) -> (u64, u64) {
         let (mut all, mut errors) = (0, 0);
-        for classes in &self.counters.requests {
-            let count = |counter: &AtomicU64| counter.load(Relaxed);
-            all += classes.iter().map(count).sum::<u64>();
-            errors += classes.last().map_or(0, count);
+        for classes in self.0.series(Id::Requests as usize).chunks(CLASSES.len()) {
+            all += sum(classes);
+            errors += classes.last().map_or(0, |count| count.load(Relaxed));
         }
         (all, errors)
     }
 
-    /// Counts a request that got a connection to the cell, a new one or one
-    /// that was kept alive.
+    /// Counts a request that got a connection to the cell: a kept-alive one, or
+    /// a new one.
     pub fn upstream_connect_ok(&self, reused: bool) {
-        let counter = if reused {
-            &self.counters.connections_reused
-        } else {
-            &self.counters.connections_new
-        };
-        counter.fetch_add(1, Relaxed);
+        self.count(Id::Connections, usize::from(reused));
     }
 
-    /// Counts an attempt that got none. `kind` is one of `refused`, `timeout`,
-    /// `tls`, `dns` and `other`; anything else counts as `other`.
+    /// Counts a failed connection attempt. `kind` is `refused`, `timeout`, `tls`
+    /// or `dns`; everything else is counted as `other`.
     pub fn upstream_connect_failed(&self, kind: &'static str) {
-        let index = FAILURES.iter().position(|known| *known == kind);
-        if let Some(counter) = self
-            .counters
-            .failures
-            .get(index.unwrap_or(FAILURES.len() - 1))
-        {
-            counter.fetch_add(1, Relaxed);
-        }
+        let kind = FAILURES.iter().position(|known| *known == kind);
+        self.count(Id::ConnectFailures, kind.unwrap_or(FAILURES.len() - 1));
     }
-}
 
-impl PlacementMetrics {
-    /// Counts a request that the placement could not take: `concurrency_limit`,
-    /// `body_too_large`, `circuit_open` or `upstream_unhealthy`.
+    /// Counts a request that the placement could not accept:
+    /// `concurrency_limit`, `body_too_large`, `circuit_open` or
+    /// `upstream_unhealthy`.
     pub fn rejected(&self, reason: &'static str) {
-        self.counters.events.count(Event::Rejected, reason);
+        self.count_value(Id::Rejected, reason);
     }
 
-    /// Counts a request of this placement that its fallback served.
+    /// Counts a request of this placement that its fallback served, because of
+    /// `upstream_unhealthy` or `circuit_open`.
     pub fn failed_over(&self, reason: &'static str) {
-        self.counters.events.count(Event::FailedOver, reason);
+        self.count_value(Id::Failovers, reason);
     }
 
-    /// Counts an attempt after a failed one.
+    /// Counts a retry.
     pub fn retried(&self) {
-        self.counters.events.count(Event::Retry, "made");
+        self.count_value(Id::Retries, "made");
     }
 
-    /// Counts an attempt that the retry budget forbade.
+    /// Counts a retry that the retry budget refused.
     pub fn retry_refused(&self) {
-        self.counters.events.count(Event::Retry, "refused");
+        self.count_value(Id::Retries, "refused");
     }
 
-    /// Counts a circuit breaker that is now `closed`, `open` or `half_open`.
+    /// Counts a circuit breaker that became `closed`, `open` or `half_open`.
     pub fn breaker_turned(&self, to: &'static str) {
-        self.counters.events.count(Event::Breaker, to);
+        self.count_value(Id::BreakerTransitions, to);
     }
 
-    /// Counts an endpoint that is now `healthy` or `unhealthy`.
+    /// Counts an address that became `healthy` or `unhealthy`.
     pub fn health_turned(&self, to: &'static str) {
-        self.counters.events.count(Event::Health, to);
+        self.count_value(Id::HealthTransitions, to);
     }
 
     /// Counts a health probe.
-    pub fn probed(&self, well: bool) {
-        let result = if well { "ok" } else { "failed" };
-        self.counters.events.count(Event::Probe, result);
+    pub fn probed(&self, ok: bool) {
+        self.count_value(Id::Probes, if ok { "ok" } else { "failed" });
     }
 
-    /// Shows how the placement is: requests in flight, and how many of its
-    /// addresses may and may not be used.
+    /// Sets the gauges: requests in flight, and the numbers of addresses that
+    /// may and may not be used.
     pub fn show(&self, in_flight: usize, usable: usize, unusable: usize) {
-        self.counters.events.show(in_flight, usable, unusable);
+        let backends = self.0.series(Id::Backends as usize);
+        let gauges = self.0.series(Id::InFlight as usize).iter().chain(backends);
+        for (gauge, value) in gauges.zip([in_flight, usable, unusable]) {
+            gauge.store(value as u64, Relaxed);
+        }
+    }
+
+    /// Counts one at this value of the family's label. Does nothing if the label
+    /// has no such value.
+    fn count_value(&self, family: Id, value: &str) {
+        let [(_, values)] = FAMILIES[family as usize].labels else {
+            return;
+        };
+        if let Some(series) = values.iter().position(|known| *known == value) {
+            self.count(family, series);
+        }
+    }
+
+    fn count(&self, family: Id, series: usize) {
+        self.0.series[STARTS[family as usize] + series].fetch_add(1, Relaxed);
     }
 }
 
-/// Every placement that a living generation knows, by name.
+impl Counters {
+    fn new() -> Self {
+        Self {
+            series: from_fn(|_| AtomicU64::new(0)),
+            durations: from_fn(|_| AtomicU64::new(0)),
+            duration_micros: AtomicU64::new(0),
+        }
+    }
+
+    fn series(&self, family: usize) -> &[AtomicU64] {
+        &self.series[STARTS[family]..STARTS[family + 1]]
+    }
+
+    /// Whether there was ever a request or a connection attempt.
+    fn used(&self) -> bool {
+        [Id::Requests, Id::Connections, Id::ConnectFailures]
+            .into_iter()
+            .any(|family| sum(self.series(family as usize)) > 0)
+    }
+
+    /// The series of the family at this position that `placement` shows.
+    fn samples(&self, position: usize, placement: &str) -> Vec<Metric> {
+        let family = &FAMILIES[position];
+        let series = self.series(position);
+        let mut samples = Vec::new();
+        if matches!(family.shown, Shown::Used) && !self.used() {
+            return samples;
+        }
+        let row = family.labels.last().map_or(1, |(_, values)| values.len());
+        for (index, count) in series.iter().enumerate() {
+            let row = &series[index - index % row..][..row];
+            if matches!(family.shown, Shown::Counted) && sum(row) == 0 {
+                continue;
+            }
+            let mut pairs = vec![("placement", placement)];
+            let mut rest = index;
+            for (label, values) in family.labels.iter().rev() {
+                pairs.push((label, values[rest % values.len()]));
+                rest /= values.len();
+            }
+            // As the `prometheus` crate sorts those of other metrics.
+            pairs.sort_unstable();
+            samples.push(sample(family.kind, &pairs, count.load(Relaxed) as f64));
+        }
+        samples
+    }
+
+    fn histogram(&self, placement: &str) -> Metric {
+        let mut total = 0;
+        let buckets = BUCKETS.iter().zip(&self.durations).map(|(bound, count)| {
+            total += count.load(Relaxed);
+            let mut bucket = Bucket::default();
+            bucket.set_upper_bound(*bound);
+            bucket.set_cumulative_count(total);
+            bucket
+        });
+        let mut histogram = Histogram::default();
+        histogram.set_bucket(buckets.collect());
+        // From the same loads as the buckets, so that they agree.
+        let above = self.durations[BUCKETS.len()].load(Relaxed);
+        histogram.set_sample_count(total + above);
+        histogram.set_sample_sum(self.duration_micros.load(Relaxed) as f64 / 1e6);
+        let mut metric = Metric::from_label(labels(&[("placement", placement)]));
+        metric.set_histogram(histogram);
+        metric
+    }
+}
+
+fn sum(counts: &[AtomicU64]) -> u64 {
+    counts.iter().map(|count| count.load(Relaxed)).sum()
+}
+
+/// The metrics of all placements that a live generation names.
 #[derive(Clone)]
 pub(super) struct Placements {
-    known: Arc<RwLock<HashMap<String, Arc<Counters>>>>,
+    known: Arc<RwLock<HashMap<String, PlacementMetrics>>>,
     descriptions: Arc<[Desc]>,
 }
 
-const NAMES: [(&str, &str, MetricType); 4] = [
-    (
-        "cellgate_requests_total",
-        "Requests routed to a placement, by reason and class of the answer's status",
-        MetricType::COUNTER,
-    ),
-    (
-        "cellgate_request_duration_seconds",
-        "Time from a request's header to the last byte of its answer",
-        MetricType::HISTOGRAM,
-    ),
-    (
-        "cellgate_upstream_connections_total",
-        "Connections to cells that requests were given, new ones and reused ones",
-        MetricType::COUNTER,
-    ),
-    (
-        "cellgate_upstream_connect_failures_total",
-        "Attempts to connect to a cell that failed, by kind of failure",
-        MetricType::COUNTER,
-    ),
-];
-
 impl Placements {
-    pub(super) fn new() -> Result<Self, prometheus::Error> {
-        let labels: [&[&str]; NAMES.len()] = [
-            &["placement", "reason", "status"],
-            &["placement"],
-            &["placement", "reused"],
-            &["placement", "kind"],
-        ];
-        let of_requests = NAMES
-            .iter()
-            .zip(labels)
-            .map(|((name, help, _), labels)| describe(name, help, labels));
-        let of_events = KINDS
-            .iter()
-            .map(|(name, help, label, _)| describe(name, help, &["placement", label]));
-        let of_gauges = GAUGES
-            .iter()
-            .map(|(name, help, labels)| describe(name, help, labels));
-        let descriptions = of_requests
-            .chain(of_events)
-            .chain(of_gauges)
-            .collect::<Result<Vec<_>, _>>()?;
+    pub fn new() -> Result<Self, prometheus::Error> {
+        let (name, help) = DURATIONS;
+        let mut descriptions = vec![describe(name, help, &["placement"])?];
+        for family in FAMILIES {
+            let own = family.labels.iter().map(|(label, _)| *label);
+            let labels: Vec<&str> = std::iter::once("placement").chain(own).collect();
+            descriptions.push(describe(family.name, family.help, &labels)?);
+        }
         Ok(Self {
             known: Arc::default(),
             descriptions: descriptions.into(),
         })
     }
 
-    pub(super) fn get(&self, name: &str) -> PlacementMetrics {
+    pub fn get(&self, name: &str) -> PlacementMetrics {
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
-        let counters = match known.get(name) {
-            Some(counters) => Arc::clone(counters),
-            None => Arc::clone(known.entry(name.to_owned()).or_default()),
-        };
-        PlacementMetrics { counters }
+        if let Some(metrics) = known.get(name) {
+            return metrics.clone();
+        }
+        let metrics = PlacementMetrics(Arc::new(Counters::new()));
+        known.insert(name.to_owned(), metrics.clone());
+        metrics
     }
 
-    /// Knows `name` by these counters, unless it knows it already.
-    pub(super) fn keep(&self, name: &str, metrics: &PlacementMetrics) {
+    /// Shows `metrics` as those of `name`, unless that has some.
+    pub fn keep(&self, name: &str, metrics: &PlacementMetrics) {
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
         if !known.contains_key(name) {
-            known.insert(name.to_owned(), Arc::clone(&metrics.counters));
+            known.insert(name.to_owned(), metrics.clone());
         }
     }
 
-    pub(super) fn forget_except(&self, keep: &dyn Fn(&str) -> bool) {
+    pub fn forget_except(&self, keep: &dyn Fn(&str) -> bool) {
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
         known.retain(|name, _| keep(name));
     }
@@ -260,135 +383,36 @@ impl Collector for Placements {
     }
 
     fn collect(&self) -> Vec<MetricFamily> {
-        let known: Vec<(String, Arc<Counters>)> = {
-            let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
-            known
+        let known = self
+            .known
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        let counters = STARTS[Id::InFlight as usize];
+        // Gauges alone do not make a placement visible.
+        let visible: Vec<(&str, &Counters)> = known
+            .iter()
+            .map(|(name, metrics)| (name.as_str(), &*metrics.0))
+            .filter(|(_, metrics)| sum(&metrics.series[..counters]) > 0)
+            .collect();
+        let mut families = Vec::with_capacity(FAMILIES.len() + 1);
+        for (position, of) in FAMILIES.iter().enumerate() {
+            let samples = visible
                 .iter()
-                .map(|(name, counters)| (name.clone(), Arc::clone(counters)))
-                .collect()
-        };
-        let [mut requests, mut durations, mut connections, mut failures] =
-            [const { Vec::new() }; NAMES.len()];
-        for (name, counters) in &known {
-            if !counters.used() {
-                continue;
-            }
-            counters.add_requests(name, &mut requests);
-            durations.push(counters.histogram(name));
-            for (reused, counter) in [
-                ("false", &counters.connections_new),
-                ("true", &counters.connections_reused),
-            ] {
-                let labels = [("placement", name.as_str()), ("reused", reused)];
-                connections.push(count(&labels, counter.load(Relaxed)));
-            }
-            for (kind, counter) in FAILURES.iter().zip(&counters.failures) {
-                let labels = [("kind", *kind), ("placement", name.as_str())];
-                failures.push(count(&labels, counter.load(Relaxed)));
-            }
+                .flat_map(|(name, counters)| counters.samples(position, name));
+            families.push(family(of.name, of.help, of.kind, samples.collect()));
         }
-        let of_requests = NAMES
-            .into_iter()
-            .zip([requests, durations, connections, failures])
-            .map(|((name, help, kind), metrics)| family(name, help, kind, metrics));
-        let of_events = events::families(
-            known
-                .iter()
-                .filter(|(_, counters)| counters.used() || counters.events.any())
-                .map(|(name, counters)| (name.as_str(), &counters.events)),
-        );
-        of_requests.chain(of_events).collect()
+        let histograms = visible
+            .iter()
+            .filter(|(_, counters)| counters.used())
+            .map(|(name, counters)| counters.histogram(name));
+        let (name, help) = DURATIONS;
+        families.push(family(
+            name,
+            help,
+            MetricType::HISTOGRAM,
+            histograms.collect(),
+        ));
+        families
     }
-}
-
-impl Counters {
-    /// Whether there ever was a request or an attempt to connect. From then on
-    /// everything is shown, zeros too: a counter that came into being with its
-    /// first failure would hide that one from `rate()`.
-    fn used(&self) -> bool {
-        let requests = self.requests.iter().flatten();
-        let connections = [&self.connections_new, &self.connections_reused];
-        requests
-            .chain(connections)
-            .chain(&self.failures)
-            .any(|counter| counter.load(Relaxed) > 0)
-    }
-
-    /// All classes of every reason that was seen.
-    fn add_requests(&self, placement: &str, out: &mut Vec<Metric>) {
-        for (reason, classes) in RouteReason::ALL.into_iter().zip(&self.requests) {
-            let seen: Vec<u64> = classes.iter().map(|count| count.load(Relaxed)).collect();
-            if seen.iter().all(|count| *count == 0) {
-                continue;
-            }
-            for (class, seen) in CLASSES.iter().zip(seen) {
-                let labels = [
-                    ("placement", placement),
-                    ("reason", reason.as_str()),
-                    ("status", class),
-                ];
-                out.push(count(&labels, seen));
-            }
-        }
-    }
-
-    fn histogram(&self, placement: &str) -> Metric {
-        let mut sum = 0;
-        let mut buckets = Vec::with_capacity(BUCKETS.len());
-        let mut counts = self.durations.iter().map(|count| count.load(Relaxed));
-        for (&(bound, _), count) in BUCKETS.iter().zip(&mut counts) {
-            sum += count;
-            let mut bucket = Bucket::default();
-            bucket.set_upper_bound(bound);
-            bucket.set_cumulative_count(sum);
-            buckets.push(bucket);
-        }
-        let mut histogram = Histogram::default();
-        histogram.set_bucket(buckets);
-        // From the buckets themselves, so that the two always agree.
-        histogram.set_sample_count(sum + counts.sum::<u64>());
-        histogram.set_sample_sum(self.duration_micros.load(Relaxed) as f64 / 1e6);
-        let mut metric = Metric::from_label(labels(&[("placement", placement)]));
-        metric.set_histogram(histogram);
-        metric
-    }
-}
-
-fn describe(name: &str, help: &str, labels: &[&str]) -> Result<Desc, prometheus::Error> {
-    let labels = labels.iter().map(|label| (*label).to_owned()).collect();
-    Desc::new(name.to_owned(), help.to_owned(), labels, HashMap::new())
-}
-
-pub(super) fn family(
-    name: &str,
-    help: &str,
-    kind: MetricType,
-    metrics: Vec<Metric>,
-) -> MetricFamily {
-    let mut family = MetricFamily::default();
-    family.set_name(name.to_owned());
-    family.set_help(help.to_owned());
-    family.set_field_type(kind);
-    family.set_metric(metrics);
-    family
-}
-
-pub(super) fn count(pairs: &[(&str, &str)], value: u64) -> Metric {
-    let mut counter = Counter::default();
-    counter.set_value(value as f64);
-    let mut metric = Metric::from_label(labels(pairs));
-    metric.set_counter(counter);
-    metric
-}
-
-pub(super) fn labels(pairs: &[(&str, &str)]) -> Vec<LabelPair> {
-    pairs
-        .iter()
-        .map(|(name, value)| {
-            let mut pair = LabelPair::default();
-            pair.set_name((*name).to_owned());
-            pair.set_value((*value).to_owned());
-            pair
-        })
-        .collect()
 }

@@ -177,3 +177,44 @@ fn every_metric_is_documented() {
     listed.sort_unstable();
     assert_eq!(shown, listed);
 }
+
+/// What operators scrape: names, help texts, types, labels and their order.
+#[test]
+fn the_text_is_as_in_the_golden_file() {
+    let metrics = Metrics::new();
+    let tier1 = metrics.placement("tier1");
+    tier1.request_done(RouteReason::Tier, 200, 0.003);
+    tier1.request_done(RouteReason::Default, 503, 0.3);
+    tier1.upstream_connect_ok(false);
+    tier1.upstream_connect_ok(true);
+    tier1.upstream_connect_failed("tls");
+    tier1.rejected("circuit_open");
+    tier1.failed_over("circuit_open");
+    tier1.retried();
+    tier1.retry_refused();
+    tier1.breaker_turned("open");
+    tier1.health_turned("unhealthy");
+    tier1.probed(false);
+    tier1.show(3, 1, 2);
+    let visa = metrics.placement("visa");
+    visa.probed(true);
+    visa.show(0, 1, 0);
+    metrics.placement("unused");
+    metrics.request_refused(400);
+    metrics.request_refused(599);
+    metrics.reloaded(Reload::Refused);
+    metrics.dns_failed("cell.example");
+    metrics.set_endpoints("resolved", 2);
+    let control = metrics.control();
+    control.message(Direction::Received, "welcome");
+    control.connect(true);
+    control.show(true, Duration::ZERO, Some(7));
+    let text = metrics.encode();
+    // Those of the process are measured.
+    let shown = text.lines().filter(|line| !line.contains("process_"));
+    let mut golden = include_str!("golden.txt").lines();
+    for line in shown {
+        assert_eq!(Some(line), golden.next(), "{text}");
+    }
+    assert_eq!(golden.next(), None);
+}
