@@ -1,4 +1,4 @@
-//! Who may do what: bearer tokens (RFC 6750) and their roles.
+//! Authorization: bearer tokens (RFC 6750) and their roles.
 
 use std::fmt;
 use std::sync::Arc;
@@ -8,15 +8,15 @@ use http::HeaderValue;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-/// What a token allows.
+/// A permission of a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
-    /// To connect as an edge.
+    /// Connect as an edge.
     Edge,
-    /// To read everything that REST offers.
+    /// Read everything that the REST API offers.
     Read,
-    /// To change the routing document, and to read.
+    /// Change the routing document; includes `Read`.
     Write,
 }
 
@@ -32,8 +32,8 @@ impl Role {
         }
     }
 
-    fn allows(self, wanted: Role) -> bool {
-        self == wanted || (self == Self::Write && wanted == Self::Read)
+    fn includes(self, required: Role) -> bool {
+        self == required || (self == Self::Write && required == Self::Read)
     }
 }
 
@@ -43,7 +43,7 @@ impl fmt::Display for Role {
     }
 }
 
-/// A token by its name. The secret itself is not kept.
+/// A token. Only a hash of its secret is kept.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Token {
     name: String,
@@ -52,7 +52,7 @@ pub struct Token {
 }
 
 impl Token {
-    /// `name` is what changes are recorded under.
+    /// Changes made with the token are recorded under `name`.
     pub fn new(name: impl Into<String>, secret: &str, roles: Vec<Role>) -> Self {
         Self {
             name: name.into(),
@@ -65,14 +65,14 @@ impl Token {
         &self.name
     }
 
-    /// Whether the two cannot be told apart, by their names or by their secrets.
+    /// Whether both have the same name or the same secret.
     pub fn clashes_with(&self, other: &Token) -> bool {
         self.name == other.name || self.sha256 == other.sha256
     }
 }
 
 impl fmt::Debug for Token {
-    // Not the hash: it may be that of a guessable secret.
+    // Without the hash: a weak secret could be guessed from it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Token")
             .field("name", &self.name)
@@ -81,32 +81,32 @@ impl fmt::Debug for Token {
     }
 }
 
-/// The tokens. Without any, everyone may do everything; or, where clients show
-/// certificates, connect as an edge and no more: a certificate that every edge has
-/// is not one to change the table with. Tokens can be replaced while others ask.
+/// The tokens, which can be replaced at any time. Without tokens, every client has every role;
+/// unless client certificates are required: then every client may connect as an edge, and no more,
+/// as every edge has such a certificate.
 #[derive(Default)]
 pub struct Access {
     tokens: ArcSwap<Vec<Token>>,
-    /// Whoever connects has shown a certificate.
+    /// Client certificates are required.
     certificates: bool,
 }
 
-/// Who asked.
+/// The authorized client of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Caller {
-    /// The name of the token; `anonymous` where none is wanted.
+    /// The name of the token; `anonymous` if none is required.
     pub name: String,
 }
 
-/// Why someone may not.
+/// Why a request is not authorized.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Denied {
-    /// No token, or one that nobody has: 401.
+    /// No token, or not one of the configured tokens: 401.
     Unknown,
-    /// A good token that does not allow this: 403.
-    Forbidden { name: String, wanted: Role },
-    /// There are only certificates, and those do not allow this: 403.
-    NoTokens { wanted: Role },
+    /// The token lacks the role: 403.
+    Forbidden { name: String, required: Role },
+    /// No token is configured, and client certificates do not have the role: 403.
+    NoTokens { required: Role },
 }
 
 impl fmt::Display for Denied {
@@ -115,13 +115,13 @@ impl fmt::Display for Denied {
             Self::Unknown => {
                 f.write_str("no valid token (send one as `Authorization: Bearer TOKEN`)")
             }
-            Self::Forbidden { name, wanted } => {
-                write!(f, "token {name:?} has not the role {wanted}")
+            Self::Forbidden { name, required } => {
+                write!(f, "token {name:?} lacks the role \"{required}\"")
             }
-            Self::NoTokens { wanted } => write!(
+            Self::NoTokens { required } => write!(
                 f,
-                "the role {wanted} takes a token, and there are none in the settings: a client's \
-                 certificate alone lets an edge connect, and no more"
+                "the role \"{required}\" requires a token, and none is configured: a client \
+                 certificate alone only allows an edge to connect"
             ),
         }
     }
@@ -137,8 +137,7 @@ impl Access {
         }
     }
 
-    /// The same, where only those can connect who have shown a certificate
-    /// (`tls.client_ca`).
+    /// Tokens where client certificates are required as well (`tls.client_ca`).
     pub fn with_certificates(tokens: Vec<Token>) -> Self {
         Self {
             certificates: true,
@@ -146,57 +145,57 @@ impl Access {
         }
     }
 
-    /// From now on, these tokens are the ones. Whoever is connected stays so.
+    /// Replaces the tokens. Open connections stay open.
     pub fn replace(&self, tokens: Vec<Token>) {
         self.tokens.store(Arc::new(tokens));
     }
 
-    /// Whether there are tokens.
+    /// Whether any token is configured.
     pub fn has_tokens(&self) -> bool {
         !self.tokens.load().is_empty()
     }
 
-    /// Whether everyone may do everything.
+    /// Whether every client has every role.
     pub fn is_open(&self) -> bool {
         !self.certificates && !self.has_tokens()
     }
 
-    /// Who sent this `Authorization` header, if they may do what `wanted` allows.
+    /// The client that sent this `Authorization` header.
     ///
     /// # Errors
-    /// They may not.
+    /// It does not have the role `required`.
     pub fn check(
         &self,
         authorization: Option<&HeaderValue>,
-        wanted: Role,
+        required: Role,
     ) -> Result<Caller, Denied> {
         let tokens = self.tokens.load();
         if tokens.is_empty() {
-            if self.certificates && wanted != Role::Edge {
-                return Err(Denied::NoTokens { wanted });
+            if self.certificates && required != Role::Edge {
+                return Err(Denied::NoTokens { required });
             }
             return Ok(Caller {
                 name: "anonymous".to_owned(),
             });
         }
         let secret = authorization.and_then(bearer).ok_or(Denied::Unknown)?;
-        // Of hashes, so that the time a comparison takes tells nothing of a secret.
+        // Comparing hashes: the time that it takes reveals nothing about a secret.
         let sha256: [u8; 32] = Sha256::digest(secret).into();
         let token = tokens.iter().find(|token| token.sha256 == sha256);
         let token = token.ok_or(Denied::Unknown)?;
-        match token.roles.iter().any(|role| role.allows(wanted)) {
+        match token.roles.iter().any(|role| role.includes(required)) {
             true => Ok(Caller {
                 name: token.name.clone(),
             }),
             false => Err(Denied::Forbidden {
                 name: token.name.clone(),
-                wanted,
+                required,
             }),
         }
     }
 }
 
-/// The token of `Bearer TOKEN`, whose scheme has no case (RFC 9110, section 11.1).
+/// The token of `Bearer TOKEN`; the scheme is case-insensitive (RFC 9110, section 11.1).
 fn bearer(header: &HeaderValue) -> Option<&[u8]> {
     let (scheme, token) = header.as_bytes().split_at_checked(7)?;
     let token = token.trim_ascii();
@@ -222,11 +221,11 @@ mod tests {
     }
 
     #[test]
-    fn a_token_allows_what_its_roles_say() {
-        let forbidden = |name: &str, wanted| {
+    fn a_token_has_its_roles() {
+        let forbidden = |name: &str, required| {
             Err(Denied::Forbidden {
                 name: name.to_owned(),
-                wanted,
+                required,
             })
         };
         for (header, wanted, result) in [
@@ -271,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn without_tokens_everyone_may_everything() {
+    fn without_tokens_every_client_has_every_role() {
         let open = Access::default();
         for role in Role::ALL {
             assert_eq!(check(&open, "", role), Ok("anonymous".to_owned()));
@@ -280,16 +279,21 @@ mod tests {
     }
 
     #[test]
-    fn a_certificate_alone_is_an_edges() {
+    fn a_certificate_alone_has_the_role_edge() {
         let access = Access::with_certificates(Vec::new());
         assert!(!access.is_open() && !access.has_tokens());
         for (wanted, result) in [
             (Role::Edge, Ok("anonymous".to_owned())),
-            (Role::Read, Err(Denied::NoTokens { wanted: Role::Read })),
+            (
+                Role::Read,
+                Err(Denied::NoTokens {
+                    required: Role::Read,
+                }),
+            ),
             (
                 Role::Write,
                 Err(Denied::NoTokens {
-                    wanted: Role::Write,
+                    required: Role::Write,
                 }),
             ),
         ] {

@@ -35,7 +35,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use self::access::Access;
-use self::api::Turns;
+use self::api::RequestLimits;
 use self::connect::Limits;
 use self::core::{Edges, Truth};
 use self::metrics::ControlMetrics;
@@ -58,8 +58,8 @@ pub struct Control {
     pub document_bytes: u64,
     /// Whether it listens on a loopback address.
     pub local: bool,
-    /// Turns for requests that take much memory.
-    pub turns: Arc<Turns>,
+    /// Bounds the requests that need much memory.
+    pub request_limits: Arc<RequestLimits>,
     /// The routing file, where there is one.
     pub file: Option<Arc<RoutingFile>>,
 }
@@ -76,7 +76,7 @@ impl Control {
             access: Arc::new(access),
             document_bytes: SnapshotLimits::default().bytes,
             local: false,
-            turns: Arc::default(),
+            request_limits: Arc::default(),
             file: None,
             limits: Limits::default(),
         }

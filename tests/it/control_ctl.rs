@@ -404,7 +404,10 @@ async fn a_token_is_shown() {
     );
     let forbidden = with("read-secret-0123456789", &["unset", "acme"]).await;
     assert_eq!(forbidden.status, 1);
-    assert_eq!(forbidden.stderr, "token \"watch\" has not the role write\n");
+    assert_eq!(
+        forbidden.stderr,
+        "token \"watch\" lacks the role \"write\"\n"
+    );
     assert_eq!(with("wrong", &["get", "acme"]).await.status, 1);
     let missing = shell.ctl(&["status", "--token-file", "no-such-file"]).await;
     assert_eq!(missing.status, 2);

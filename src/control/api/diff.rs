@@ -1,34 +1,61 @@
-//! What is different between two generations.
+//! The difference between two generations.
 
 use axum::http::StatusCode;
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
 
-use super::answer;
-use super::call::Call;
+use super::error::ApiError;
 use super::generations::find;
-use super::refused::Refused;
+use super::openapi::{Fails, ReadErrors};
+use super::request::ApiRequest;
+use super::response;
 use crate::table::{Changes, Delta, Diff, Difference, Moved, Problem, RoutingTable, diff_naming};
 
 /// Most changes of each kind that are listed.
 const LISTED: usize = 10_000;
 
-/// `GET generations/{generation}/diff`.
-pub(super) async fn get(call: Call) -> Result<Response, Refused> {
-    let query = call.query(&["to", "limit"])?;
+/// The query of [`get`].
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+#[expect(dead_code, reason = "describes parameters that `get` reads")]
+struct DiffQuery {
+    /// Compare with this generation. If absent: compare the parent of the generation with it.
+    #[param(nullable = false)]
+    to: Option<u64>,
+    /// Most changes of each kind that are listed.
+    #[param(minimum = 0, maximum = 10_000, default = 100, nullable = false)]
+    limit: Option<u64>,
+}
+
+/// Compare a generation with its parent, or with another generation
+#[utoipa::path(
+    get, path = "/api/v1/generations/{generation}/diff", operation_id = "diffGeneration",
+    tag = "generations",
+    params(
+        ("generation" = u64, Path),
+        DiffQuery
+    ),
+    responses(
+        (status = 200, description = "The difference.", body = GenerationDiff),
+        ReadErrors, Fails<404>, Fails<500>, Fails<503>
+    )
+)]
+pub(super) async fn get(request: ApiRequest) -> Result<Response, ApiError> {
+    let query = request.query(&["to", "limit"])?;
     let limit = query.number("limit", 0..=LISTED)?.unwrap_or(100);
-    let generation = call.generation()?;
+    let generation = request.generation()?;
     let mut held = None;
     let (from, to) = match query.number("to", 0..=u64::MAX)? {
         Some(to) => {
-            let from = find(&call, generation, &mut held).await?;
-            (Some(from), find(&call, to, &mut held).await?)
+            let from = find(&request, generation, &mut held).await?;
+            (Some(from), find(&request, to, &mut held).await?)
         }
         None => {
-            let to = find(&call, generation, &mut held).await?;
+            let to = find(&request, generation, &mut held).await?;
             let from = match to.record.parent {
                 0 => None,
-                parent => Some(find(&call, parent, &mut held).await?),
+                parent => Some(find(&request, parent, &mut held).await?),
             };
             (from, to)
         }
@@ -37,92 +64,102 @@ pub(super) async fn get(call: Call) -> Result<Response, Refused> {
         let old = from.as_deref().map(|from| &*from.table);
         let comparison = Comparison::of(old, &to.table, limit)?;
         drop(held);
-        Ok::<_, Vec<Problem>>(Compared {
+        Ok::<_, Vec<Problem>>(GenerationDiff {
             from: from.map(|from| from.record.generation),
             to: to.record.generation,
             comparison,
         })
     });
-    match compared.await.map_err(Refused::given_up)? {
-        Ok(compared) => Ok(answer::json(StatusCode::OK, &compared)),
-        Err(problems) => Err(Refused::given_up(format!("{problems:?}"))),
+    match compared.await.map_err(ApiError::internal)? {
+        Ok(diff) => Ok(response::json(StatusCode::OK, &diff)),
+        Err(problems) => Err(ApiError::internal(format!("{problems:?}"))),
     }
 }
 
-#[derive(Serialize)]
-struct Compared {
-    /// None: there was nothing before.
+/// The difference between two generations.
+#[derive(Serialize, ToSchema)]
+struct GenerationDiff {
+    /// Null: `to` is the first generation.
+    #[schema(required)]
     from: Option<u64>,
     to: u64,
     #[serde(flatten)]
     comparison: Comparison,
 }
 
-/// What is different in one table from another.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// The difference between two tables.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Comparison {
-    /// In one line.
+    /// The difference in one line.
     pub summary: String,
+    #[schema(required)]
     pub version: Option<FromTo>,
+    #[schema(required)]
     pub default_placement: Option<FromTo>,
     pub keys: ComparedKeys,
     pub placements: ComparedPlacements,
 }
 
-/// What was one thing and is another.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// A value that changed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct FromTo {
     pub from: String,
     pub to: String,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// Changes of keys.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ComparedKeys {
     pub added: Listed<ComparedKey>,
     pub removed: Listed<ComparedKey>,
     pub moved: Listed<ComparedKey>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// Changes of placements.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ComparedPlacements {
     pub added: Listed<ComparedPlacement>,
     pub removed: Listed<ComparedPlacement>,
     pub changed: Listed<ComparedPlacement>,
 }
 
-/// All counted, the first by name listed.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// Changes of one kind: how many there are, and the first of them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Listed<T> {
     pub count: usize,
+    /// Sorted by name; at most `limit`.
     pub items: Vec<T>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// A key, and its placement in both tables.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ComparedKey {
     pub key: String,
-    /// None: it was not in the table.
+    /// Null: the old table does not have the key.
+    #[schema(required)]
     pub from: Option<String>,
-    /// None: it is not in the table.
+    /// Null: the new table does not have the key.
+    #[schema(required)]
     pub to: Option<String>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// A placement, and what changed in it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ComparedPlacement {
     pub name: String,
-    /// What of it differs.
+    /// The fields that differ.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub fields: Vec<String>,
-    /// Its one endpoint before and after, where nothing else differs.
+    /// The endpoint before and after, if it is the only one and nothing else differs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub endpoint: Option<FromTo>,
 }
 
 impl Comparison {
-    /// What is different in `new` from `old`, or from nothing. At most `limit`
-    /// changes of each kind are listed.
+    /// Compares `old`, or an empty table, with `new`. Lists at most `limit` changes of each kind.
     ///
     /// # Errors
-    /// The head of `new` is not valid, which it is for every table.
+    /// The head of `new` is invalid, which cannot happen for a compiled table.
     pub fn of(
         old: Option<&RoutingTable>,
         new: &RoutingTable,
@@ -135,7 +172,7 @@ impl Comparison {
     }
 
     fn of_first(new: &RoutingTable, limit: usize) -> Result<Self, Vec<Problem>> {
-        // The same without keys.
+        // A table with the same head and no keys.
         let old = RoutingTable::founded_by(&Delta {
             head: Some(new.head_json().to_string()),
             ..Delta::default()

@@ -8,162 +8,190 @@ use axum::body::Body;
 use axum::response::Response;
 use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
+use utoipa::{IntoParams, ToSchema};
 
-use super::call::Call;
-use super::refused::Refused;
-use super::turns::holding;
-use super::{answer, body};
+use super::body;
+use super::error::ApiError;
+use super::limits::holding;
+use super::openapi::{Cached, Conditions, Fails, NotModified, ReadErrors, WriteErrors};
+use super::request::ApiRequest;
+use super::response::{self, WrittenResponse};
 use crate::control::core::{CommitError, Committed, Edit, Etag, Expected};
 use crate::control::store::Generation;
 use crate::table::{Delta, PlacementId, RoutingTable, check_key};
 
-/// How often a change that is conditional on one key is tried while others change
-/// other keys.
+/// How often a change that is conditional on one key is retried while other keys change.
 const ATTEMPTS: u32 = 50;
 
 /// Most keys of a page.
 const PAGE: usize = 10_000;
 
-#[derive(Serialize)]
+/// A key and its placement.
+#[derive(Serialize, ToSchema)]
 struct Entry<'a> {
     key: &'a str,
     placement: &'a str,
 }
 
-#[derive(Serialize)]
-struct One<'a> {
+/// A key and its placement in the newest generation.
+#[derive(Serialize, ToSchema)]
+struct KeyView<'a> {
     #[serde(flatten)]
     entry: Entry<'a>,
+    /// The newest generation.
     generation: u64,
 }
 
-/// `GET keys/{key}`.
-pub(super) async fn get(call: Call) -> Result<Response, Refused> {
-    call.query(&[])?;
-    let key = call.name()?;
-    let newest = call.truth().newest().ok_or_else(Refused::nothing_yet)?;
+/// Get the placement of a key
+#[utoipa::path(
+    get, path = "/api/v1/keys/{key}", operation_id = "getKey", tag = "keys",
+    params(("key" = String, Path, description = "A routing key, percent-encoded."), Cached),
+    responses(
+        (status = 200, description = "The key.", body = KeyView,
+            headers(("ETag" = Etag, description = "The generation that the answer describes."))),
+        NotModified, ReadErrors, Fails<404>
+    )
+)]
+pub(super) async fn get(request: ApiRequest) -> Result<Response, ApiError> {
+    request.query(&[])?;
+    let key = request.name()?;
+    let newest = request.truth().newest().ok_or_else(ApiError::no_document)?;
     let Some(placement) = newest.table.placement_of(&key) else {
         return Err(unknown_key(&key, &newest));
     };
-    let one = One {
+    let view = KeyView {
         entry: Entry {
             key: &key,
             placement: &newest.table.placement(placement).name,
         },
         generation: newest.record.generation,
     };
-    Ok(answer::tagged(&call, &Etag::of(newest.record.mark()), &one))
+    let etag = Etag::of(newest.record.mark());
+    Ok(response::tagged(&request, &etag, &view))
 }
 
-#[derive(Deserialize)]
+/// The placement that a key is assigned to.
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct Placed {
+struct KeyAssignment {
     placement: String,
 }
 
-/// `PUT keys/{key}`.
-pub(super) async fn put(call: Call, body: Body) -> Result<Response, Refused> {
-    call.query(&[])?;
-    let key = call.name()?;
-    check_key(&key).map_err(|error| Refused::bad("invalid_key", format!("path: {error}")))?;
-    let expected = call.expected()?;
-    let (Placed { placement }, _) = body::json(&call, body).await?;
+/// Assign a key to a placement
+#[utoipa::path(
+    put, path = "/api/v1/keys/{key}", operation_id = "putKey", tag = "keys",
+    params(("key" = String, Path, description = "A routing key, percent-encoded."), Conditions),
+    request_body = KeyAssignment,
+    responses(WrittenResponse, WriteErrors, Fails<409>)
+)]
+pub(super) async fn put(request: ApiRequest, body: Body) -> Result<Response, ApiError> {
+    request.query(&[])?;
+    let key = request.name()?;
+    check_key(&key).map_err(|error| ApiError::bad("invalid_key", format!("path: {error}")))?;
+    let expected = request.expected()?;
+    let (KeyAssignment { placement }, _) = body::json(&request, body).await?;
     let delta = Delta {
         set: vec![(key.clone(), placement)],
         ..Delta::default()
     };
-    let committed = change(&call, &key, delta, expected, "put").await?;
-    Ok(answer::written(&committed))
+    let committed = change(&request, &key, delta, expected, "put").await?;
+    Ok(response::written(&committed))
 }
 
-/// `DELETE keys/{key}`.
-pub(super) async fn delete(call: Call, body: Body) -> Result<Response, Refused> {
-    call.query(&[])?;
-    let key = call.name()?;
-    let expected = call.expected()?;
-    body::none(&call, body).await?;
+/// Remove a key
+#[utoipa::path(
+    delete, path = "/api/v1/keys/{key}", operation_id = "deleteKey", tag = "keys",
+    params(("key" = String, Path, description = "A routing key, percent-encoded."), Conditions),
+    responses(WrittenResponse, WriteErrors, Fails<404>, Fails<409>)
+)]
+pub(super) async fn delete(request: ApiRequest, body: Body) -> Result<Response, ApiError> {
+    request.query(&[])?;
+    let key = request.name()?;
+    let expected = request.expected()?;
+    body::none(&request, body).await?;
     let delta = Delta {
         remove: vec![key.clone()],
         ..Delta::default()
     };
-    match change(&call, &key, delta, expected, "delete").await? {
+    match change(&request, &key, delta, expected, "delete").await? {
         Committed::Unchanged(newest) => Err(unknown_key(&key, &newest)),
-        changed => Ok(answer::written(&changed)),
+        changed => Ok(response::written(&changed)),
     }
 }
 
-/// Changes one key. Where the condition is on whether there is the key, it holds at
-/// the moment of the change.
+/// Changes one key. A condition on whether the key exists holds at the moment of the change.
 async fn change(
-    call: &Call,
+    request: &ApiRequest,
     key: &str,
     delta: Delta,
     expected: Expected,
     verb: &str,
-) -> Result<Committed, Refused> {
+) -> Result<Committed, ApiError> {
     let what = format!("{verb} key {}", shown(key));
     let wanted = match expected {
         Expected::Nothing => Some(false),
         Expected::Something => Some(true),
         Expected::Anything | Expected::OneOf(_) => None,
     };
-    let truth = call.truth();
+    let truth = request.truth();
     let mut looked = false;
     for _ in 0..ATTEMPTS {
         let newest = match truth.newest() {
             Some(newest) => newest,
-            // Another control plane may have made the first.
+            // Another control plane may have made the first generation.
             None if !std::mem::replace(&mut looked, true) => {
                 truth.refresh().await?;
                 continue;
             }
-            None if expected.holds(None) => return Err(Refused::no_base()),
-            None => return Err(Refused::lost(None)),
+            None if expected.holds(None) => return Err(ApiError::no_placements()),
+            None => return Err(ApiError::precondition(None)),
         };
         if wanted.is_some_and(|wanted| newest.table.placement_of(key).is_some() != wanted) {
             if !std::mem::replace(&mut looked, true) {
                 truth.refresh().await?;
                 continue;
             }
-            let why = match wanted {
-                Some(true) => "no key",
-                _ => "there is already a key",
+            let message = match wanted {
+                Some(true) => format!("no key {:?}", shown(key)),
+                _ => format!("there is already a key {:?}", shown(key)),
             };
-            let message = format!("{why} {:?}", shown(key));
-            return Err(Refused::lost(Some(&newest)).saying(message));
+            return Err(ApiError::precondition(Some(&newest)).with_message(message));
         }
         let on_this = Expected::OneOf(vec![Etag::of(newest.record.mark())]);
         let condition = wanted.map_or(&expected, |_| &on_this);
         let edit = Edit::Delta(delta.clone());
-        let author = call.author(what.clone());
+        let author = request.author(what.clone());
         match truth.commit(edit, condition, author).await {
             Err(CommitError::Lost(_)) if wanted.is_some() => {}
             Err(CommitError::Invalid(mut problems)) => {
-                // The key stands in the path, what is left is the placement.
+                // The key is in the path, so the problem is the placement in the body.
                 for problem in &mut problems {
                     problem.pointer = "/placement".to_owned();
                 }
-                return Err(Refused::invalid(problems));
+                return Err(ApiError::invalid(problems));
             }
             result => return Ok(result?),
         }
     }
-    let message = format!("overtaken by other changes {ATTEMPTS} times");
-    Err(Refused::busy(message))
+    let message = format!("gave up after {ATTEMPTS} attempts: other changes came first each time");
+    Err(ApiError::busy(message))
 }
 
-/// Changes of keys, as they are sent.
-#[derive(Deserialize)]
+/// Changes of several keys.
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Batch {
+    /// Keys with their new placements.
     #[serde(default)]
+    #[schema(value_type = BTreeMap<String, String>)]
     set: Pairs,
+    /// Keys to remove. It is no error if one does not exist.
     #[serde(default)]
     remove: Vec<String>,
 }
 
 impl From<Batch> for Delta {
-    /// With every key as often as it was given.
+    /// Keeps duplicate keys, so that applying the delta can refuse them.
     fn from(batch: Batch) -> Self {
         let Pairs(set) = batch.set;
         Self {
@@ -174,25 +202,30 @@ impl From<Batch> for Delta {
     }
 }
 
-/// `POST keys:batch`.
-pub(super) async fn batch(call: Call, body: Body) -> Result<Response, Refused> {
-    call.query(&[])?;
-    let expected = call.expected()?;
-    let (batch, turn) = body::json::<Batch>(&call, body).await?;
-    if call.truth().newest().is_none() {
-        // Another control plane may have made the first.
-        call.truth().refresh().await?;
-        if call.truth().newest().is_none() && expected.holds(None) {
-            return Err(Refused::no_base());
+/// Set and remove keys atomically, as one generation
+#[utoipa::path(
+    post, path = "/api/v1/keys:batch", operation_id = "changeKeys", tag = "keys",
+    params(Conditions), request_body = Batch,
+    responses(WrittenResponse, WriteErrors, Fails<409>)
+)]
+pub(super) async fn batch(request: ApiRequest, body: Body) -> Result<Response, ApiError> {
+    request.query(&[])?;
+    let expected = request.expected()?;
+    let (batch, permit) = body::json::<Batch>(&request, body).await?;
+    if request.truth().newest().is_none() {
+        // Another control plane may have made the first generation.
+        request.truth().refresh().await?;
+        if request.truth().newest().is_none() && expected.holds(None) {
+            return Err(ApiError::no_placements());
         }
     }
     let delta = Delta::from(batch);
     let (set, removed) = (delta.set.len(), delta.remove.len());
     let what = format!("batch: {set} set, {removed} removed");
-    answer::commit(&call, Edit::Delta(delta), &expected, what, turn).await
+    response::commit(&request, Edit::Delta(delta), &expected, what, permit).await
 }
 
-/// The members of an object, also those that have the same name.
+/// The members of an object, duplicates included.
 #[derive(Default)]
 struct Pairs(Vec<(String, String)>);
 
@@ -220,61 +253,96 @@ impl<'de> Visitor<'de> for PairsVisitor {
     }
 }
 
-#[derive(Serialize)]
-struct Page<'a> {
+/// A page of keys.
+#[derive(Serialize, ToSchema)]
+struct KeyPage<'a> {
+    /// The newest generation.
     generation: u64,
+    /// Sorted by their bytes.
     keys: Vec<Entry<'a>>,
-    /// Where the next page begins: after this key. None: there is no more.
+    /// The value of `after` for the next page; null: this is the last page.
+    #[schema(required)]
     next: Option<&'a str>,
-    /// How many more there are.
+    /// How many matching keys follow this page.
     remaining: usize,
 }
 
-/// `GET keys`.
-pub(super) async fn list(call: Call) -> Result<Response, Refused> {
-    let query = call.query(&["after", "limit", "placement", "prefix"])?;
+/// List keys, sorted by their bytes, in pages
+#[utoipa::path(
+    get, path = "/api/v1/keys", operation_id = "listKeys", tag = "keys",
+    params(
+        KeyFilter,
+        Cached
+    ),
+    responses(
+        (status = 200, description = "A page.", body = KeyPage,
+            headers(("ETag" = Etag, description = "The generation that the answer describes."))),
+        NotModified, ReadErrors, Fails<404>, Fails<500>, Fails<503>
+    )
+)]
+pub(super) async fn list(request: ApiRequest) -> Result<Response, ApiError> {
+    let query = request.query(&["after", "limit", "placement", "prefix"])?;
     let limit = query.number("limit", 1..=PAGE)?.unwrap_or(1000);
-    let newest = call.truth().newest().ok_or_else(Refused::nothing_yet)?;
+    let newest = request.truth().newest().ok_or_else(ApiError::no_document)?;
     let etag = Etag::of(newest.record.mark());
     let placement = match query.text("placement") {
         None => None,
         Some(name) => Some(newest.table.placement_named(name).map_err(|unknown| {
-            Refused::not_found("unknown_placement", unknown).with_etag(Some(&newest))
+            ApiError::not_found("unknown_placement", unknown).with_etag(Some(&newest))
         })?),
     };
-    let turn = call.control.turns.answer().await?;
-    // It looks at every key.
+    let permit = request.control.request_limits.response().await?;
+    // This scans all keys.
     let page = move || {
-        let wanted = Wanted {
+        let filter = Filter {
             after: query.text("after"),
             prefix: query.text("prefix").unwrap_or_default(),
             placement,
         };
-        answer::tagged(&call, &etag, &page(&newest, &wanted, limit))
+        response::tagged(&request, &etag, &page(&newest, &filter, limit))
     };
-    let page = move || holding(page(), turn);
+    let page = move || holding(page(), permit);
     tokio::task::spawn_blocking(page)
         .await
-        .map_err(Refused::given_up)
+        .map_err(ApiError::internal)
 }
 
-/// Which keys are asked for.
-struct Wanted<'a> {
+/// The query of [`list`].
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+#[expect(dead_code, reason = "describes parameters that `list` reads")]
+struct KeyFilter {
+    /// Only keys after this one.
+    #[param(nullable = false)]
+    after: Option<String>,
+    /// The size of the page.
+    #[param(minimum = 1, maximum = 10_000, default = 1000, nullable = false)]
+    limit: Option<u64>,
+    /// Only keys of this placement.
+    #[param(nullable = false)]
+    placement: Option<String>,
+    /// Only keys with this prefix.
+    #[param(nullable = false)]
+    prefix: Option<String>,
+}
+
+/// The filters of a page.
+struct Filter<'a> {
     after: Option<&'a str>,
     prefix: &'a str,
     placement: Option<PlacementId>,
 }
 
-fn page<'a>(newest: &'a Arc<Generation>, wanted: &Wanted<'_>, limit: usize) -> Page<'a> {
+fn page<'a>(newest: &'a Arc<Generation>, filter: &Filter<'_>, limit: usize) -> KeyPage<'a> {
     let table: &RoutingTable = &newest.table;
-    // The smallest so far, the largest of them on top.
+    // A heap of the smallest keys so far, the largest of them on top.
     let mut first = BinaryHeap::with_capacity(limit);
     let mut found = 0;
     for entry in table.keys() {
         let (key, placement) = entry;
-        if wanted.after.is_some_and(|after| key <= after)
-            || !key.starts_with(wanted.prefix)
-            || wanted.placement.is_some_and(|wanted| placement != wanted)
+        if filter.after.is_some_and(|after| key <= after)
+            || !key.starts_with(filter.prefix)
+            || filter.placement.is_some_and(|wanted| placement != wanted)
         {
             continue;
         }
@@ -296,7 +364,7 @@ fn page<'a>(newest: &'a Arc<Generation>, wanted: &Wanted<'_>, limit: usize) -> P
         })
         .collect();
     let remaining = found - keys.len();
-    Page {
+    KeyPage {
         generation: newest.record.generation,
         next: keys.last().filter(|_| remaining > 0).map(|last| last.key),
         keys,
@@ -304,7 +372,7 @@ fn page<'a>(newest: &'a Arc<Generation>, wanted: &Wanted<'_>, limit: usize) -> P
     }
 }
 
-fn unknown_key(key: &str, newest: &Generation) -> Refused {
+fn unknown_key(key: &str, newest: &Generation) -> ApiError {
     let default = newest.table.placement(newest.table.default_placement());
     let message = format!(
         "no key {:?} in generation {} (requests with it go to the default placement {:?})",
@@ -312,10 +380,10 @@ fn unknown_key(key: &str, newest: &Generation) -> Refused {
         newest.record.generation,
         default.name
     );
-    Refused::not_found("unknown_key", message).with_etag(Some(newest))
+    ApiError::not_found("unknown_key", message).with_etag(Some(newest))
 }
 
-/// No longer than a glance.
+/// At most 64 characters of a key, for a message.
 fn shown(key: &str) -> String {
     match key.char_indices().nth(64) {
         Some((end, _)) => format!("{}…", key.get(..end).unwrap_or_default()),

@@ -1,30 +1,25 @@
-//! REST under `/api/v1`, for people, scripts and `cellgate ctl`.
+//! The REST API under `/api/v1`, for operators, scripts and `cellgate ctl`.
 //!
-//! Handlers say what was asked for in the words of [`Truth`](super::core::Truth)
-//! and put its answer into HTTP; they decide nothing. `openapi.json` describes
-//! every one of them, is served, and is held against them by the tests.
+//! Handlers translate a request into a call of [`Truth`](super::core::Truth) and its result into
+//! HTTP. Each handler carries its own OpenAPI description; [`router`] and the served document are
+//! built from the same list of routes.
 //!
-//! - `routes` lists every path and method once.
-//! - `gate` lets in who may.
-//! - `call`, `query` and `body` read requests, whatever is in them.
-//! - `answer` and `refused` are what goes back, and `stream` a document that does.
-//! - `turns` bounds what takes much memory.
 //! - `document`, `keys`, `generations`, `diff` and `status` are the handlers.
+//! - `request` and `body` read requests, `response` and `error` write answers.
+//! - `limits` bounds how many expensive requests run at once.
+//! - `openapi` holds what describes the API as a whole.
 
-mod answer;
 mod body;
-mod call;
 mod diff;
 mod document;
-mod gate;
+mod error;
 mod generations;
 mod keys;
-mod query;
-mod refused;
-mod routes;
+mod limits;
+mod openapi;
+mod request;
+mod response;
 mod status;
-mod stream;
-mod turns;
 
 #[cfg(test)]
 mod tests;
@@ -32,35 +27,67 @@ mod tests;
 pub use self::diff::{
     ComparedKey, ComparedKeys, ComparedPlacement, ComparedPlacements, Comparison, FromTo, Listed,
 };
-
 pub use self::keys::Batch;
-pub use self::turns::Turns;
+pub use self::limits::RequestLimits;
 
 use axum::Router;
-use axum::http::header::CONTENT_TYPE;
-use axum::middleware;
-use axum::response::IntoResponse;
+use axum::extract::{Request, State};
+use axum::http::Method;
+use axum::http::header::AUTHORIZATION;
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
 use axum::routing::any;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
-use self::refused::Refused;
+use self::error::ApiError;
 use super::Control;
+use super::access::Role;
 
-/// The description of this API, OpenAPI 3.1.
-const OPENAPI: &str = include_str!("openapi.json");
+/// Every path and method, with its description.
+fn routes() -> OpenApiRouter<Control> {
+    OpenApiRouter::with_openapi(openapi::base())
+        .routes(routes!(document::get, document::put))
+        .routes(routes!(keys::list))
+        .routes(routes!(keys::batch))
+        .routes(routes!(keys::get, keys::put, keys::delete))
+        .routes(routes!(generations::list))
+        .routes(routes!(generations::get))
+        .routes(routes!(generations::document))
+        .routes(routes!(diff::get))
+        .routes(routes!(generations::restore))
+        .routes(routes!(status::edges))
+        .routes(routes!(status::edge))
+        .routes(routes!(status::status))
+        .routes(routes!(openapi::get))
+}
 
-/// Everything under `/api/v1`, and nothing else. Each request needs a
-/// [`Peer`](super::Peer) among its extensions to be recorded with an address.
+/// Serves everything under `/api/v1`, and nothing else. A change is recorded with the address of
+/// the [`Peer`](super::Peer) among the request's extensions.
 pub fn router(control: Control) -> Router {
-    routes::all()
-        .into_router()
-        .method_not_allowed_fallback(Refused::method)
-        .route("/api/v1", any(Refused::path))
-        .route("/api/v1/", any(Refused::path))
-        .route("/api/v1/{*path}", any(Refused::path))
-        .layer(middleware::from_fn_with_state(control.clone(), gate::gate))
+    let (router, _) = routes().split_for_parts();
+    router
+        .method_not_allowed_fallback(ApiError::unknown_method)
+        .route("/api/v1", any(ApiError::unknown_path))
+        .route("/api/v1/", any(ApiError::unknown_path))
+        .route("/api/v1/{*path}", any(ApiError::unknown_path))
+        .layer(middleware::from_fn_with_state(control.clone(), authorize))
         .with_state(control)
 }
 
-async fn openapi() -> impl IntoResponse {
-    ([(CONTENT_TYPE, answer::JSON)], OPENAPI)
+/// Checks the token before anything else is looked at: GET and HEAD require the role `read`, every
+/// other method `write`. Adds the [`Caller`](super::access::Caller) to the request's extensions.
+async fn authorize(State(control): State<Control>, mut request: Request, next: Next) -> Response {
+    let required = match *request.method() {
+        Method::GET | Method::HEAD => Role::Read,
+        _ => Role::Write,
+    };
+    let authorization = request.headers().get(AUTHORIZATION);
+    match control.access.check(authorization, required) {
+        Ok(caller) => {
+            request.extensions_mut().insert(caller);
+            next.run(request).await
+        }
+        Err(denied) => ApiError::from(denied).into_response(),
+    }
 }

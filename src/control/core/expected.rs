@@ -3,10 +3,13 @@
 
 use std::fmt;
 
+use utoipa::ToSchema;
+
 use crate::protocol::Mark;
 
 /// The entity tag of a generation, without its quotes: `g7-<digest>`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, ToSchema)]
+#[schema(as = ETag, pattern = "^\"g[0-9]+-[0-9a-f]{32}\"$")]
 pub struct Etag(String);
 
 impl Etag {

@@ -14,14 +14,16 @@ use std::time::SystemTime;
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::protocol::Mark;
 use crate::table::{Delta, Digest, RoutingTable};
 
 /// What is known of a generation, apart from its content.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Record {
     /// From 1; grows with every change, not always by one.
+    #[schema(minimum = 1)]
     pub generation: u64,
     /// The generation that it was made of; 0: of nothing.
     pub parent: u64,
@@ -32,6 +34,7 @@ pub struct Record {
     /// How many keys it has.
     pub keys: u64,
     #[serde(with = "time")]
+    #[schema(value_type = String, format = DateTime)]
     pub at: SystemTime,
     pub author: Author,
     /// How many keys were given a placement.
@@ -55,9 +58,9 @@ impl Record {
 }
 
 /// Who changed something, from where and how.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Author {
-    /// The name of the token, or `file`.
+    /// The name of the token, `anonymous`, or `file`.
     pub who: String,
     /// The address of the peer, or the path of the file.
     pub from: String,

@@ -31,6 +31,8 @@ const ENTRY: u8 = 1;
 /// The digest of a table's content; the [module](self) defines it. Shown as 32
 /// lowercase hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "openapi", schema(value_type = String, pattern = "^[0-9a-f]{32}$"))]
 pub struct Digest(u128);
 
 /// Entries up to so many bytes are hashed without an allocation.

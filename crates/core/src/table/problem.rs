@@ -9,6 +9,7 @@ use super::wording::Quoted;
 
 /// One thing that is wrong with a routing document.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Problem {
     /// RFC 6901 pointer to the value at fault; empty for the document as a
     /// whole. A key that is itself at fault is pointed to as if it were there.

@@ -8,7 +8,7 @@ use http_body::Body as _;
 use serde_json::json;
 
 use super::*;
-use crate::control::api::stream::{AT_ONCE, Document, SORTING};
+use crate::control::api::document::{DocumentBody, SORTERS, SORTING};
 use crate::table::compile;
 
 #[tokio::test]
@@ -120,7 +120,7 @@ async fn a_large_document_comes_in_pieces_and_nothing_is_done_before_the_first()
     }
     text.push_str(r#""z": "one"}, "cellEndpoints": {"one": "http://127.0.0.1:1"}, "defaultPlacement": "one"}"#);
     let table = Arc::new(compile(text.as_bytes()).unwrap());
-    let mut body = Document::of(Arc::clone(&table));
+    let mut body = DocumentBody::new(Arc::clone(&table));
     assert_eq!(Arc::strong_count(&table), 2);
     let mut pieces = Vec::new();
     while let Some(frame) = Pin::new(&mut body).frame().await {
@@ -139,16 +139,16 @@ async fn a_large_document_comes_in_pieces_and_nothing_is_done_before_the_first()
 #[tokio::test]
 async fn asking_for_the_header_alone_sorts_nothing() {
     let api = Api::new().await;
-    let turns = SORTING.acquire_many(AT_ONCE as u32).await.unwrap();
+    let permits = SORTING.acquire_many(SORTERS as u32).await.unwrap();
     let head = api.ask("HEAD", "/document", &[], "").await.is(200);
     assert!(head.header("etag").starts_with("\"g1-"));
     assert_eq!(head.body, "");
-    // Whoever wants the body waits for a turn.
+    // Whoever wants the body waits for a permit.
     let newest = api.truth.newest().unwrap();
-    let mut body = Document::of(Arc::clone(&newest.table));
+    let mut body = DocumentBody::new(Arc::clone(&newest.table));
     let mut context = Context::from_waker(Waker::noop());
     assert!(Pin::new(&mut body).poll_frame(&mut context).is_pending());
-    drop(turns);
+    drop(permits);
     body.frame().await.unwrap().unwrap();
 }
 

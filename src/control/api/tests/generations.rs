@@ -68,7 +68,7 @@ async fn each_can_be_read() {
         ("6", "there is no generation 6: the newest is 5"),
         (
             "0",
-            "there is no generation 0: there never was, or it is not kept any more",
+            "there is no generation 0: it never existed, or is no longer kept",
         ),
     ] {
         for target in ["", "/document", "/diff"] {

@@ -132,12 +132,12 @@ async fn bodies_that_are_something_else() {
             "line 1 column",
         ),
         ("POST", "/keys:batch", &deep_field, "line 1 column"),
-        ("DELETE", "/keys/acme", "{}", "a body where none is wanted"),
+        ("DELETE", "/keys/acme", "{}", "this request takes no body"),
         (
             "POST",
             "/generations/1/restore",
             "{}",
-            "a body where none is wanted",
+            "this request takes no body",
         ),
     ] {
         let answer = api.ask(method, target, &[], body.to_owned()).await;

@@ -8,9 +8,9 @@ mod documents;
 mod generations;
 mod hostile;
 mod keys;
+mod limits;
 mod races;
 mod status;
-mod turns;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -46,7 +46,7 @@ struct Api {
     edges: Arc<Edges>,
     store: Arc<Memory>,
     description: Arc<Description>,
-    turns: Arc<crate::control::api::Turns>,
+    limits: Arc<crate::control::api::RequestLimits>,
 }
 
 #[derive(Debug)]
@@ -114,7 +114,7 @@ impl Api {
             router: router(control.clone()).layer(Extension(peer)),
             truth,
             edges: control.edges,
-            turns: control.turns,
+            limits: control.request_limits,
             store,
             description: Arc::new(Description::read()),
         }

@@ -35,7 +35,7 @@ pub(super) struct Known {
 }
 
 /// What an edge was sent on this connection.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct Sent {
     pub deltas: u64,
     /// Whole documents, for an edge that speaks M3.

@@ -3,14 +3,17 @@
 use super::*;
 
 /// Why the routing file and the newest generation are not the same.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, utoipa::ToSchema)]
 pub struct FileError {
     pub path: String,
     /// What cannot be done: `read`, `take over` or `write`.
+    #[schema(pattern = "^(read|take over|write)$")]
     pub what: &'static str,
     #[serde(serialize_with = "rfc3339")]
+    #[schema(value_type = String, format = DateTime)]
     pub since: SystemTime,
     /// Never empty.
+    #[schema(min_items = 1)]
     pub problems: Vec<Problem>,
 }
 

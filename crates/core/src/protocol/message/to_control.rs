@@ -95,6 +95,7 @@ pub struct Status {
 
 /// What went wrong last.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct LastError {
     /// As RFC 3339.
     pub at: String,
@@ -103,6 +104,7 @@ pub struct LastError {
 
 /// What a placement is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Load {
     pub requests_per_second: f64,
     pub errors_per_second: f64,

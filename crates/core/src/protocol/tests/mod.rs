@@ -3,6 +3,7 @@
 mod batches;
 mod bounds;
 mod document;
+mod golden;
 mod hostile;
 mod m3;
 mod messages;

@@ -1,7 +1,7 @@
 //! Clients that are slow or many, and large requests.
 
 use super::*;
-use crate::control::api::turns::{ANSWERS, BODIES, OLD};
+use crate::control::api::limits::{BODIES, PAST_GENERATIONS, RESPONSES};
 
 impl Api {
     /// An answer whose body nobody reads.
@@ -21,7 +21,7 @@ fn is_busy(answer: &Answer) {
 async fn so_many_whole_documents_are_sent_at_a_time() {
     let api = Api::new().await;
     let mut unread = Vec::new();
-    for _ in 0..ANSWERS {
+    for _ in 0..RESPONSES {
         unread.push(api.unread("/document").await);
     }
     is_busy(&api.get("/document").await);
@@ -52,7 +52,7 @@ async fn so_many_old_generations_are_in_memory_at_a_time() {
         .await
         .is(200);
     let mut unread = Vec::new();
-    for _ in 0..OLD {
+    for _ in 0..PAST_GENERATIONS {
         unread.push(api.unread("/generations/1/document").await);
     }
     is_busy(&api.get("/generations/1/document").await);
@@ -71,7 +71,7 @@ async fn so_many_large_bodies_are_read_at_a_time() {
     let api = Api::new().await;
     let mut held = Vec::new();
     for _ in 0..BODIES {
-        held.push(api.turns.body().await.unwrap());
+        held.push(api.limits.body().await.unwrap());
     }
     let mut large = br#"{"remove": ["#.to_vec();
     large.resize(2 << 20, b' ');

@@ -1,37 +1,39 @@
-//! What goes back when something is wrong.
+//! Error responses.
 
 use axum::http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
+use utoipa::ToSchema;
 
-use super::answer;
+use super::response;
 use crate::control::access::Denied;
-use crate::control::core::Etag;
+use crate::control::core::{CommitError, Etag};
 use crate::control::store::{Generation, Record, StoreError};
 use crate::table::Problem;
 
 const BUSY: &str = "busy";
 
-/// Why something was not done.
-#[derive(Debug, Serialize)]
-pub(super) struct Refused {
+/// Why a request failed.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Error)]
+pub(super) struct ApiError {
     #[serde(skip)]
     status: StatusCode,
-    /// One word that stays the same.
+    /// A stable code for programs.
     error: &'static str,
     /// For people.
     message: String,
-    /// What is wrong with what was sent.
+    /// What is wrong with the content that was sent, as `cellgate check --json` reports it.
     problems: Vec<Problem>,
-    /// The newest generation, where that is not the expected one.
+    /// With 412: the newest generation.
     #[serde(skip_serializing_if = "Option::is_none")]
     newest: Option<Box<Record>>,
     #[serde(skip)]
     etag: Option<Etag>,
 }
 
-impl Refused {
+impl ApiError {
     pub fn new(status: StatusCode, error: &'static str, message: impl Into<String>) -> Self {
         Self {
             status,
@@ -43,7 +45,7 @@ impl Refused {
         }
     }
 
-    /// Not now.
+    /// Temporarily refused; the client should retry.
     pub fn busy(message: impl Into<String>) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, BUSY, message)
     }
@@ -57,20 +59,20 @@ impl Refused {
         Self::new(StatusCode::NOT_FOUND, error, message)
     }
 
-    /// There is nothing yet to read.
-    pub fn nothing_yet() -> Self {
+    /// A read before the first generation.
+    pub fn no_document() -> Self {
         Self::not_found("no_document", "there is no routing document yet")
     }
 
-    /// There is nothing yet to change.
-    pub fn no_base() -> Self {
-        let message = "there is no routing document yet that has placements for keys to live on \
-                       (PUT /api/v1/document makes one)";
+    /// A change of keys before the first generation.
+    pub fn no_placements() -> Self {
+        let message = "there is no routing document yet, and so no placement to assign keys to \
+                       (PUT /api/v1/document creates one)";
         Self::new(StatusCode::CONFLICT, "no_document", message)
     }
 
-    /// `newest` is not what was expected.
-    pub fn lost(newest: Option<&Generation>) -> Self {
+    /// `newest` is not the expected generation.
+    pub fn precondition(newest: Option<&Generation>) -> Self {
         let message = match newest {
             Some(newest) => format!(
                 "the newest generation is {}, which is not the expected one",
@@ -78,18 +80,14 @@ impl Refused {
             ),
             None => "there is no generation yet".to_owned(),
         };
+        let status = StatusCode::PRECONDITION_FAILED;
         Self {
             newest: newest.map(|newest| Box::new(newest.record.clone())),
-            ..Self::new(
-                StatusCode::PRECONDITION_FAILED,
-                "precondition_failed",
-                message,
-            )
-            .with_etag(newest)
+            ..Self::new(status, "precondition_failed", message).with_etag(newest)
         }
     }
 
-    /// What would come of it is not valid.
+    /// The resulting document would be invalid.
     pub fn invalid(problems: Vec<Problem>) -> Self {
         let message = match problems.as_slice() {
             [one] => one.to_string(),
@@ -101,44 +99,40 @@ impl Refused {
         }
     }
 
-    /// It is true of `generation`.
+    /// Adds the entity tag of the generation that the answer describes.
     pub fn with_etag(mut self, generation: Option<&Generation>) -> Self {
         self.etag = generation.map(|generation| Etag::of(generation.record.mark()));
         self
     }
 
-    pub fn saying(mut self, message: String) -> Self {
+    pub fn with_message(mut self, message: String) -> Self {
         self.message = message;
         self
     }
 
-    /// Work that panicked.
-    pub fn given_up(error: impl std::fmt::Display) -> Self {
-        log::error!(target: "cellgate::control", "a request was given up: {error}");
+    /// A defect, such as a task that panicked. Details go to the log only.
+    pub fn internal(error: impl std::fmt::Display) -> Self {
+        log::error!(target: "cellgate::control", "a request failed: {error}");
         let message = "see the log of the control plane";
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", message)
     }
 
-    /// The answer to a path that there is not.
-    pub async fn path(uri: Uri) -> Self {
+    /// The handler of unknown paths.
+    pub async fn unknown_path(uri: Uri) -> Self {
         let path: String = uri.path().chars().take(80).collect();
-        let message = format!("there is no {path:?} here (GET /api/v1/openapi.json has all paths)");
+        let message = format!("no such path: {path:?} (GET /api/v1/openapi.json lists all paths)");
         Self::not_found("not_found", message)
     }
 
-    /// The answer to a method that a path does not have. The router adds those it
-    /// has.
-    pub async fn method(method: Method) -> Self {
-        let message = format!("{method} is not allowed here (the header Allow has what is)");
-        Self::new(
-            StatusCode::METHOD_NOT_ALLOWED,
-            "method_not_allowed",
-            message,
-        )
+    /// The handler of methods that a path does not have. The router adds `Allow`.
+    pub async fn unknown_method(method: Method) -> Self {
+        let message = format!("{method} is not allowed here (the header Allow lists what is)");
+        let status = StatusCode::METHOD_NOT_ALLOWED;
+        Self::new(status, "method_not_allowed", message)
     }
 }
 
-impl From<Denied> for Refused {
+impl From<Denied> for ApiError {
     fn from(denied: Denied) -> Self {
         let (status, error) = match denied {
             Denied::Unknown => (StatusCode::UNAUTHORIZED, "unauthorized"),
@@ -150,18 +144,34 @@ impl From<Denied> for Refused {
     }
 }
 
-impl From<StoreError> for Refused {
+impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
         let message = format!("the store cannot be read: {error}");
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "store_failed", message)
     }
 }
 
-impl IntoResponse for Refused {
+impl From<CommitError> for ApiError {
+    fn from(error: CommitError) -> Self {
+        let message = error.to_string();
+        match error {
+            CommitError::Lost(newest) => Self::precondition(newest.as_deref()),
+            CommitError::Invalid(problems) => Self::invalid(problems),
+            CommitError::Store(_) => {
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "store_failed", message)
+            }
+            CommitError::Unknown(_) => {
+                Self::new(StatusCode::GATEWAY_TIMEOUT, "outcome_unknown", message)
+            }
+        }
+    }
+}
+
+impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let mut response = answer::json(self.status, &self);
+        let mut response = response::json(self.status, &self);
         if let Some(etag) = &self.etag {
-            response = answer::with_etag(response, etag);
+            response = response::with_etag(response, etag);
         }
         if self.status == StatusCode::UNAUTHORIZED {
             let challenge = HeaderValue::from_static("Bearer realm=\"cellgate\"");
