@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use crate::control::store::{Step, weight};
+use crate::control::store::{Step, memory_bytes};
 use crate::protocol::Mark;
 
 /// Most steps that are kept. An edge that missed more takes a snapshot.
@@ -30,13 +30,13 @@ impl Ring {
         if self.steps.back().is_some_and(|last| last.to != step.from) {
             forgotten = self.take();
         }
-        self.bytes += weight(&step.delta);
+        self.bytes += memory_bytes(&step.delta);
         self.steps.push_back(step);
         while self.steps.len() > MOST_STEPS || self.bytes > MOST_BYTES {
             let Some(oldest) = self.steps.pop_front() else {
                 break;
             };
-            self.bytes -= weight(&oldest.delta);
+            self.bytes -= memory_bytes(&oldest.delta);
             forgotten.push_back(oldest);
         }
         Forgotten(forgotten)

@@ -186,7 +186,7 @@ impl RoutingFile {
         let table = match content.edit.clone() {
             None => stored.table,
             Some(edit) => {
-                let edited = spawn_blocking(move || stored.table.apply(&edit.into()));
+                let edited = spawn_blocking(move || stored.table.apply(&edit));
                 Arc::new(edited.await.ok()?.ok()?)
             }
         };

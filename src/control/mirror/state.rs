@@ -24,32 +24,7 @@ pub(super) struct Content {
     /// What makes what it says of that generation; none: they say the same. It is not
     /// none where the generation also has what was changed otherwise meanwhile.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub edit: Option<Edit>,
-}
-
-/// A [`Delta`], as it is remembered.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Edit {
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    head: Option<String>,
-    #[serde(default)]
-    set: Vec<(String, String)>,
-    #[serde(default)]
-    remove: Vec<String>,
-}
-
-impl From<Delta> for Edit {
-    fn from(delta: Delta) -> Self {
-        let Delta { head, set, remove } = delta;
-        Self { head, set, remove }
-    }
-}
-
-impl From<Edit> for Delta {
-    fn from(edit: Edit) -> Self {
-        let Edit { head, set, remove } = edit;
-        Self { head, set, remove }
-    }
+    pub edit: Option<Delta>,
 }
 
 #[derive(Serialize, Deserialize)]

@@ -97,15 +97,24 @@ pub struct Step {
     pub delta: Arc<Delta>,
 }
 
-/// About how many bytes of memory a delta takes.
-pub fn weight(delta: &Delta) -> usize {
-    /// A string, and what the allocator adds to it.
-    const STRING: usize = 40;
+/// About how many bytes a delta has as JSON.
+pub fn json_bytes(delta: &Delta) -> usize {
+    /// Quotes, comma and brackets.
+    const AROUND: usize = 7;
     let head = delta.head.as_deref().map_or(0, str::len);
     let set = delta.set.iter();
-    let set = set.map(|(key, name)| key.len() + name.len() + 2 * STRING);
-    let remove = delta.remove.iter().map(|key| key.len() + STRING);
-    STRING + head + set.chain(remove).sum::<usize>()
+    let set = set.map(|(key, name)| key.len() + name.len() + AROUND);
+    let remove = delta.remove.iter().map(|key| key.len() + AROUND);
+    head + set.chain(remove).sum::<usize>()
+}
+
+/// About how many bytes of memory a delta takes.
+pub fn memory_bytes(delta: &Delta) -> usize {
+    /// What each key, name or text takes besides its characters, less what
+    /// [`json_bytes`] counts for it.
+    const STRING: usize = 35;
+    let strings = 1 + 2 * delta.set.len() + delta.remove.len();
+    json_bytes(delta) + STRING * strings
 }
 
 /// What a store has that follows on a generation.

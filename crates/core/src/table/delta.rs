@@ -3,6 +3,8 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use super::document::Document;
 use super::findings::{Path, REPORTED};
 use super::head::Head;
@@ -12,16 +14,19 @@ use super::rules::check_key;
 use super::wording::{Quoted, unknown};
 use super::{diagnose, refused};
 
-/// A change of a routing table.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// A change of a routing table. Its JSON is what stores keep.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Delta {
     /// A document without `routingTable`, as JSON, that takes the place of all
     /// but the keys. None: only keys change.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub head: Option<String>,
     /// Keys with the names of the placements where they live from now on.
+    #[serde(default)]
     pub set: Vec<(String, String)>,
     /// Keys that are to be no longer in the table. Those that are not in it are
     /// not missed.
+    #[serde(default)]
     pub remove: Vec<String>,
 }
 

@@ -136,7 +136,7 @@ async fn content_of(
         false => {
             let table = Arc::clone(table);
             let edit = spawn_blocking(move || generation.table.delta_to(&table));
-            Some(edit.await?.into())
+            Some(edit.await?)
         }
     };
     Ok(Content {

@@ -7,7 +7,7 @@ use etcd_client::{GetOptions, KeyValue, SortOrder, SortTarget, Txn, TxnOp, TxnOp
 use super::Etcd;
 use super::keys::Kind;
 use super::value::{self, BaseValue, BlobName, CommitValue, Content};
-use crate::control::store::{Generation, News, Record, Step, StoreError, weight};
+use crate::control::store::{Generation, News, Record, Step, StoreError, memory_bytes};
 use crate::table::{Delta, RoutingTable};
 
 /// The most bytes of an answer: a page of commits, or of pieces.
@@ -356,7 +356,7 @@ impl Etcd {
                     }
                     Content::DeltaBlob(_) | Content::TableBlob(_) => break 'pages,
                 };
-                bytes += weight(&delta);
+                bytes += memory_bytes(&delta);
                 if bytes > most_bytes {
                     break 'pages;
                 }

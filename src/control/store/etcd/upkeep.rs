@@ -25,7 +25,7 @@ use super::Etcd;
 use super::blob::Written;
 use super::keys::{BlobId, Kind};
 use super::value::{self, BaseValue, CommitValue};
-use crate::control::store::{Commit, Record, StoreError};
+use crate::control::store::{Commit, Record, StoreError, json_bytes};
 use crate::table::{Delta, RoutingTable};
 
 /// The most commits since the last base, however long history is.
@@ -80,21 +80,13 @@ impl Upkeep {
 
     /// Counts a commit; whether to look now.
     fn is_due(&self, delta: Option<&Delta>) -> bool {
-        let more = delta.map_or(0, weight);
+        let more = delta.map_or(0, |delta| json_bytes(delta) as u64);
         let before = self.bytes.fetch_add(more, Ordering::Relaxed);
         let commits = self.commits.fetch_add(1, Ordering::Relaxed) + 1;
         // Now and then is often enough.
         let heavy = before / LEAST_BYTES != (before + more) / LEAST_BYTES;
         heavy || commits >= (self.steps() / 10).max(1)
     }
-}
-
-/// About how many bytes a delta takes.
-fn weight(delta: &Delta) -> u64 {
-    let head = delta.head.as_deref().map_or(0, str::len);
-    let set = delta.set.iter().map(|(key, name)| key.len() + name.len());
-    let remove = delta.remove.iter().map(String::len);
-    (head + set.chain(remove).sum::<usize>()) as u64
 }
 
 impl Etcd {

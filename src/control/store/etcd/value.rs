@@ -5,7 +5,7 @@ use std::io::{self, Read, Write};
 
 use serde::{Deserialize, Serialize};
 
-use crate::control::store::{Record, StoreError};
+use crate::control::store::{Record, StoreError, json_bytes};
 use crate::protocol::limits::{CHUNK_FRAME_BYTES, SnapshotLimits, TO_EDGE_BYTES};
 use crate::protocol::{SnapshotBegin, SnapshotEnd, SnapshotReceiver, SnapshotSender};
 use crate::table::{Delta, RoutingTable};
@@ -32,7 +32,7 @@ pub(super) struct CommitValue {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Content {
-    Delta(#[serde(with = "DeltaJson")] Delta),
+    Delta(Delta),
     /// A delta of the parent.
     DeltaBlob(BlobName),
     /// A table that was made of nothing.
@@ -119,28 +119,7 @@ pub(super) fn write<T: Serialize>(value: &T) -> Result<Vec<u8>, StoreError> {
 
 /// Whether a delta is small enough for a value.
 pub(super) fn is_small(delta: &Delta) -> bool {
-    // Quotes, comma and brackets.
-    const AROUND: usize = 7;
-    let mut bytes = delta.head.as_deref().map_or(0, str::len);
-    let mut add = |more: usize| {
-        bytes += more + AROUND;
-        bytes <= INLINE_BYTES
-    };
-    let set = delta.set.iter().map(|(key, name)| key.len() + name.len());
-    let remove = delta.remove.iter().map(String::len);
-    set.chain(remove).all(&mut add) && bytes <= INLINE_BYTES
-}
-
-/// A [`Delta`] as JSON.
-#[derive(Serialize, Deserialize)]
-#[serde(remote = "Delta")]
-struct DeltaJson {
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    head: Option<String>,
-    #[serde(default)]
-    set: Vec<(String, String)>,
-    #[serde(default)]
-    remove: Vec<String>,
+    json_bytes(delta) <= INLINE_BYTES
 }
 
 /// Writes a delta as one zstd frame of JSON.
@@ -150,7 +129,7 @@ struct DeltaJson {
 pub(super) fn write_delta(delta: &Delta, out: &mut dyn Write) -> io::Result<()> {
     let mut zstd = zstd::Encoder::new(out, LEVEL)?;
     let mut json = serde_json::Serializer::new(&mut zstd);
-    DeltaJson::serialize(delta, &mut json)?;
+    delta.serialize(&mut json)?;
     zstd.finish()?.flush()
 }
 
@@ -161,7 +140,7 @@ pub(super) fn write_delta(delta: &Delta, out: &mut dyn Write) -> io::Result<()> 
 pub(super) fn read_delta(from: &mut dyn Read) -> Result<Delta, String> {
     let zstd = zstd::Decoder::new(from).map_err(|error| error.to_string())?;
     let mut json = serde_json::Deserializer::from_reader(io::BufReader::new(zstd));
-    let delta = DeltaJson::deserialize(&mut json).map_err(|error| error.to_string())?;
+    let delta = Delta::deserialize(&mut json).map_err(|error| error.to_string())?;
     json.end().map_err(|error| error.to_string())?;
     Ok(delta)
 }

@@ -1,56 +1,42 @@
-//! The directory: its lock, and the names in it.
+//! The store's directory: its lock, and the newest generation that was acknowledged.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use crate::protocol::limits::NUMBER_MAX;
+
 const LOCK: &str = "lock";
-const SUFFIX: &str = ".segment";
-/// Where a segment is written first: what a crash leaves there is overwritten.
-const NEW: &str = ".segment.new";
+const DATABASE: &str = "cellgate.db";
 
-/// More than this many names are not ours.
-const MOST_NAMES: usize = 1_000_000;
+/// How the files of the previous format ended.
+const SEGMENT: &str = "segment";
 
-/// A directory that is this process's alone for as long as this lives.
+/// A directory that this process holds exclusively until this is dropped.
 #[derive(Debug)]
 pub(super) struct Directory {
     path: PathBuf,
-    _lock: File,
-    /// Of the next times that it is synced, how many fail; in tests.
-    #[cfg(test)]
-    pub bad_syncs: std::sync::atomic::AtomicU32,
-}
-
-/// Why a segment was not put in its place for good.
-#[derive(Debug)]
-pub(super) enum PutError {
-    /// It was not.
-    Failed(io::Error),
-    /// It was, and that may last or not.
-    Unsure(io::Error),
+    /// Locked. Contains the number of the newest acknowledged generation, so that the
+    /// loss of acknowledged generations is noticed even where SQLite cannot notice it:
+    /// it takes a damaged write-ahead log for one that ends earlier.
+    lock: File,
 }
 
 impl Directory {
-    /// Makes the directory if it is missing, and locks it.
+    /// Creates the directory if it does not exist, and locks it.
     ///
     /// # Errors
-    /// In words for an operator.
+    /// Another process holds the lock, the directory has generations of the previous
+    /// format, or the system refused; in words for an operator.
     pub fn open(path: &Path) -> Result<Self, String> {
         match fs::DirBuilder::new().mode(0o700).create(path) {
-            Ok(()) => sync_above(path).map_err(|error| error.to_string())?,
+            Ok(()) => sync_parent(path).map_err(|error| error.to_string())?,
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
-            Err(error) => return Err(format!("cannot be made: {error}")),
+            Err(error) => return Err(format!("cannot be created: {error}")),
         }
-        let lock = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(path.join(LOCK))
-            .map_err(|error| format!("{LOCK}: {error}"))?;
+        let lock = open_private(&path.join(LOCK)).map_err(|error| format!("{LOCK}: {error}"))?;
         // SAFETY: the descriptor is open; no memory is involved.
         let failed = unsafe { libc::flock(lock.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } != 0;
         if failed {
@@ -63,99 +49,92 @@ impl Directory {
                 error => format!("{LOCK}: {error}"),
             });
         }
-        Ok(Self {
+        let directory = Self {
             path: path.to_owned(),
-            _lock: lock,
-            #[cfg(test)]
-            bad_syncs: Default::default(),
-        })
+            lock,
+        };
+        directory.refuse_segments()?;
+        Ok(directory)
     }
 
-    /// The first generations of all segments, the oldest first.
-    pub fn segments(&self) -> io::Result<Vec<u64>> {
-        let mut segments = Vec::new();
-        for entry in fs::read_dir(&self.path)?.take(MOST_NAMES) {
-            let name = entry?.file_name();
-            segments.extend(name.to_str().and_then(first));
+    fn refuse_segments(&self) -> Result<(), String> {
+        let entries = fs::read_dir(&self.path).map_err(|error| error.to_string())?;
+        for entry in entries {
+            let path = entry.map_err(|error| error.to_string())?.path();
+            if path
+                .extension()
+                .is_some_and(|extension| extension == SEGMENT)
+            {
+                let name = path.file_name().unwrap_or_default().display();
+                return Err(format!(
+                    "{name} is in the format of an earlier release, which this one does not read: \
+                     run the earlier release once more, save the newest generation with `cellgate \
+                     ctl get >routing.json`, then start this release with that file as \
+                     store.file.path and an empty directory as store.file.data_dir"
+                ));
+            }
         }
-        segments.sort_unstable();
-        Ok(segments)
+        Ok(())
     }
 
-    /// Where the segment is that begins with generation `first`.
-    pub fn segment(&self, first: u64) -> PathBuf {
-        self.path.join(name(first))
+    /// The path of the database.
+    pub fn database(&self) -> PathBuf {
+        self.path.join(DATABASE)
     }
 
-    /// A new file for a segment, to be [put in place](Self::put).
-    pub fn new_segment(&self) -> io::Result<File> {
-        OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(true)
-            // The keys are the names of tenants.
-            .mode(0o600)
-            .open(self.path.join(NEW))
-    }
-
-    /// Gives the new segment its name, for good.
+    /// Creates the database as an empty file, unless it exists, readable by this user
+    /// only: the keys are the names of tenants. Returns whether it is empty.
     ///
     /// # Errors
-    /// It is not there, or may be and may not stay.
-    pub fn put(&self, first: u64) -> Result<(), PutError> {
-        fs::rename(self.path.join(NEW), self.segment(first)).map_err(PutError::Failed)?;
-        self.sync().map_err(PutError::Unsure)
+    /// The file cannot be created or its creation cannot be made durable.
+    pub fn create_database(&self) -> io::Result<bool> {
+        let file = open_private(&self.database())?;
+        File::open(&self.path)?.sync_all()?;
+        Ok(file.metadata()?.len() == 0)
     }
 
-    /// Takes a segment away that was begun in vain.
-    pub fn discard_new(&self) {
-        // It takes up space, and that is all.
-        let _ = fs::remove_file(self.path.join(NEW));
-    }
-
-    /// Removes a segment; that it is gone already is fine.
-    pub fn remove(&self, first: u64) -> io::Result<()> {
-        match fs::remove_file(self.segment(first)) {
-            Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
-            _ => self.sync(),
+    /// The newest generation that was acknowledged, as far as it is known; 0 if not.
+    pub fn acknowledged(&self) -> u64 {
+        let mut text = [0; 20];
+        let read = self.lock.read_exact_at(&mut text, 0);
+        let number = std::str::from_utf8(&text)
+            .ok()
+            .and_then(|text| text.parse().ok());
+        match (read, number) {
+            (Ok(()), Some(number)) if number <= NUMBER_MAX => number,
+            _ => 0,
         }
     }
 
-    fn sync(&self) -> io::Result<()> {
-        #[cfg(test)]
-        if self.syncs_badly() {
-            return Err(io::Error::other("a bad disk"));
+    /// Records that a generation was acknowledged. It is not synced: after a power
+    /// failure an earlier number may be there, which is never wrong.
+    pub fn acknowledge(&self, generation: u64) {
+        let text = format!("{generation:020}\n");
+        if let Err(error) = self.lock.write_all_at(text.as_bytes(), 0) {
+            log::warn!(
+                target: "cellgate::control",
+                "{}: cannot record that generation {generation} was acknowledged: {error}",
+                self.path.join(LOCK).display()
+            );
         }
-        File::open(&self.path)?.sync_all()
     }
 }
 
-#[cfg(test)]
-impl Directory {
-    fn syncs_badly(&self) -> bool {
-        use std::sync::atomic::Ordering::Relaxed;
-        let one_less = |left: u32| left.checked_sub(1);
-        self.bad_syncs
-            .fetch_update(Relaxed, Relaxed, one_less)
-            .is_ok()
-    }
+fn open_private(path: &Path) -> io::Result<File> {
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path)
 }
 
-fn sync_above(path: &Path) -> io::Result<()> {
-    let above = match path.parent() {
-        Some(above) if above != Path::new("") => above,
+/// Makes the creation of `path` durable.
+fn sync_parent(path: &Path) -> io::Result<()> {
+    let parent = match path.parent() {
+        Some(parent) if parent != Path::new("") => parent,
         _ => Path::new("."),
     };
-    File::open(above)?.sync_all()
-}
-
-/// Twenty digits, so that names are in the order of the numbers.
-fn name(first: u64) -> String {
-    format!("{first:020}{SUFFIX}")
-}
-
-fn first(file: &str) -> Option<u64> {
-    let first = file.strip_suffix(SUFFIX)?.parse().ok()?;
-    (name(first) == file).then_some(first)
+    File::open(parent)?.sync_all()
 }

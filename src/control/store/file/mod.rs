@@ -1,39 +1,31 @@
-//! Generations in a directory of this machine, for a control plane that is the only
-//! one.
+//! A store in a directory of this machine, for one control plane.
 //!
-//! The directory is one process's at a time. In it are
+//! The generations are in `cellgate.db`, an SQLite database in WAL mode (see
+//! `schema.sql`). Beside it are `cellgate.db-wal` and `cellgate.db-shm`, which belong to
+//! it; `lock`, held by the process that may write; and `routing.state`, which belongs to
+//! the [routing file](crate::control::mirror).
 //!
-//! - `NUMBER.segment`, the generations from that number on: a whole table, and
-//!   after it what made each of the next ones of the one before, see [`frame`];
-//! - `lock`, held by the process that may write;
-//! - `routing.state`, which the routing file's keeper has beside them.
+//! A generation is stored as the delta from its parent, in one transaction of one sync,
+//! which costs what the change does. When the deltas since the last whole table outweigh
+//! it, the next generation is stored as a table. Generations are removed from the oldest
+//! on, up to a generation that is stored as a table.
 //!
-//! A segment is written beside its place, synced and renamed, so it always has its
-//! table. Each generation after that is one write at the end and one sync, which
-//! costs what the change does. When the changes outweigh the table, the next one
-//! begins a new segment with a table of its own; that one change costs what the
-//! table does. Segments go, the oldest first, when what is after them is history
-//! enough.
+//! What a crash leaves of an unfinished transaction was never acknowledged; SQLite drops
+//! it. Damage is never passed over in silence. Records and contents have checksums, the
+//! table that results has the digest of its record, and the number of the newest
+//! acknowledged generation is kept beside the database. At start, all of this is checked
+//! for the newest generation, from the table that it is read from; for any other, when it
+//! is read. If the newest generation is damaged or missing, the newest one that can be
+//! read comes back under a *new* number, above all that were there. Nothing is written
+//! into a database whose structure is damaged; it is not opened.
 //!
-//! What a crash leaves at the end of the last segment was never acknowledged, and is
-//! cut off. Damage anywhere else is never passed over in silence: the newest
-//! generation that can be put together comes back under a *new* number, above all
-//! that were there, so that edges that have had a later one take it; the file stays
-//! as it is, and the log says what is missing.
-//!
-//! [`FileStore`] does as it is told on threads of its own; `line` knows which
-//! generations there are and where, and `recover` which there were; `segment` is one
-//! file, `scan` what is in it, `reading` puts a generation of it together, and `tail`
-//! writes; `directory` has the names.
+//! `directory` has the lock and the names, `database` writes, `read` reads, and `history`
+//! decides what is stored as a table, what is removed, and what to start with.
 
+mod database;
 mod directory;
-mod frame;
-mod line;
-mod reading;
-mod recover;
-mod scan;
-mod segment;
-mod tail;
+mod history;
+mod read;
 
 #[cfg(test)]
 mod tests;
@@ -44,68 +36,96 @@ use std::sync::{Arc, Mutex, PoisonError};
 use async_trait::async_trait;
 use tokio::task::spawn_blocking;
 
-use self::line::Line;
+use self::database::Database;
+use self::history::History;
+use self::read::ReadError;
 use super::{AppendError, Commit, Generation, News, Record, Step, Store, StoreError};
 
 /// What a file store is opened with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FileOptions {
-    /// Made if it is missing; the directory above is not.
+    /// Created if it does not exist; its parent is not.
     pub data_dir: PathBuf,
     /// How many generations are kept at least, 1 or more.
     pub history: u64,
-    /// How many bytes all segments may have before old ones go in spite of that.
+    /// How many bytes all generations may have before old ones are removed although
+    /// fewer than `history` are left.
     pub history_bytes: u64,
 }
 
 /// See the [module](self).
 pub struct FileStore {
     data_dir: PathBuf,
-    line: Arc<Mutex<Line>>,
+    database: PathBuf,
+    history: Arc<Mutex<History>>,
 }
 
 impl FileStore {
-    /// Opens the directory, for this process alone, and repairs what a crash left.
-    /// Blocks its thread for as long as reading the newest table takes.
+    /// Opens the directory, for this process alone. Blocks its thread for as long as
+    /// reading the newest table takes.
     ///
     /// # Errors
-    /// In words for an operator: another process has it, it cannot be read or
-    /// written, or there are generations of which none can be put together.
+    /// In words for an operator: another process has it, it cannot be read or written, it
+    /// is of another format, or it is damaged and nothing can be read.
     pub fn open(options: FileOptions) -> Result<Self, StoreError> {
         let data_dir = options.data_dir.clone();
-        let line = Line::open(options)
+        let history = History::open(options)
             .map_err(|why| StoreError(format!("{}: {why}", data_dir.display())))?;
         Ok(Self {
             data_dir,
-            line: Arc::new(Mutex::new(line)),
+            database: history.directory.database(),
+            history: Arc::new(Mutex::new(history)),
         })
     }
 
-    /// Does `work` on a thread that may wait for the disk. It is carried through
-    /// whatever becomes of the future.
-    async fn blocking<T, E>(
+    /// Runs `work` on a thread that may block. It is completed even if the future is
+    /// dropped.
+    async fn write<T, E>(
         &self,
-        work: impl FnOnce(&mut Line) -> Result<T, E> + Send + 'static,
+        work: impl FnOnce(&mut History) -> Result<T, E> + Send + 'static,
     ) -> Result<T, E>
     where
         T: Send + 'static,
         E: Send + 'static + From<StoreError>,
     {
-        let line = Arc::clone(&self.line);
+        let history = Arc::clone(&self.history);
         let task = spawn_blocking(move || {
-            let mut line = line.lock().unwrap_or_else(PoisonError::into_inner);
-            work(&mut line)
+            let mut history = history.lock().unwrap_or_else(PoisonError::into_inner);
+            work(&mut history)
         });
         task.await.unwrap_or_else(|error| {
-            Err(StoreError(format!("the store's thread broke off: {error}")).into())
+            Err(StoreError(format!("the store's thread panicked: {error}")).into())
+        })
+    }
+
+    /// As [`write`](Self::write), on a connection of its own: readers do not wait for a
+    /// generation that is being added.
+    async fn read<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Database) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let path = self.database.clone();
+        let task = spawn_blocking(move || {
+            let database = Database::open_reader(&path)
+                .map_err(|error| StoreError(format!("{}: {error}", path.display())))?;
+            work(&database)
+        });
+        task.await.unwrap_or_else(|error| {
+            Err(StoreError(format!("the store's thread panicked: {error}")))
         })
     }
 }
 
-/// What is not known to be stored.
+/// It is not known to be stored.
 impl From<StoreError> for AppendError {
     fn from(error: StoreError) -> Self {
         Self::Unknown(error)
+    }
+}
+
+impl From<ReadError> for StoreError {
+    fn from(error: ReadError) -> Self {
+        Self(error.into_text())
     }
 }
 
@@ -116,40 +136,50 @@ impl Store for FileStore {
     }
 
     async fn newest(&self) -> Result<Option<Generation>, StoreError> {
-        self.blocking(|line| Ok(line.newest().cloned())).await
+        self.write(|history| Ok(history.newest().cloned())).await
     }
 
     async fn append(&self, commit: &Commit) -> Result<(), AppendError> {
         let commit = commit.clone();
-        self.blocking(move |line| line.append(&commit)).await
+        self.write(move |history| history.append(&commit)).await
     }
 
     async fn since(&self, after: u64) -> Result<News, StoreError> {
-        self.blocking(move |line| line.since(after)).await
+        // Only this process adds generations, so that there is hardly ever one.
+        let newest = self.newest().await?;
+        let newer = newest.filter(|newest| newest.record.generation > after);
+        Ok(newer.map_or(News::Nothing, News::Whole))
     }
 
     async fn recent(&self, most: usize, most_bytes: usize) -> Result<Vec<Step>, StoreError> {
-        self.blocking(move |line| line.recent(most, most_bytes))
+        self.read(move |database| Ok(database.recent(most, most_bytes)?))
             .await
     }
 
     async fn changed(&self, _after: u64) {
-        // Nobody else can: the directory is locked.
+        // The directory is locked: no other process adds generations.
         std::future::pending().await
     }
 
     async fn records(&self, before: Option<u64>, limit: usize) -> Result<Vec<Record>, StoreError> {
-        self.blocking(move |line| Ok(line.records(before, limit)))
+        self.read(move |database| Ok(database.records(before, limit)?))
             .await
     }
 
     async fn generation(&self, generation: u64) -> Result<Option<Generation>, StoreError> {
-        match self.blocking(move |line| line.find(generation)).await? {
-            Some(found) => match spawn_blocking(|| found.read()).await {
-                Ok(read) => read.map(Some),
-                Err(error) => Err(StoreError(format!("reading broke off: {error}"))),
-            },
-            None => Ok(None),
+        let newest = self.newest().await?;
+        if let Some(newest) = newest.filter(|newest| newest.record.generation == generation) {
+            return Ok(Some(newest));
         }
+        self.read(move |database| {
+            database.generation(generation).map_err(|broken| {
+                StoreError(format!(
+                    "generation {generation} cannot be read: generation {}: {}",
+                    broken.generation,
+                    broken.why.into_text()
+                ))
+            })
+        })
+        .await
     }
 }

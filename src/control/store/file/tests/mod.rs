@@ -1,7 +1,7 @@
-//! The files as the next process finds them.
+//! The store as the next process finds it.
 
 mod damage;
-mod doubt;
+mod format;
 mod history;
 
 use std::fs;
@@ -11,16 +11,19 @@ use std::sync::Arc;
 use tempfile::TempDir;
 
 use super::FileOptions;
-use super::line::{Found, Line};
+use super::database::Database;
+use super::history::History;
+use super::read::Broken;
 use crate::control::core::tests::{author, document};
-use crate::control::store::{AppendError, Commit, Generation, Record, StoreError};
+use crate::control::store::{AppendError, Commit, Generation, Record};
 use crate::protocol::Mark;
 use crate::table::{self, Delta, RoutingTable};
 
 /// A directory, and what was put into it.
 struct Fixture {
-    above: TempDir,
+    parent: TempDir,
     history: u64,
+    history_bytes: u64,
     /// Every generation there was, the oldest first.
     generations: Vec<Generation>,
 }
@@ -28,47 +31,53 @@ struct Fixture {
 impl Fixture {
     fn new() -> Self {
         Self {
-            above: tempfile::tempdir().unwrap(),
+            parent: tempfile::tempdir().unwrap(),
             history: 1000,
+            history_bytes: u64::MAX,
             generations: Vec::new(),
         }
     }
 
-    /// One with a table and so many changes of it, in one segment.
+    /// With a table and this many changes of it.
     fn with_changes(changes: usize) -> Self {
         let mut fixture = Self::new();
-        let mut line = fixture.open();
-        fixture.found(&mut line);
-        for number in 0..changes {
-            fixture.set(&mut line, &format!("key-{number}"), "two");
-        }
+        let mut history = fixture.open();
+        fixture.found(&mut history);
+        fixture.set_many(&mut history, changes);
         fixture
     }
 
     fn dir(&self) -> PathBuf {
-        self.above.path().join("data")
+        self.parent.path().join("data")
     }
 
-    fn open(&self) -> Line {
+    fn open(&self) -> History {
         self.try_open(&self.dir()).unwrap()
     }
 
-    fn try_open(&self, dir: &Path) -> Result<Line, String> {
-        Line::open(FileOptions {
+    fn try_open(&self, dir: &Path) -> Result<History, String> {
+        History::open(FileOptions {
             data_dir: dir.to_owned(),
             history: self.history,
-            history_bytes: u64::MAX,
+            history_bytes: self.history_bytes,
         })
     }
 
-    fn found(&mut self, line: &mut Line) {
+    fn found(&mut self, history: &mut History) {
         let table = table::compile(&document("1", &[("acme", "one")])).unwrap();
-        self.append(line, Arc::new(table), None).unwrap();
+        self.append(history, Arc::new(table), None).unwrap();
     }
 
-    fn set(&mut self, line: &mut Line, key: &str, placement: &str) {
+    fn set_many(&mut self, history: &mut History, changes: usize) {
+        for _ in 0..changes {
+            let key = format!("key-{}", self.generations.len());
+            self.set(history, &key, "two");
+        }
+    }
+
+    fn set(&mut self, history: &mut History, key: &str, placement: &str) {
         self.change(
-            line,
+            history,
             Delta {
                 set: vec![(key.to_owned(), placement.to_owned())],
                 ..Delta::default()
@@ -76,22 +85,22 @@ impl Fixture {
         );
     }
 
-    fn change(&mut self, line: &mut Line, delta: Delta) {
-        let newest = line.newest().unwrap();
+    fn change(&mut self, history: &mut History, delta: Delta) {
+        let newest = history.newest().unwrap();
         let table = Arc::new(newest.table.apply(&delta).unwrap());
-        self.append(line, table, Some(delta)).unwrap();
+        self.append(history, table, Some(delta)).unwrap();
     }
 
     fn append(
         &mut self,
-        line: &mut Line,
+        history: &mut History,
         table: Arc<RoutingTable>,
         delta: Option<Delta>,
     ) -> Result<(), AppendError> {
-        let parent = line.newest().map(|newest| newest.record.mark());
+        let parent = history.newest().map(|newest| newest.record.mark());
         let next = parent.map_or(0, |parent| parent.generation) + 1;
         let commit = commit(parent, next, table, delta);
-        line.append(&commit)?;
+        history.append(&commit)?;
         self.generations.push(Generation {
             record: commit.record,
             table: commit.table,
@@ -99,16 +108,16 @@ impl Fixture {
         Ok(())
     }
 
-    /// Whether what is in `line` is what was put into it, up to this many.
+    /// Whether `history` has exactly the first `count` generations.
     #[track_caller]
-    fn assert_has(&self, line: &Line, count: usize) {
+    fn assert_has(&self, history: &History, count: usize) {
         let expected = &self.generations[..count];
-        let newest = line.newest().expect("there is one");
-        assert_eq!(newest.record, expected[count - 1].record);
+        let newest = history.newest().map(|newest| &newest.record);
+        assert_eq!(newest, expected.last().map(|last| &last.record));
         let records: Vec<Record> = expected.iter().rev().map(|g| g.record.clone()).collect();
-        assert_eq!(line.records(None, usize::MAX), records);
+        assert_eq!(history.database.records(None, usize::MAX), Ok(records));
         for generation in expected {
-            let read = read(line, generation.record.generation);
+            let read = read(history, generation.record.generation);
             let read = read.unwrap().expect("it is kept");
             assert_eq!(read.record, generation.record);
             assert_eq!(read.table.digest(), generation.table.digest());
@@ -116,8 +125,10 @@ impl Fixture {
     }
 }
 
-fn read(line: &Line, generation: u64) -> Result<Option<Generation>, StoreError> {
-    line.find(generation)?.map(Found::read).transpose()
+/// Reads a generation as readers do, on a connection of their own.
+fn read(history: &History, generation: u64) -> Result<Option<Generation>, Broken> {
+    let path = history.directory.database();
+    Database::open_reader(&path).unwrap().generation(generation)
 }
 
 fn commit(
@@ -147,23 +158,13 @@ fn commit(
     }
 }
 
-/// The segments of a directory, the oldest first.
-fn segments(dir: &Path) -> Vec<PathBuf> {
-    let names = fs::read_dir(dir)
-        .unwrap()
-        .map(|entry| entry.unwrap().path());
-    let mut names: Vec<PathBuf> = names
-        .filter(|path| path.extension().is_some_and(|end| end == "segment"))
-        .collect();
-    names.sort();
-    names
-}
-
-/// A copy of a directory, for one experiment.
+/// A copy of a directory as a crash leaves it, for one experiment.
 fn copy(dir: &Path) -> TempDir {
     let copy = tempfile::tempdir().unwrap();
-    for segment in segments(dir) {
-        fs::copy(&segment, copy.path().join(segment.file_name().unwrap())).unwrap();
+    for name in ["cellgate.db", "cellgate.db-wal", "lock"] {
+        if dir.join(name).exists() {
+            fs::copy(dir.join(name), copy.path().join(name)).unwrap();
+        }
     }
     copy
 }
