@@ -8,9 +8,9 @@ use std::num::TryFromIntError;
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, Visitor};
 
-use super::counts::Counts;
 use super::digest::Entries;
 use super::keys::{Builder, Keys, Seed};
+use super::routing_table::Counts;
 use super::rules::check_key;
 use crate::pace;
 

@@ -1,11 +1,10 @@
 //! A table whose keys come one at a time.
 
-use super::counts::Counts;
 use super::delta::read_head;
 use super::digest::Entries;
 use super::keys;
 use super::problem::Problem;
-use super::routing_table::{PlacementId, RoutingTable};
+use super::routing_table::{Counts, PlacementId, RoutingTable};
 use super::rules::{KeyError, check_key};
 
 /// Builds a table from a head and a stream of keys, without a document or any

@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use super::digest::HeadHash;
 use super::document::Linkable;
+use super::explain::{RouteReason, is_tier_name};
 use super::policy::Tenancy;
-use super::reason::{RouteReason, is_tier_name};
 use super::routing_table::{Placement, PlacementId};
 
 /// What a table is without its keys. Tables of the same head share it.

@@ -1,33 +1,31 @@
-//! What an operator wrote, compiled into what a request reads.
+//! Compiles routing documents into routing tables.
 //!
-//! A *routing document* (JSON, `version`, `routingTable`, `defaults`,
-//! `placements`, `cellEndpoints`, `defaultPlacement`) goes in as bytes; an immutable [`RoutingTable`] or the
-//! full list of [`Problem`]s comes out. Nothing here knows a runtime, a socket
-//! or a clock, so that everything here can be tested as a function of its
-//! input. Any other part of Cellgate may import this folder; it imports none of
-//! them (a test in `src/purity.rs` keeps it so).
+//! A routing document (JSON with the fields `version`, `routingTable`, `defaults`,
+//! `placements`, `cellEndpoints` and `defaultPlacement`) goes in as bytes; an immutable
+//! [`RoutingTable`] or the full list of [`Problem`]s comes out. Everything here is a
+//! function of its input: no runtime, no socket, no clock. Any other part of Cellgate may
+//! import this folder; it imports none of them.
 //!
-//! A document takes one of two paths:
+//! A document is read in one of two ways:
 //!
-//! 1. `document` streams it through serde into the table's own `keys`, `placements`
-//!    reads the sections that it leaves alone, and `head` checks the
-//!    references. The first thing that is wrong ends it. This is the path of
-//!    every valid document.
-//! 2. When that refuses, `diagnose` reads the document again, slowly, keeping
-//!    the place of every key and value, and reports *all* that is wrong.
+//! 1. `document` streams it through serde straight into the table's `keys`, `placements`
+//!    reads the sections that this leaves as text, and `head` resolves the references. It
+//!    stops at the first error. Every valid document is read in this way only.
+//! 2. If that fails, `diagnose` reads the document again. It records where each key and
+//!    value stands and reports all problems.
 //!
-//! Both take their verdicts on single values from `rules` and [`Endpoint`],
-//! and leave `placements` and `defaults` to the one reader in `placements`, so
-//! that they cannot disagree about what is valid.
+//! There are two because the second is slower and needs more memory: it keeps a place and a
+//! hash for every key to find duplicates, which at ten million keys is more than the table
+//! itself takes. Both use the same checks of single values (`rules`, [`Endpoint`]) and the
+//! same reader of `placements` and `defaults`, so that they agree on what is valid.
 //!
-//! A [`Delta`] makes one table into the next without a document. It costs what
-//! it changes, since tables that follow each other share what stays the same,
-//! and it means what editing the document would.
+//! A [`Delta`] makes the next table out of one table without a document. It costs what it
+//! changes: both tables share the rest. The result is the same as that of editing the
+//! document.
 
 mod assigned;
 mod builder;
 mod canonical;
-mod counts;
 mod delta;
 mod diagnose;
 mod diff;
@@ -45,11 +43,9 @@ mod placements;
 mod policy;
 mod positions;
 mod problem;
-mod reason;
 mod routing_table;
 mod rules;
 mod wording;
-mod write;
 
 #[cfg(test)]
 mod tests;
@@ -60,12 +56,11 @@ pub use diff::{Changes, Diff, Difference, Moved, diff, diff_naming};
 pub use digest::{Digest, DigestError};
 pub use duration::parse_duration;
 pub use endpoint::{Endpoint, EndpointError, Scheme};
-pub use explain::Explanation;
+pub use explain::{Explanation, RouteReason};
 pub use policy::{
     CircuitBreaker, HealthCheck, HostHeader, LoadBalancing, Policy, Retries, Tenancy, Timeouts,
 };
 pub use problem::Problem;
-pub use reason::RouteReason;
 pub use routing_table::{Placement, PlacementId, Route, RoutingTable, WeightedEndpoint};
 pub use rules::{KeyError, check_key};
 

@@ -2,19 +2,19 @@
 //! lookup however many keys there are.
 
 use std::fmt;
+use std::io::{self, Write};
 use std::sync::Arc;
 
 use serde::Serialize;
 
 use super::assigned::Routing;
-use super::counts::Counts;
 use super::digest::{Digest, Entries};
 use super::document::Linkable;
 use super::endpoint::Endpoint;
+use super::explain::RouteReason;
 use super::head::{Head, Unlinked};
 use super::keys::Keys;
 use super::policy::Policy;
-use super::reason::RouteReason;
 
 /// A compiled routing document. It never changes once made; a [`Delta`] makes
 /// another, which shares with it all that stays the same.
@@ -168,6 +168,33 @@ impl RoutingTable {
         self.entries.key_bytes() + self.head.json.len() as u64
     }
 
+    /// Writes the document of this table, as JSON on one line. The keys are in no
+    /// particular order.
+    ///
+    /// # Errors
+    /// Those of `out`.
+    pub fn write_json(&self, out: &mut dyn Write) -> io::Result<()> {
+        // Each name is serialized once, not once per key.
+        let names: Vec<String> = self
+            .placements()
+            .iter()
+            .map(|placement| serde_json::to_string(&placement.name))
+            .collect::<Result<_, _>>()?;
+        out.write_all(b"{\"routingTable\":{")?;
+        for (nth, (key, placement)) in self.keys().enumerate() {
+            if nth > 0 {
+                out.write_all(b",")?;
+            }
+            serde_json::to_writer(&mut *out, key)?;
+            out.write_all(b":")?;
+            let name = names.get(placement.index()).map_or("", String::as_str);
+            out.write_all(name.as_bytes())?;
+        }
+        // The head is an object with at least one field.
+        let fields = self.head_json().get(1..).unwrap_or_default();
+        write!(out, "}},{fields}")
+    }
+
     /// A table without keys.
     pub(super) fn empty(head: Arc<Head>) -> Self {
         Self {
@@ -212,5 +239,52 @@ impl fmt::Debug for RoutingTable {
             .field("keys", &self.keys.len())
             .field("placements", &self.head.placements.len())
             .finish_non_exhaustive()
+    }
+}
+
+/// Numbers in one chunk of [`Counts`]: what a change copies.
+const CHUNK: usize = 512;
+
+/// Numbers by index, zero at first. Cheap to clone, and cheap to change one at a time.
+#[derive(Clone, Default)]
+pub(super) struct Counts(Arc<Vec<Arc<[usize; CHUNK]>>>);
+
+impl Counts {
+    pub(super) fn get(&self, index: usize) -> usize {
+        self.0
+            .get(index / CHUNK)
+            .map_or(0, |chunk| chunk[index % CHUNK])
+    }
+
+    pub(super) fn at(&mut self, index: usize) -> &mut usize {
+        let chunks = Arc::make_mut(&mut self.0);
+        while chunks.len() <= index / CHUNK {
+            chunks.push(Arc::new([0; CHUNK]));
+        }
+        &mut Arc::make_mut(&mut chunks[index / CHUNK])[index % CHUNK]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clones_keep_what_they_had() {
+        let mut counts = Counts::default();
+        for index in [0, 511, 512, 5000] {
+            assert_eq!(counts.get(index), 0);
+            *counts.at(index) += index + 1;
+        }
+        let before = counts.clone();
+        *counts.at(512) = 7;
+        *counts.at(9000) = 8;
+        let seen = |counts: &Counts| [0, 1, 511, 512, 5000, 9000, 90_000].map(|at| counts.get(at));
+        assert_eq!(seen(&before), [1, 0, 512, 513, 5001, 0, 0]);
+        assert_eq!(seen(&counts), [1, 0, 512, 7, 5001, 8, 0]);
+        assert!(
+            Arc::ptr_eq(&before.0[0], &counts.0[0]),
+            "what did not change is shared"
+        );
     }
 }

@@ -14,7 +14,6 @@
 
 mod build;
 mod chunk;
-mod compare;
 mod leaf;
 mod node;
 
@@ -126,7 +125,7 @@ impl<S: BuildHasher> Keys<S> {
         mut visit: impl FnMut(&'a [u8], u32),
     ) -> bool {
         let mut left = most;
-        let end = compare::unshared(&self.root, &other.root, &mut |leaf: &'a Leaf| {
+        let end = node::unshared(&self.root, &other.root, &mut |leaf: &'a Leaf| {
             match left.checked_sub(leaf.len()) {
                 Some(rest) => left = rest,
                 None => return ControlFlow::Break(()),

@@ -9,6 +9,7 @@
 //! that is as wide as they get, and each node costs about what its leaves need.
 
 use std::iter;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use super::leaf::{Item, Leaf};
@@ -297,5 +298,41 @@ impl<'a> Iterator for Leaves<'a> {
                 }
             }
         }
+    }
+}
+
+/// Visits the leaves of `mine` that `theirs` does not share, until `visit` breaks. Both
+/// begin at the same bits of the hash.
+pub(super) fn unshared<'a>(
+    mine: &'a Tree,
+    theirs: &Tree,
+    visit: &mut impl FnMut(&'a Leaf) -> ControlFlow<()>,
+) -> ControlFlow<()> {
+    match (mine, theirs) {
+        (Tree::Leaf(leaf), _) => {
+            if !mine.same_leaf(theirs) {
+                visit(leaf)?;
+            }
+        }
+        (Tree::Node(slots), Tree::Node(others)) if Arc::ptr_eq(slots, others) => {}
+        (Tree::Node(slots), _) => {
+            for (index, slot) in slots.iter().enumerate() {
+                let again = index > 0 && slot.same_leaf(&slots[index - 1]);
+                if !again {
+                    unshared(slot, opposite(theirs, index, slots.len()), visit)?;
+                }
+            }
+        }
+    }
+    ControlFlow::Continue(())
+}
+
+/// The part of `theirs` for the slot `index` of a node with `len` slots. A node with fewer
+/// than the most slots has leaves only, so that nodes opposite each other have the same
+/// depth.
+fn opposite(theirs: &Tree, index: usize, len: usize) -> &Tree {
+    match theirs {
+        Tree::Leaf(_) => theirs,
+        Tree::Node(others) => &others[index * others.len() / len],
     }
 }

@@ -2,6 +2,7 @@
 //! when the value is not that, as an error that is put into words only if it is
 //! reported: there may be a million of them.
 
+use std::borrow::Cow;
 use std::fmt::{self, Display};
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -10,10 +11,12 @@ use humantime::format_duration;
 
 use super::policy::NULLABLE;
 use crate::table::duration::parse_duration;
+use crate::table::endpoint::host_and_port;
 use crate::table::findings::{Findings, Path};
-use crate::table::locate::Raw;
+use crate::table::locate::{NotText, Raw};
 use crate::table::object::{Entry, fields};
-use crate::table::wording::{Quoted, unknown};
+use crate::table::policy::HostHeader;
+use crate::table::wording::{Quoted, nearest_within, unknown};
 
 /// Calls `read` with each member of an object with `known` fields, none of them
 /// required. What is wrong with its keys is reported, as is that it is no
@@ -186,6 +189,70 @@ impl<T: Copy> Display for NotChoice<'_, T> {
                 f.write_str(&unknown(self.what, &text, names))
             }
             Err(why) => why.fmt(f),
+        }
+    }
+}
+
+const PRESERVE: &str = "preserve";
+const REWRITE: &str = "rewrite";
+
+/// Why a value is not a host header (RFC 9110, section 7.2).
+pub(super) enum NotHost<'a> {
+    NotText(NotText<'a>),
+    /// A misspelling of this word, which would be a valid host.
+    Slip(Cow<'a, str>, &'static str),
+    /// The error of [`host_and_port`].
+    Invalid(String),
+    /// `preserve`, for a probe.
+    Preserve,
+}
+
+/// `preserve`, `rewrite`, or a host.
+pub(super) fn host_header(value: Raw<'_>) -> Result<HostHeader, NotHost<'_>> {
+    let text = value.string().map_err(NotHost::NotText)?;
+    match &*text {
+        PRESERVE => return Ok(HostHeader::Preserve),
+        REWRITE => return Ok(HostHeader::Rewrite),
+        _ => {}
+    }
+    // A misspelled word would be a valid host and be sent to the cell. Only one edit counts
+    // as a misspelling: there are hosts called `presence`.
+    if !text.contains(':')
+        && let Some(word) = nearest_within([PRESERVE, REWRITE].into_iter(), &text, 1)
+    {
+        return Err(NotHost::Slip(text, word));
+    }
+    host_and_port(&text)
+        .map(HostHeader::Fixed)
+        .map_err(NotHost::Invalid)
+}
+
+/// `rewrite` or a host. A probe has no client whose host it could preserve.
+pub(super) fn probe_host(value: Raw<'_>) -> Result<Option<String>, NotHost<'_>> {
+    match host_header(value)? {
+        HostHeader::Rewrite => Ok(None),
+        HostHeader::Fixed(host) => Ok(Some(host)),
+        HostHeader::Preserve => Err(NotHost::Preserve),
+    }
+}
+
+impl fmt::Display for NotHost<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotText(why) => why.fmt(f),
+            Self::Slip(text, word) => write!(
+                f,
+                "unknown host {} (did you mean {}? a host of that name needs its port)",
+                Quoted(text),
+                Quoted(word)
+            ),
+            Self::Invalid(why) => write!(f, "{why}; also valid: {PRESERVE}, {REWRITE}"),
+            Self::Preserve => write!(
+                f,
+                "{} has no meaning for probes, which come from no client \
+                 (valid: {REWRITE} or a host)",
+                Quoted(PRESERVE)
+            ),
         }
     }
 }

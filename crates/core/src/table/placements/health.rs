@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use humantime::format_duration;
 
+use super::fields::probe_host;
 use super::fields::{duration, object, refuse_null, whole};
-use super::host::probe_host;
 use super::policy::{DEADLINE, LONGEST, set};
 use crate::table::findings::{Findings, Path};
 use crate::table::locate::{NotText, Raw};

@@ -13,7 +13,6 @@
 mod fallback;
 mod fields;
 mod health;
-mod host;
 mod policy;
 mod reader;
 mod targets;

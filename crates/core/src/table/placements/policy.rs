@@ -5,9 +5,9 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::fallback::Fallback;
+use super::fields::host_header;
 use super::fields::{bytes, choice, duration, object, refuse_null, whole};
 use super::health::{self, HEALTH_CHECK, Pair};
-use super::host::host_header;
 use crate::table::findings::{Findings, Path};
 use crate::table::locate::Raw;
 use crate::table::object::Entry;
