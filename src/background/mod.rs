@@ -1,44 +1,44 @@
-//! Work that takes long and that no request waits for: reading, compiling and freeing
-//! tables.
+//! Long work that no request waits for: reading, compiling and freeing tables.
 //!
-//! It shares its processors with requests. On a thread like theirs, a table of a
-//! million keys holds up whatever is on the same processor for half a second.
+//! It shares the processors with requests. At their priority, compiling a table of a million
+//! keys would hold up the requests on the same processor for half a second. So it runs on
+//! threads of low priority that also pause every 400 µs.
 
 mod pace;
 
 use tokio::task::{JoinError, spawn_blocking};
 
-/// How nice such a thread is (setpriority(2)): about a tenth of a processor that
-/// requests keep busy, and all that they leave.
+/// The nice value of such a thread (setpriority(2)): it gets about a tenth of a processor
+/// that requests keep busy, and all of an idle one.
 const NICE: libc::c_int = 10;
 
-/// Does `work` on a thread of its own with a low priority, and gives the memory back
-/// that it leaves.
+/// Does `work` on a thread of its own with low priority, and returns the memory that it
+/// freed to the system.
 ///
 /// # Errors
-/// It panicked.
+/// `work` panicked.
 pub(crate) async fn run<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, JoinError> {
     spawn_blocking(|| wait_for(work)).await
 }
 
-/// The same for a thread that may wait for it.
+/// As [`run`], for a thread that may block.
 ///
 /// # Panics
-/// As `work` does.
+/// If `work` does.
 pub(crate) fn wait_for<T: Send>(work: impl FnOnce() -> T + Send) -> T {
-    // A thread of its own: the runtime keeps its threads, and what is nice stays so.
+    // A new thread: a thread of the runtime would keep the low priority for later tasks.
     on_nice_thread(|| {
         let done = on_nice_thread(work);
-        // Only now, as a thread that ends leaves memory as well; and here, as it takes
-        // milliseconds.
+        // After the inner thread has ended, which frees memory as well. It takes
+        // milliseconds, so it is done at low priority, too.
         give_memory_back();
         done
     })
 }
 
-/// What `work` returns, or its panic.
+/// Returns what `work` returns; panics if it does.
 fn on_nice_thread<T: Send>(work: impl FnOnce() -> T + Send) -> T {
     std::thread::scope(|scope| {
         let thread = scope.spawn(|| {
@@ -51,18 +51,18 @@ fn on_nice_thread<T: Send>(work: impl FnOnce() -> T + Send) -> T {
     })
 }
 
-/// Returns freed memory to the system. The allocator would keep it until something else
-/// of that size is freed: for a table, twice of what the table takes.
+/// Returns freed memory to the system. By itself the allocator keeps it until more is freed:
+/// after a reload, twice the size of the table.
 pub(crate) fn give_memory_back() {
-    // SAFETY: may be called at any time from any thread; without the allocator in use
-    // there is nothing to return.
+    // SAFETY: it may be called at any time from any thread. If another allocator is in use,
+    // it has nothing to return.
     unsafe { libmimalloc_sys::mi_collect(true) };
 }
 
 #[cfg(target_os = "linux")]
 fn lower_priority() {
-    // It fails only where that is forbidden; then the work is done all the same. 0 is
-    // the calling thread, and on Linux nothing but that.
+    // It fails only where it is forbidden; then the work is done at normal priority. On
+    // Linux, 0 is the calling thread, not the process.
     // SAFETY: takes no pointers.
     let _ = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, NICE) };
 }
@@ -75,7 +75,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_chore_is_nice_and_leaves_others_as_they_are() {
+    async fn only_the_thread_of_the_work_has_low_priority() {
         let nice = || unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) };
         let before = nice();
         let (during, paced) = run(move || (nice(), cellgate_core::pace::is_set()))
@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_panic_is_told() {
+    async fn a_panic_is_an_error() {
         let broke = run(|| panic!("as planned")).await;
         assert!(broke.is_err_and(|error| error.is_panic()));
     }

@@ -1,29 +1,29 @@
 //! Pauses within long work, so that requests on the same processor do not wait for it.
 //!
-//! A low priority is not enough: the scheduler owes a thread of low priority its share as
-//! well, and lets it run for milliseconds while requests wait. A thread that pauses between
-//! the steps of its work holds requests up for [`WORK`] or the longest step.
+//! A low priority is not enough: the scheduler gives a thread of low priority its share in
+//! slices of milliseconds, while requests wait. A thread that pauses between the steps of its
+//! work holds requests up for at most [`WORK`] or the longest step.
 
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 use cellgate_core::pace;
 
-/// How long a thread works at a time, of its own processor time.
+/// Processor time between two pauses of a thread.
 const WORK: Duration = Duration::from_micros(400);
 
-/// How long it pauses then, at least: the system rounds it up by half as much.
+/// The length of a pause; the system rounds it up to about 150 µs.
 const REST: Duration = Duration::from_micros(100);
 
 thread_local! {
     /// The thread's processor time at the end of the last pause.
     static RESTED: Cell<Duration> = const { Cell::new(Duration::ZERO) };
-    /// When the work since then would have begun had nothing interrupted it. Asking for the
-    /// time costs less than asking for the thread's processor time, so it is asked first.
+    /// The latest time at which the work since that pause can have begun. Reading the clock
+    /// is cheaper than reading the thread's processor time, so it is checked first.
     static ASKED: Cell<Option<Instant>> = const { Cell::new(None) };
 }
 
-/// Makes this thread pause from now on, whenever it has worked for [`WORK`].
+/// Makes this thread pause whenever it has worked for [`WORK`].
 pub(crate) fn pace_this_thread() {
     RESTED.set(worked());
     ASKED.set(Some(Instant::now()));
@@ -32,7 +32,7 @@ pub(crate) fn pace_this_thread() {
 
 #[cold]
 fn rest_if_due() {
-    // No thread has worked for longer than has passed.
+    // A thread cannot have worked for longer than the time that has passed.
     if ASKED.get().is_some_and(|asked| asked.elapsed() < WORK) {
         return;
     }
@@ -45,7 +45,7 @@ fn rest_if_due() {
         RESTED.set(worked);
         since = Duration::ZERO;
     }
-    // As if it had worked all the time since.
+    // As if it had worked without interruption.
     ASKED.set(Instant::now().checked_sub(since));
 }
 
@@ -55,7 +55,7 @@ fn worked() -> Duration {
         tv_sec: 0,
         tv_nsec: 0,
     };
-    // It cannot fail with this clock; if it did, the thread would not pause.
+    // It cannot fail with this clock. If it did, the thread would not pause.
     // SAFETY: the pointer is to a value that lives longer than the call.
     unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
     let seconds = u64::try_from(time.tv_sec).unwrap_or_default();
@@ -69,8 +69,8 @@ mod tests {
     use std::io::Write as _;
 
     use super::*;
+    use crate::files::Sha256;
     use crate::files::read::read;
-    use crate::state::Sha256;
     use crate::table::{self, RoutingTable};
 
     thread_local! {
@@ -121,9 +121,9 @@ mod tests {
         assert!(paced && (1..=10).contains(&pauses), "{pauses}");
     }
 
-    /// Whatever takes long with a large table has steps.
+    /// All long work on a large table has steps.
     #[test]
-    fn the_work_of_chores_has_steps() {
+    fn long_work_has_steps() {
         const KEYS: u32 = 60_000;
         let (one, other) = (document(KEYS, "a"), document(KEYS, "b"));
         let (old, new) = (compiled(&one), compiled(&other));

@@ -1,10 +1,12 @@
-//! A file that somebody else may be writing: word that it changed, and its content
-//! when it holds still; and one that has a secret in it.
+//! Files that other processes write: notice of a change, and the content once it has settled;
+//! and token files.
 //!
-//! `source`, `control` and `settings` import this; it imports value types of `live` and
-//! `routing`.
+//! `source`, `state`, `control`, `cli` and `settings` import this; it imports `background`
+//! and `table::Problem`.
 
 pub(crate) mod notice;
 pub(crate) mod read;
 pub(crate) mod settle;
 pub(crate) mod token;
+
+pub use read::Sha256;

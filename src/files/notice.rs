@@ -1,13 +1,12 @@
-//! Word from the operating system that a file may have changed.
+//! Notifications from the operating system that a file may have changed.
 //!
-//! Directories are watched and not the file: replacing a file is an event of
-//! its directory. Every symbolic link on the way to the file is in a directory
-//! of its own that may change; all of them are watched. In a Kubernetes
-//! ConfigMap, `routing.json` links to `..data/routing.json` and `..data` to a
-//! directory with a time in its name: an update moves only the middle one.
+//! Directories are watched, not the file: replacing a file is an event of its directory.
+//! Every symbolic link on the path is in a directory that may change, so all of these are
+//! watched. In a Kubernetes ConfigMap, `routing.json` links to `..data/routing.json`, and
+//! `..data` to a directory with a time in its name: an update replaces only `..data`.
 //!
-//! This makes changes quick, and nothing rests on it: network file systems send
-//! no word, and polling goes on all the time.
+//! Notifications make changes quick. Nothing depends on them: network file systems send
+//! none, and the file is polled all the same.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
@@ -21,16 +20,16 @@ use notify::event::{AccessKind, AccessMode, ModifyKind};
 use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::Notify;
 
-/// As many as Linux follows before it calls a path a loop.
+/// Most symbolic links in a path: the limit of Linux.
 const MAX_LINKS: usize = 40;
 
-/// Wakes when the file at a path may have changed.
+/// A watch on the file at a path.
 pub(crate) struct Notice {
     shared: Arc<Shared>,
-    /// None when the platform offers nothing or refuses.
+    /// None if the platform has no notifications or refuses them.
     watcher: Option<RecommendedWatcher>,
-    /// The directories that are watched, each with what it was when it was: a
-    /// directory made anew under the same name is another one.
+    /// The directories that are watched, with their identity at that time: one that was
+    /// removed and made again under the same name is a different directory.
     watched: BTreeMap<PathBuf, Identity>,
     warned: bool,
 }
@@ -39,11 +38,11 @@ type Identity = (u64, u64);
 
 #[derive(Default)]
 struct Shared {
-    /// Keeps one wake until somebody waits for it; more are the same.
+    /// Keeps at most one notification until someone waits for it.
     wake: Notify,
-    /// Whether the file was written to and not closed since.
+    /// The file was written to and has not been closed since.
     writing: AtomicBool,
-    /// Names in the watched directories that lead to the file.
+    /// Names in the watched directories that are part of the path.
     names: Mutex<BTreeSet<OsString>>,
 }
 
@@ -77,7 +76,7 @@ impl Notice {
         }
     }
 
-    /// One that never wakes.
+    /// A notice that never notifies.
     pub(crate) fn off() -> Self {
         Self {
             shared: Arc::default(),
@@ -87,9 +86,8 @@ impl Notice {
         }
     }
 
-    /// Watches what now leads to `path`. Look at the file after this and not
-    /// before: what changes later wakes. Says whether something is watched now
-    /// that was not before.
+    /// Watches the directories on the path to `path` as it is now. Read the file after this,
+    /// not before: later changes notify. Returns whether a directory was added.
     pub(crate) fn arm(&mut self, path: &Path) -> bool {
         let Some(watcher) = &mut self.watcher else {
             return false;
@@ -104,7 +102,7 @@ impl Notice {
         self.watched.retain(|directory, identity| {
             let kept = route.directories.get(directory) == Some(identity);
             if !kept {
-                // Fails when the directory is gone, and the watch with it.
+                // Fails if the directory is gone, and the watch with it.
                 let _ = watcher.unwatch(directory);
             }
             kept
@@ -132,8 +130,7 @@ impl Notice {
         more
     }
 
-    /// Whether somebody who has written to the file has not closed it yet, as
-    /// far as one can tell.
+    /// Whether, as far as is known, a process has written to the file and not closed it yet.
     pub(crate) fn writing(&self) -> bool {
         self.shared.writing.load(Ordering::Relaxed)
     }
@@ -145,13 +142,13 @@ impl Notice {
 }
 
 impl Shared {
-    /// Keeps account of who has the file open for writing. Anything but a write
-    /// begins anew: another file is in its place, or events were lost.
+    /// Records whether the file is open for writing. Any event other than a write resets
+    /// that: the file was replaced, or events were lost.
     fn note(&self, event: &notify::Result<notify::Event>) {
         let writing = match event {
             Ok(event) => match event.kind {
                 EventKind::Modify(ModifyKind::Data(_)) => true,
-                // A change of owner or mode says nothing about it.
+                // A change of owner or mode is neither.
                 EventKind::Modify(ModifyKind::Metadata(_)) => return,
                 _ => false,
             },
@@ -162,11 +159,11 @@ impl Shared {
 
     fn concerns(&self, event: &notify::Result<notify::Event>) -> bool {
         let Ok(event) = event else {
-            // Something was lost, so anything may have happened.
+            // Events were lost.
             return true;
         };
         match event.kind {
-            // Our own reading is an event as well.
+            // Reading the file is an event as well.
             EventKind::Access(AccessKind::Close(AccessMode::Write)) => {}
             EventKind::Access(_) => return false,
             _ => {}
@@ -183,8 +180,8 @@ impl Shared {
     }
 }
 
-/// The way to a file: every directory in which something could make the path
-/// lead elsewhere, and the names that would have to change.
+/// The path to a file: every directory in which a change could make the path lead to another
+/// file, and the names in them that would change.
 #[derive(Debug, Default)]
 struct Route {
     directories: BTreeMap<PathBuf, Identity>,
@@ -192,8 +189,8 @@ struct Route {
 }
 
 impl Route {
-    /// Goes as far as the path leads. Directories above the first symbolic link
-    /// are left to polling, but for the last one.
+    /// Follows the path as far as it exists. Of the directories above the first symbolic
+    /// link, only the last is watched; the others are left to polling.
     fn to(path: &Path) -> Self {
         let mut route = Self::default();
         let mut rest: Vec<OsString> = names_of(path);
@@ -219,11 +216,11 @@ impl Route {
                     }
                     rest.extend(names_of(&target));
                 }
-                // Not a link, or not there, or a loop.
+                // Not a link, missing, or a loop.
                 _ if rest.is_empty() => route.add(&at, name),
                 _ if next.exists() => at = next,
                 _ => {
-                    // A directory that is not there yet, or no longer.
+                    // A directory that is missing.
                     route.add(&at, name);
                     break;
                 }
@@ -238,7 +235,7 @@ impl Route {
                 .insert(directory.to_owned(), (metadata.dev(), metadata.ino()));
             self.names.insert(name.clone());
         }
-        // The directory's own end is an event that names the directory.
+        // The removal of the directory itself is an event with its name.
         if let Some(own) = directory.file_name() {
             self.names.insert(own.to_owned());
         }

@@ -1,26 +1,65 @@
-//! One look at a file that somebody else may be writing.
+//! One reading of a file that another process may be writing.
 
+use std::fmt;
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
-use crate::state::Sha256;
-use crate::table::Problem;
 use cellgate_core::pace;
+use serde::{Serialize, Serializer};
 
-/// Bytes that are read in about a tenth of a millisecond.
-const READ_AT_ONCE: u64 = 256 * 1024;
+use crate::table::Problem;
 
-/// What tells one state of a file from another without reading it. Not all
-/// changes show: two within the file system's clock tick may look the same.
+/// Bytes between two steps of reading: about 100 µs of work.
+const READ_CHUNK: u64 = 256 * 1024;
+
+/// Bytes between two steps of hashing: well below 100 µs of work.
+const HASH_CHUNK: usize = 64 * 1024;
+
+/// The SHA-256 of a document; shown in lowercase hexadecimal.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Sha256(pub [u8; 32]);
+
+impl Sha256 {
+    pub fn of(document: &[u8]) -> Self {
+        use sha2::Digest;
+        let mut sha256 = sha2::Sha256::new();
+        for chunk in document.chunks(HASH_CHUNK) {
+            sha256.update(chunk);
+            pace::stride();
+        }
+        Self(sha256.finalize().into())
+    }
+}
+
+impl fmt::Display for Sha256 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for Sha256 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl Serialize for Sha256 {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// Metadata by which a change of a file is noticed without reading it. Two changes within
+/// one tick of the file system's clock may have the same stamp.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Stamp {
     device: u64,
     inode: u64,
     size: u64,
     modified: (i64, i64),
-    /// Set by every write and every `chmod`, and not to be set by hand.
+    /// The ctime: every write and every `chmod` sets it, and no program can set it back.
     changed: (i64, i64),
 }
 
@@ -34,9 +73,9 @@ pub(crate) struct Snapshot {
 /// Why there is no [`Snapshot`].
 #[derive(Debug)]
 pub(crate) enum ReadError {
-    /// It changed while it was being read.
+    /// The file changed while it was being read.
     Moving,
-    /// In words for the operator.
+    /// Why, in words for the operator.
     Unreadable(String),
 }
 
@@ -58,12 +97,12 @@ impl From<io::Error> for ReadError {
 }
 
 impl Stamp {
-    /// The stamp of what is at `path` now, at the end of all symbolic links.
+    /// The stamp of the file at `path`, after all symbolic links.
     pub(crate) fn of(path: &Path) -> io::Result<Self> {
         fs::metadata(path).map(|metadata| Self::from(&metadata))
     }
 
-    /// Which file it is and how large, whenever it was touched.
+    /// Device, inode and size: what a `touch` does not change.
     pub(crate) fn identity(&self) -> (u64, u64, u64) {
         (self.device, self.inode, self.size)
     }
@@ -90,14 +129,14 @@ impl From<&Metadata> for Stamp {
 ///
 /// # Errors
 ///
-/// There is no regular file, it is larger than that, it cannot be read, or it
-/// changed meanwhile.
+/// It is not a regular file, is larger than that, cannot be read, or changed while it was
+/// being read.
 pub(crate) fn read(path: &Path, max_bytes: u64) -> Result<Snapshot, ReadError> {
-    // Before it is opened: opening a device can do things.
+    // Checked before it is opened: opening a device can have side effects.
     refuse_special(&fs::metadata(path)?)?;
     let mut file = OpenOptions::new()
         .read(true)
-        // A pipe that took the file's place since would block here for ever.
+        // Without this, a pipe that replaced the file since the check would block.
         .custom_flags(libc::O_NONBLOCK)
         .open(path)?;
     let before = file.metadata()?;
@@ -111,7 +150,7 @@ pub(crate) fn read(path: &Path, max_bytes: u64) -> Result<Snapshot, ReadError> {
         .map_err(|_| ReadError::Unreadable(format!("no memory for its {expected} bytes")))?;
     let mut rest = Read::by_ref(&mut file).take(max_bytes.saturating_add(1));
     while Read::by_ref(&mut rest)
-        .take(READ_AT_ONCE)
+        .take(READ_CHUNK)
         .read_to_end(&mut content)?
         > 0
     {

@@ -1,5 +1,5 @@
-//! A file until it holds still: read again and again, until two readings in a
-//! row are the same, so that one in the middle of a write is left alone.
+//! Reads a file until two readings in a row are the same, so that a half-written file is not
+//! taken for its content.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -11,27 +11,26 @@ use super::notice::Notice;
 use super::read::{ReadError, Snapshot, Stamp, read};
 use crate::background;
 
-/// The pause between two readings that have to be the same.
+/// The pause between two readings.
 const SETTLE: Duration = Duration::from_millis(50);
 
-/// The pause after word of a change: it seldom comes alone.
+/// The pause after a notification: more usually follow at once.
 const DEBOUNCE: Duration = Duration::from_millis(2);
 
 /// A file of more bytes than this is not read while its stamp is changing.
 const LARGE: u64 = 1 << 20;
 
-/// How long a file may go on changing in one look.
+/// The longest time that is spent waiting for a file to settle.
 const SETTLE_LIMIT: Duration = Duration::from_secs(10);
 
-/// How long a file must hold still that ends as if something were missing, or
-/// that somebody still has open who has written to it: slow writers pause for
-/// longer than [`SETTLE`].
+/// How long a file must stay the same if it looks cut off or is still open for writing: slow
+/// writers pause for longer than [`SETTLE`].
 const UNFINISHED: Duration = Duration::from_secs(2);
 
-/// The file that is looked at.
+/// The file to read.
 pub(crate) struct Target {
     pub path: PathBuf,
-    /// One that is larger is refused.
+    /// A larger file is refused.
     pub max_bytes: u64,
 }
 
@@ -49,13 +48,13 @@ impl Target {
         let mut last = first
             .as_ref()
             .map(|first| (first.stamp.identity(), first.sha256));
-        // Not the content: only one is held at a time.
+        // Its content is not kept: only one is in memory at a time.
         forget(first).await;
         while start.elapsed() < SETTLE_LIMIT {
             tokio::select! {
                 () = sleep(pause) => {}
-                // In step with whoever writes: a file that is replaced ten
-                // times a second holds still just long enough.
+                // Right after a write: a file that is replaced ten times a second stays the
+                // same just long enough.
                 () = notice.changed() => sleep(DEBOUNCE).await,
             }
             let stamp = self.stamp().await?;
@@ -68,7 +67,7 @@ impl Target {
                 Err(ReadError::Moving) => continue,
                 next => next?,
             };
-            // Not the times: a file that is only touched holds still.
+            // Times are not compared: a `touch` does not count as a change.
             let now = (next.stamp.identity(), next.sha256);
             if last.replace(now) != Some(now) {
                 steady_since = Instant::now();
@@ -89,7 +88,7 @@ impl Target {
         Err(ReadError::Moving)
     }
 
-    /// What tells whether the file may have changed.
+    /// The stamp of the file now.
     pub async fn stamp(&self) -> Result<Stamp, ReadError> {
         let path = self.path.clone();
         spawn_blocking(move || Stamp::of(&path))
@@ -106,21 +105,21 @@ impl Target {
     }
 }
 
-/// Drops what was read; if that was much, in a chore, which gives back what its content
-/// took before the next one is read.
+/// Drops what was read. Large content is dropped in the background, which gives its memory
+/// back before the next reading.
 pub(crate) async fn forget(read: Option<Snapshot>) {
     if read.as_ref().is_some_and(|read| read.stamp.size() > LARGE) {
-        // It cannot fail.
+        // Dropping does not panic.
         let _ = background::run(move || drop(read)).await;
     }
 }
 
-/// The content of a file that does not change meanwhile, before there is a
-/// runtime.
+/// The content of a file that does not change while it is read. Blocks: for the start, when
+/// there is no runtime yet.
 ///
 /// # Errors
 ///
-/// It cannot be read, or is being written all the time.
+/// It cannot be read, or keeps changing.
 pub(crate) fn read_now(path: &Path, max_bytes: u64) -> Result<Vec<u8>, ReadError> {
     let start = std::time::Instant::now();
     loop {
@@ -132,14 +131,14 @@ pub(crate) fn read_now(path: &Path, max_bytes: u64) -> Result<Vec<u8>, ReadError
     }
 }
 
-/// Whether the end of a document is missing: a routing document is one JSON
-/// object, which this cannot be without its last brace. (The converse does not hold.)
+/// Whether the end of a routing document is missing: it is a JSON object, so it ends with a
+/// brace. A document that does may still be cut off.
 fn looks_unfinished(content: &[u8]) -> bool {
     content.trim_ascii_end().last() != Some(&b'}')
 }
 
 fn broken(error: JoinError) -> ReadError {
-    ReadError::Unreadable(format!("reading broke off: {error}"))
+    ReadError::Unreadable(format!("reading failed: {error}"))
 }
 
 #[cfg(test)]

@@ -1,30 +1,29 @@
-//! A secret in a file: one word.
+//! Tokens: secrets of one word, each in a file.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-/// The longest one, with the white space around it, in bytes. It travels in a
-/// header.
+/// Longest content of the file in bytes, white space included. A token is sent in a header.
 const LONGEST: u64 = 8 << 10;
 
 /// Reads the token at `path`, which may have white space around it.
 ///
 /// # Errors
 ///
-/// Why there is none, in words that name the file and say nothing of what is in it.
+/// Why there is none. The text names the file and does not repeat its content.
 pub(crate) fn read(path: &Path) -> Result<String, String> {
     let shown = path.display();
     let cannot = |error: io::Error| format!("cannot read {shown}: {error}");
     let special = || format!("{shown} is not a file");
-    // Before it is opened: opening a device can do things.
+    // Checked before it is opened: opening a device can have side effects.
     if !fs::metadata(path).map_err(cannot)?.is_file() {
         return Err(special());
     }
     let file = OpenOptions::new()
         .read(true)
-        // A pipe that took the file's place since would block here for ever.
+        // Without this, a pipe that replaced the file since the check would block.
         .custom_flags(libc::O_NONBLOCK)
         .open(path)
         .map_err(cannot)?;

@@ -1,5 +1,4 @@
-//! What an operator is shown of the connection to the control plane. Nothing of
-//! the edge depends on it.
+//! What an operator is shown of the connection to the control plane. Nothing depends on it.
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -11,41 +10,41 @@ use crate::table::Digest;
 use crate::telemetry::metrics::ControlMetrics;
 use crate::telemetry::time::{self, wall};
 
-/// Whether there is a control plane to hear from.
+/// Whether a control plane is connected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ConnectionState {
-    /// One is being dialled.
+    /// A connection is being made.
     Connecting,
     Connected,
-    /// There is none, and the next attempt is not due yet.
+    /// Not connected; the next attempt is not due yet.
     Disconnected,
 }
 
-/// How it stands with the control plane.
+/// The connection to the control plane.
 #[derive(Clone, Debug)]
 pub struct Connection {
     pub state: ConnectionState,
-    /// Of the control plane that is, was or is to be connected.
+    /// The control plane that is connected, or was or will be tried.
     pub url: String,
     /// `cellgate.v1` or `m3`; none before the first connection.
     pub dialect: Option<&'static str>,
-    /// What the control plane calls itself, if it does.
+    /// The control plane's own id, if it has one.
     pub control_id: Option<String>,
-    /// Since when there has been a connection, or none.
+    /// When the connection began, or ended.
     pub since: SystemTime,
-    /// When a control plane was last heard, by an earlier process if need be; when
-    /// the edge started, if that is not known.
+    /// When a message from a control plane was last received, by this process or an earlier
+    /// one; the start of the process if that is not known.
     pub heard: Instant,
-    /// The newest generation that the control plane has spoken of.
+    /// The newest generation that the control plane has named.
     pub newest: Option<u64>,
-    /// Attempts in vain since there was a connection.
+    /// Failed attempts since the last connection.
     pub retries: u64,
     /// Why the last connection ended, or the last attempt failed.
     pub last_error: Option<ConnectionError>,
 }
 
-/// Why there is, or was, no connection.
+/// Why there is no connection, or was none before this one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ConnectionError {
     #[serde(serialize_with = "time::serialize")]
@@ -53,32 +52,31 @@ pub struct ConnectionError {
     pub message: String,
 }
 
-/// As JSON, the field `control_plane` of `GET /debug/config`; the order of the
-/// fields is part of that.
+/// As JSON, the field `control_plane` of `GET /debug/config`, in this order of fields.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ConnectionStatus {
     pub state: ConnectionState,
     pub url: String,
     pub dialect: Option<&'static str>,
     pub control_id: Option<String>,
-    /// Since when there has been a connection, or none.
+    /// When the connection began, or ended.
     #[serde(serialize_with = "time::serialize")]
     pub since: SystemTime,
-    /// What the control plane calls the generation that is served; none: it is
-    /// from elsewhere.
+    /// The control plane's number of the current generation; none if that is not from a
+    /// control plane.
     pub generation: Option<u64>,
-    /// The newest one that the control plane has spoken of.
+    /// The newest one that the control plane has named.
     pub newest_generation: Option<u64>,
-    /// Of what is served, wherever it is from.
+    /// Of the current generation, wherever it is from.
     pub digest: Option<Digest>,
-    /// For how long nothing was heard of a control plane; 0 while there is one.
+    /// For how long no control plane has been heard; 0 while one is connected.
     pub stale_seconds: u64,
     pub retries: u64,
     pub last_error: Option<ConnectionError>,
 }
 
 impl Connection {
-    /// For how long nothing was heard of a control plane; zero while there is one.
+    /// For how long no control plane has been heard; zero while one is connected.
     pub fn stale(&self, now: Instant) -> Duration {
         match self.state {
             ConnectionState::Connected => Duration::ZERO,
@@ -104,26 +102,26 @@ impl Connection {
 }
 
 impl EdgeState {
-    /// From now on, this is shown.
+    /// Sets what is shown.
     pub fn show_connection(&self, connection: Connection) {
         *self.connection.lock() = Some(connection);
     }
 
-    /// An earlier process last heard a control plane then.
+    /// Sets when an earlier process last heard a control plane.
     pub(crate) fn heard_before(&self, then: Option<SystemTime>) {
         *self.heard_before.lock() = then;
     }
 
-    /// What [`Connection::heard`] is before this process has heard a control plane.
+    /// [`Connection::heard`] before this process has heard a control plane.
     pub fn first_heard(&self) -> Instant {
         let now = Instant::now();
         let then = *self.heard_before.lock();
-        // Should the clock have been set back, it is as good as now.
+        // None if the clock was set back; then it counts as now.
         let ago = then.and_then(|then| SystemTime::now().duration_since(then).ok());
         ago.and_then(|ago| now.checked_sub(ago)).unwrap_or(now)
     }
 
-    /// When a control plane was last heard; none: not that anyone knew.
+    /// When a control plane was last heard; none if that is not known.
     pub(crate) fn last_contact(&self) -> Option<SystemTime> {
         let connection = self.connection.lock();
         let here = connection.as_ref().and_then(|connection| {
@@ -136,12 +134,12 @@ impl EdgeState {
         here.or(*self.heard_before.lock())
     }
 
-    /// What is counted of the control plane; shown from the first call on.
+    /// The metrics of the control plane, which are shown from the first call on.
     pub fn control_metrics(&self) -> &ControlMetrics {
         self.metrics.control()
     }
 
-    /// Brings the metrics of the control plane up to date, if there is to be one.
+    /// Brings the metrics of the control plane up to date, if one is configured.
     pub(crate) fn gauge_connection(&self) {
         let connection = self.connection.lock();
         if let Some(connection) = &*connection {

@@ -94,7 +94,7 @@ impl EdgeState {
         self.placements.clone()
     }
 
-    /// Notified when the addresses of an endpoint change, of whatever generation.
+    /// Notified when the addresses of any endpoint change.
     pub fn watch_addresses(&self) -> watch::Receiver<()> {
         self.addresses.clone()
     }

@@ -1,4 +1,4 @@
-//! Where one key goes now, spelled out for a person.
+//! Where a key goes now, and why: `GET /debug/route`.
 
 use std::net::SocketAddr;
 use std::time::Instant;
@@ -14,44 +14,44 @@ use crate::upstream::{BackendView, FailoverReason, Full, Placement, Resolution};
 #[derive(Clone, Debug, Serialize)]
 pub struct RouteExplanation {
     pub key: String,
-    /// Where the key lives.
+    /// The placement of the key.
     pub placement: String,
     pub reason: RouteReason,
-    /// The URL of the endpoint that would be chosen now; with none to be
-    /// chosen, the first one of the placement.
+    /// The URL of the endpoint that would be chosen now; if none would, the first one of the
+    /// placement.
     #[serde(serialize_with = "display")]
     pub endpoint: Endpoint,
-    /// What the placement's endpoints resolve to at the moment.
+    /// What the placement's endpoints resolve to now.
     pub addresses: Vec<SocketAddr>,
     pub generation: u64,
     pub version: String,
-    /// The reason in words that name what it rests on.
+    /// The reason in words.
     pub why: String,
-    /// Whether `addresses` are known, still awaited, or not to be had.
+    /// Whether the first lookup of `addresses` has succeeded, is pending, or has failed.
     pub resolution: Resolution,
     /// Why the last lookup of a host failed, if one did.
     pub resolution_error: Option<String>,
-    /// The placement that would serve a request now; none if none would. While
-    /// its addresses are awaited, a request waits for them.
+    /// The placement that would serve a request now; none if none would. While its first
+    /// lookup is pending, a request waits for it.
     pub served_by: Option<String>,
     /// Why that is not `placement`.
     pub failover_reason: Option<FailoverReason>,
     /// The address that would be chosen now.
     pub chosen: Option<SocketAddr>,
-    /// Set when `served_by` has as many requests in flight as it may, so that
-    /// more are answered 429.
+    /// Set when `served_by` is at its limit of requests in flight, so that further requests
+    /// get 429.
     pub full: Option<Full>,
-    /// Every backend that comes into question: those of `placement`, then those
-    /// of the fallbacks as far as they are needed. At most 1000.
+    /// The backends of `placement`, then those of the fallbacks that a request would reach.
+    /// At most 1000.
     pub candidates: Vec<Candidate>,
-    /// How many more there are.
+    /// How many more candidates there are.
     #[serde(skip_serializing_if = "is_zero")]
     pub candidates_omitted: usize,
-    /// Endpoints that have no address.
+    /// Endpoints without an address.
     pub without_address: Vec<WithoutAddress>,
 }
 
-/// An endpoint whose host is not known to be anywhere.
+/// An endpoint whose host has no known address.
 #[derive(Clone, Debug, Serialize)]
 pub struct WithoutAddress {
     pub placement: String,
@@ -59,10 +59,10 @@ pub struct WithoutAddress {
     pub why: String,
 }
 
-/// How many candidates an explanation lists.
+/// Most candidates that an explanation lists.
 const CANDIDATES: usize = 1000;
 
-/// A backend that comes into question for a key.
+/// A backend that may serve a key.
 #[derive(Clone, Debug, Serialize)]
 pub struct Candidate {
     pub placement: String,
@@ -103,7 +103,7 @@ impl RouteExplanation {
         shown
     }
 
-    /// Goes the way that a request would go.
+    /// Follows the way of a request.
     fn follow(&mut self, generation: &Generation, home: PlacementId, key: &str, now: Instant) {
         let way = generation.placements.way(home, now);
         let name = |id: PlacementId| &generation.table.placement(id).name;
@@ -146,7 +146,7 @@ impl RouteExplanation {
     }
 }
 
-/// Of several hosts, the best that can be said.
+/// The best of the states of the placement's endpoints.
 fn resolution(placement: &Placement) -> Resolution {
     let states = placement
         .endpoints()

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant, SystemTime};
 use serde::Serialize;
 
 use super::edge_state::EdgeState;
-use super::generation::{Sha256, Source};
+use super::generation::Source;
+use crate::files::Sha256;
 use crate::table::Problem;
 use crate::telemetry::metrics::Reload;
 use crate::telemetry::once_per::OncePer;

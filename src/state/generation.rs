@@ -1,26 +1,26 @@
-//! One applied routing table, and all that a request needs from it.
+//! One applied routing table, bound to its placements.
 
 use std::fmt;
 use std::time::SystemTime;
 
 use prometheus::IntGauge;
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
+use crate::files::Sha256;
 use crate::table::{RouteReason, RoutingTable};
 use crate::upstream::{Placement, Placements};
-use cellgate_core::pace;
 
 /// One applied routing table. It never changes. A request is routed by one generation and
 /// keeps only its [`Placements`].
 #[derive(Debug)]
 pub struct Generation {
-    /// From 1; the next applied document gets the next number.
+    /// This edge's number, from 1; each change that is applied gets the next one.
     pub number: u64,
-    /// Of the document, byte for byte; none when it came as something else.
+    /// Of the bytes of the document; none if the table did not come as one.
     pub sha256: Option<Sha256>,
     pub source: Source,
-    /// What the control plane calls it that it came from, 1 or more. None: it
-    /// came from elsewhere, or from one that numbers nothing.
+    /// The control plane's number, from 1; none if the table came from elsewhere, or from a
+    /// control plane without numbers.
     pub control_generation: Option<u64>,
     pub applied_at: SystemTime,
     pub table: RoutingTable,
@@ -52,43 +52,6 @@ impl Source {
 impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.as_str())
-    }
-}
-
-/// The SHA-256 of a document; shown in lowercase hexadecimal.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Sha256(pub [u8; 32]);
-
-/// Bytes that are hashed in well below a tenth of a millisecond.
-const HASHED_AT_ONCE: usize = 64 * 1024;
-
-impl Sha256 {
-    pub fn of(document: &[u8]) -> Self {
-        use sha2::Digest;
-        let mut sha256 = sha2::Sha256::new();
-        for piece in document.chunks(HASHED_AT_ONCE) {
-            sha256.update(piece);
-            pace::stride();
-        }
-        Self(sha256.finalize().into())
-    }
-}
-
-impl fmt::Display for Sha256 {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
-    }
-}
-
-impl fmt::Debug for Sha256 {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
-impl Serialize for Sha256 {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
     }
 }
 
@@ -129,7 +92,7 @@ impl Drop for Alive {
     }
 }
 
-/// What a generation is called, before it has a table.
+/// What is known of a generation before its table is.
 pub(crate) struct Head {
     pub(crate) number: u64,
     pub(crate) sha256: Option<Sha256>,

@@ -1,4 +1,4 @@
-//! Changes that a control plane pushes, piece by piece instead of as documents.
+//! Changes that a control plane pushes: deltas and whole tables, not documents.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -9,17 +9,17 @@ use super::generation::{Generation, Source};
 use super::writer::{Change, FEW, Stop};
 use crate::table::{Delta, Digest, Problem, RoutingTable};
 
-/// What is to be served next.
+/// A change from a control plane.
 #[derive(Debug)]
 pub enum Push {
-    /// What is served, changed by this. Costs what it changes.
+    /// A change of the current table. Costs what it changes.
     Delta(Delta),
-    /// This instead of what is served.
+    /// A table in place of the current one.
     Table(RoutingTable),
 }
 
 impl Push {
-    /// Whether it takes long, and leaves memory to give back: more than a few keys.
+    /// Whether it takes long and frees much memory, so that it belongs in the background.
     pub fn is_large(&self) -> bool {
         match self {
             Self::Delta(delta) => delta.set.len() + delta.remove.len() > FEW,
@@ -35,12 +35,12 @@ pub enum Pushed {
     Changed(Arc<Generation>),
     /// It cannot be served, and nothing has changed. Never empty.
     Refused(Vec<Problem>),
-    /// It would have led to other content than was announced, of this digest, and
-    /// nothing has changed.
+    /// It leads to a table of this digest and not of the one that was announced. Nothing has
+    /// changed.
     Differs(Digest),
 }
 
-/// How large a table may become by pushes. Many small deltas make a large one.
+/// The largest table that pushes may lead to.
 #[derive(Clone, Copy, Debug)]
 pub struct PushLimits {
     /// Most routing keys.
@@ -50,7 +50,7 @@ pub struct PushLimits {
 }
 
 impl Default for PushLimits {
-    /// Whatever comes.
+    /// No limit.
     fn default() -> Self {
         Self {
             keys: u64::MAX,
@@ -74,13 +74,13 @@ impl PushLimits {
 }
 
 impl EdgeState {
-    /// Makes what `push` says the routing table of all requests that start from
-    /// now on, or changes nothing. `generation` is what the control plane calls it,
-    /// which is never below that of what is served, and `digest` what comes of it.
+    /// Makes `push` the routing table of all requests that start from now on, or changes
+    /// nothing. `generation` is the control plane's number, which must not be below that of
+    /// the current generation; `digest` is that of the resulting table.
     ///
-    /// A delta costs what it changes: no key of the table is read that it does not
-    /// name, and while the head stays, the placements of the last generation are
-    /// those of the next. A table costs what comparing it with the last one does.
+    /// A delta costs what it changes: it reads no key that it does not name, and as long as
+    /// the head stays the same, so do the placements. A table costs as much as comparing it
+    /// with the current one.
     pub fn push(&self, push: Push, generation: u64, digest: Digest, now: SystemTime) -> Pushed {
         let made = self.transact(Self::pushed(generation, now), |current| {
             // The caller has checked that, but another change may have come in between.

@@ -1,4 +1,4 @@
-//! What an operator is shown of the live state.
+//! What `GET /debug/config` shows.
 
 use std::time::SystemTime;
 
@@ -7,28 +7,29 @@ use serde::Serialize;
 use super::connection::ConnectionStatus;
 use super::disk::MemoryStatus;
 use super::failure::LastError;
-use super::generation::{Generation, Sha256, Source};
+use super::generation::{Generation, Source};
+use crate::files::Sha256;
 use crate::telemetry::time;
 
-/// What is being served and how the last attempt to change it went. As JSON,
-/// the body of `GET /debug/config`; the order of the fields is part of that.
+/// What is being served, and how the last attempt to change it went. As JSON, the body of
+/// `GET /debug/config`, in this order of fields.
 #[derive(Clone, Debug, Serialize)]
 pub struct ConfigStatus {
-    /// Like all fields but the last three, none before the first generation.
+    /// None before the first generation, like all fields but the last three.
     pub version: Option<String>,
     #[serde(serialize_with = "time::serialize_option")]
     pub last_reload_at: Option<SystemTime>,
     pub source: Option<Source>,
     pub generation: Option<u64>,
-    /// Of the document; none when it came from a control plane in pieces.
+    /// Of the document; none for a table that a control plane pushed.
     pub sha256: Option<Sha256>,
     pub keys: Option<usize>,
     pub placements: Option<usize>,
     /// Why the newest document is not the one being served.
     pub last_error: Option<LastError>,
-    /// What a restart would find; none where nothing is kept.
+    /// What a restart would find in the state directory; none without one.
     pub state: Option<MemoryStatus>,
-    /// How it stands with the control plane; none where there is to be none.
+    /// The connection to the control plane; none if none is configured.
     pub control_plane: Option<ConnectionStatus>,
 }
 

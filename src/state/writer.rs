@@ -6,8 +6,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::edge_state::EdgeState;
 use super::failure::Cause;
-use super::generation::{Generation, Head, Sha256, Source};
+use super::generation::{Generation, Head, Source};
 use super::restore::Barred;
+use crate::files::Sha256;
 use crate::table::{self, Problem, RoutingTable};
 use crate::telemetry::metrics::Reload;
 use crate::upstream::{Placements, Registry};

@@ -17,8 +17,7 @@ use super::placements::Placements;
 use crate::resilience::BreakerState;
 use crate::table::PlacementId;
 
-/// Why a request is not served by its own placement, as `X-Failover-Reason`
-/// says it.
+/// Why a request is not served by its own placement: the value of `X-Failover-Reason`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FailoverReason {
@@ -38,24 +37,25 @@ impl FailoverReason {
     }
 }
 
-/// A request that a placement has taken. Dropping it gives its places back.
+/// A request that a placement has admitted. Dropping it gives back its slot and its
+/// attempt.
 #[derive(Debug)]
 pub struct Admitted {
     /// The placement that serves the request.
     pub placement: PlacementId,
-    /// Why it is not the request's own.
+    /// Why that is not the request's own.
     pub failover: Option<FailoverReason>,
-    /// What `X-Circuit-State` says: the state of the breaker that concerned the
-    /// request at its own placement; none where that has no breaker.
+    /// The value of `X-Circuit-State`: the state of the breaker at the request's own
+    /// placement; none if that has no breaker.
     pub circuit: Option<BreakerState>,
     /// None while the placement's addresses are not known yet.
     pub attempt: Option<Attempt>,
-    /// Backends that this request tried to no avail.
+    /// Backends at which this request failed.
     tried: Vec<Arc<Backend>>,
     _slot: Slot,
 }
 
-/// A request that no placement takes.
+/// A request that no placement admits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rejected {
     pub cause: Cause,
@@ -64,31 +64,31 @@ pub struct Rejected {
     pub placement: PlacementId,
     /// Why that is not its own.
     pub failover: Option<FailoverReason>,
-    /// What `X-Circuit-State` says.
+    /// The value of `X-Circuit-State`.
     pub circuit: Option<BreakerState>,
-    /// When it may be worth another try.
+    /// The value of `Retry-After`.
     pub retry_after: Duration,
 }
 
-/// Why no placement takes a request.
+/// Why no placement admits a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cause {
-    /// The placement that would serve it has as many requests as it may.
+    /// The placement that would serve it is at its concurrency limit.
     ConcurrencyLimit,
     /// No backend of its own placement or of any fallback is usable.
     Unavailable(FailoverReason),
 }
 
-/// What to do about a placement whose names were never looked up.
+/// How to treat a placement whose first lookup is pending.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unresolved {
-    /// Leave the request with it: the first answer may come any moment.
+    /// The request waits for the lookup.
     Wait,
-    /// Take it for one that cannot be reached.
+    /// It counts as one without an address.
     GiveUp,
 }
 
-/// When to come back to a placement that is full.
+/// Retry-After for a placement that is full.
 const FULL: Duration = Duration::from_secs(1);
 
 impl Placements {
@@ -105,7 +105,7 @@ impl Placements {
         Ok(admitted)
     }
 
-    /// Whether a request whose attempt was set aside has another place to go.
+    /// Whether a request whose attempt was set aside can be sent elsewhere.
     pub fn has_alternative(&self, admitted: &Admitted, now: Instant) -> bool {
         let placement = self.get(admitted.placement);
         placement.has_untried(&admitted.tried, now)
@@ -175,13 +175,13 @@ impl Placements {
         };
         let (mut id, mut placement) = (home, own);
         let mut first: Option<(FailoverReason, Duration)> = None;
-        // Compiling a table makes sure that fallbacks lead nowhere twice.
+        // A table has no cycle of fallbacks.
         loop {
             let failover = first.map(|(reason, _)| reason);
             let failover_of =
                 |outage: Outage| outage.failover(placement.fallback.is_some(), unresolved);
-            // The place comes first: a backend that is to be tried once must not
-            // be spent on a request that is turned away.
+            // The slot is taken first: a backend's only trial must not be spent on a
+            // request that is turned away.
             let reason = match placement.state.enter(placement.policy.concurrency_limit) {
                 Some(slot) => match placement.pick(key, tried, now) {
                     Ok(attempt) => {
@@ -200,12 +200,11 @@ impl Placements {
                     }
                     Err(outage) => match failover_of(outage) {
                         Some(reason) => reason,
-                        // It would be a fallback in name only.
+                        // A fallback without an address is no fallback.
                         None if outage == Outage::NoAddress && first.is_some() => {
                             return Err(Rejected::unavailable(home, circuit(), first));
                         }
-                        // Whoever asks for a backend later finds one, or says
-                        // why not.
+                        // The backend is chosen when the lookup has ended.
                         None => {
                             return Ok(Admitted {
                                 placement: id,
@@ -342,15 +341,14 @@ impl Outage {
 }
 
 impl Admitted {
-    /// Remembers that the attempt came to nothing, so that the next one is made
-    /// elsewhere.
+    /// Ends a failed attempt; the next one is made at another backend.
     pub fn set_aside(&mut self) {
         if let Some(attempt) = self.attempt.take() {
             self.tried.push(Arc::clone(attempt.backend()));
         }
     }
 
-    /// Where the request was last sent to.
+    /// The backend of the last attempt.
     pub fn backend(&self) -> Option<&Arc<Backend>> {
         let attempt = self.attempt.as_ref().map(Attempt::backend);
         attempt.or(self.tried.last())

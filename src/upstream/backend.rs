@@ -1,4 +1,4 @@
-//! One address of an endpoint, and what the edge knows of it.
+//! One address of an endpoint: its health, its breaker and its requests in flight.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
@@ -27,28 +27,27 @@ pub fn uptime(now: Instant) -> Duration {
     now.saturating_duration_since(*START)
 }
 
-/// One socket address of an endpoint. It keeps its state for as long as its
-/// placement has the endpoint and the endpoint resolves to the address,
-/// whatever generations come and go.
+/// One socket address of an endpoint. It keeps its state across generations, as long as its
+/// placement has the endpoint and the endpoint resolves to the address.
 pub struct Backend {
     pub address: SocketAddr,
-    /// The same at every edge, for choosing by hash.
+    /// The same at every edge, for balancing by hash.
     pub(crate) id: u64,
-    /// No other backend of this process ever has the same.
+    /// Unique in this process, for its whole life.
     pub(crate) serial: u64,
     /// The endpoint that it is an address of.
     pub origin: Arc<Origin>,
     /// Where transitions are counted.
     metrics: PlacementMetrics,
-    /// Every request writes it; the rest is only read while nothing fails.
+    /// Every request writes it. The other fields are only read while nothing fails.
     in_flight: CachePadded<AtomicUsize>,
     avoidance: Avoidance,
     breaker: Mutex<Breaker>,
-    /// The ticket that [`Breaker::calm`] gives, packed; 0 when it gives none. So
-    /// long as nothing fails, no request takes the lock.
+    /// The ticket of [`Breaker::calm`], packed; 0 if there is none. While nothing fails, no
+    /// request locks the breaker.
     calm: AtomicU64,
-    /// When the breaker opened, in nanoseconds of uptime; 0 while it is not
-    /// open. So long as it cannot admit, no request takes the lock.
+    /// When the breaker opened, in nanoseconds of uptime; 0 while it is not open. Until its
+    /// timeout has passed, no request locks it.
     opened: AtomicU64,
     health: Mutex<HealthState>,
     /// What [`HealthState::usable`] says, negated.
@@ -56,17 +55,17 @@ pub struct Backend {
     last_failure: Mutex<Option<LastFailure>>,
 }
 
-/// What went wrong last at a backend.
+/// The last failure of a backend.
 #[derive(Clone, Debug)]
 pub struct LastFailure {
     pub at: SystemTime,
-    /// A stable code, as in error replies, or `probe` for a failed health probe.
+    /// The code of an error reply, or `probe` for a failed health probe.
     pub reason: &'static str,
     /// In words, for the operator.
     pub detail: String,
 }
 
-/// Why a backend takes no request at the moment.
+/// Why a backend is not usable now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unusable {
     /// Its health probes fail.
@@ -95,9 +94,8 @@ impl Backend {
         }
     }
 
-    /// How the proxy library is told to connect here, without deadlines. An https
-    /// endpoint is verified by its host name: the SNI is never empty, for an
-    /// empty one would turn verification off.
+    /// The peer for Pingora, without timeouts. The SNI of an https endpoint is its host and
+    /// never empty: an empty SNI would turn verification off.
     pub fn peer(&self) -> HttpPeer {
         let endpoint = &self.origin.endpoint;
         let tls = endpoint.scheme == Scheme::Https;
@@ -109,14 +107,13 @@ impl Backend {
         HttpPeer::new(self.address, tls, sni)
     }
 
-    /// Requests that are being served here.
+    /// Requests in flight.
     pub fn in_flight(&self) -> usize {
         self.in_flight.load(Relaxed)
     }
 
-    /// Whether a request may be sent here, as far as can be said without
-    /// sending one. Without a health check or a breaker nothing speaks against
-    /// it.
+    /// Whether a request may be sent here. Takes nothing. A backend without health check
+    /// and breaker is always usable.
     pub(crate) fn usable(
         &self,
         health: bool,
@@ -143,8 +140,7 @@ impl Backend {
             .map_err(Unusable::CircuitOpen)
     }
 
-    /// The state of the breaker, as far as it can be told without the lock when
-    /// nothing fails.
+    /// The state of the breaker. Takes no lock while nothing fails.
     pub(crate) fn state(&self) -> BreakerState {
         match self.calm.load(Relaxed) {
             0 => self.breaker.lock().state(),
@@ -152,21 +148,22 @@ impl Backend {
         }
     }
 
-    /// Whether connecting failed a moment ago, so that another is preferred.
+    /// Whether connecting failed recently, so that other backends are preferred.
     pub(crate) fn avoided(&self, uptime: Duration) -> bool {
         self.avoidance.avoided(uptime)
     }
 
-    /// Takes a place here. None: somebody else took the one that was to be had.
+    /// Begins an attempt. None if another request has taken the only trial.
+    /// `ignore_backoff` begins one even if the pause after a failed connect has not passed.
     pub(crate) fn begin(
         self: &Arc<Self>,
         breaker: Option<&CircuitBreaker>,
         now: Instant,
-        however: bool,
+        ignore_backoff: bool,
     ) -> Option<Attempt> {
         let claim = match self.avoidance.claim(uptime(now)) {
             Some(claim) => claim,
-            None if however => Claim::NONE,
+            None if ignore_backoff => Claim::NONE,
             None => return None,
         };
         let (ticket, state) = match breaker {
@@ -199,7 +196,7 @@ impl Backend {
         })
     }
 
-    /// Shows what a change of the breaker means to those who do not lock it.
+    /// Publishes the state of the breaker to those who do not lock it.
     fn publish(&self, breaker: &Breaker, transition: Option<BreakerState>) {
         self.calm.store(pack(breaker.calm()), Relaxed);
         let opened = match breaker.state() {
@@ -218,7 +215,7 @@ impl Backend {
         }
     }
 
-    /// A health probe came back. `detail` says why it was not well.
+    /// Records the outcome of a health probe: why it failed, if it did.
     pub(crate) fn probed(
         &self,
         outcome: Result<(), String>,
@@ -226,7 +223,7 @@ impl Backend {
         now: Instant,
         wall: SystemTime,
     ) {
-        // Before it turns: whoever sees that it did is shown why.
+        // Before the state changes, so that whoever sees the change also sees its reason.
         if let Err(detail) = &outcome {
             self.note(LastFailure {
                 at: wall,
@@ -256,7 +253,7 @@ impl Backend {
         }
     }
 
-    /// Nobody probes this backend any more.
+    /// Records that this backend is no longer probed.
     pub(crate) fn unprobed(&self) {
         let mut health = self.health.lock();
         health.reset();
@@ -267,12 +264,12 @@ impl Backend {
         *self.last_failure.lock() = Some(failure);
     }
 
-    /// What went wrong last, if anything ever did.
+    /// The last failure, if there was one.
     pub fn last_failure(&self) -> Option<LastFailure> {
         self.last_failure.lock().clone()
     }
 
-    /// What its probes say, and since when.
+    /// The state of its health, and since when.
     pub fn health(&self) -> (Health, Option<Instant>) {
         let health = self.health.lock();
         (health.status(), health.since())
@@ -302,15 +299,15 @@ fn unpack(bits: u64) -> Option<Ticket> {
     (bits != 0).then(|| Ticket::from_bits(bits))
 }
 
-/// One attempt of a request at a backend. Dropping it without an outcome says
-/// nothing of the backend: the client left, or the attempt was not made.
+/// One attempt of a request at a backend. Dropping it without an outcome says nothing about
+/// the backend: the client left, or the attempt was not made.
 #[derive(Debug)]
 pub struct Attempt {
     backend: Arc<Backend>,
     breaker: Option<CircuitBreaker>,
-    /// None without a breaker, and once the outcome is told.
+    /// None without a breaker, and after the outcome was recorded.
     ticket: Option<Ticket>,
-    /// What the backend is tried by after a pause, until it is found out.
+    /// The trial of an avoided backend, until its outcome is known.
     claim: Claim,
     /// The breaker's state when the attempt was admitted.
     pub state: BreakerState,
@@ -321,22 +318,22 @@ impl Attempt {
         &self.backend
     }
 
-    /// The backend can be connected to.
+    /// Records that connecting succeeded.
     pub fn connected(&mut self) {
         self.claim = Claim::NONE;
         self.backend.avoidance.well();
     }
 
-    /// No connection came about. Others are preferred for a while.
+    /// Records that connecting failed. Other backends are preferred for a while.
     pub fn connect_failed(&mut self, now: Instant, failure: LastFailure) {
         self.claim = Claim::NONE;
         self.backend.avoidance.failed(uptime(now));
         self.failed(Fault::NoAnswer, now, failure);
     }
 
-    /// The header of a good answer is here.
+    /// Records that the header of a response without a server error has arrived.
     pub fn answered(&mut self) {
-        // Also on a kept connection: whoever answers can be reached.
+        // Also on a pooled connection: a backend that answers can be reached.
         self.connected();
         if let Some(ticket) = self.unless_calm() {
             let mut breaker = self.backend.breaker.lock();
@@ -346,7 +343,7 @@ impl Attempt {
         }
     }
 
-    /// The header of an answer is here that says that the cell failed (5xx).
+    /// Records that the header of a response with a server error (5xx) has arrived.
     pub fn answered_badly(&mut self, status: u16) {
         let failure = LastFailure {
             at: SystemTime::now(),
@@ -356,7 +353,7 @@ impl Attempt {
         self.failed(Fault::NoAnswer, Instant::now(), failure);
     }
 
-    /// The exchange came to its end.
+    /// Records that the exchange ended in order.
     pub fn completed(&mut self) {
         if let Some(ticket) = self.unless_calm() {
             let mut breaker = self.backend.breaker.lock();
@@ -366,7 +363,7 @@ impl Attempt {
         self.ticket = None;
     }
 
-    /// It went wrong, and not by the client's doing.
+    /// Records a failure that the client did not cause.
     pub fn failed(&mut self, fault: Fault, now: Instant, failure: LastFailure) {
         self.backend.note(failure);
         if let (Some(settings), Some(ticket)) = (&self.breaker, self.ticket.take()) {
@@ -376,7 +373,7 @@ impl Attempt {
         }
     }
 
-    /// The ticket, when telling it of success could change anything.
+    /// The ticket, if reporting success could change the breaker.
     fn unless_calm(&self) -> Option<Ticket> {
         self.ticket
             .filter(|ticket| self.backend.calm.load(Relaxed) != ticket.to_bits())

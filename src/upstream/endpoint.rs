@@ -1,5 +1,4 @@
-//! An endpoint as the running edge knows it: a URL, and the addresses that its
-//! host resolves to.
+//! An endpoint: a URL of a cell, and the addresses that its host resolves to.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -12,24 +11,24 @@ use super::backend::Backend;
 use super::placement_state::PlacementState;
 use crate::table;
 
-/// One endpoint of one placement. It outlives the generations that name it, and
-/// with it everything that the edge has learned about its backends.
+/// One endpoint of one placement, shared by the generations that name it. It keeps the
+/// state of its backends.
 pub struct Endpoint {
     pub origin: Arc<Origin>,
-    /// The placement that it is an endpoint of.
+    /// Of its placement.
     state: Arc<PlacementState>,
     lookup: Lookup,
     addresses: ArcSwap<Addresses>,
 }
 
-/// An endpoint and the forms of it that requests need.
+/// An endpoint in the forms that requests need.
 #[derive(Debug)]
 pub struct Origin {
     pub endpoint: table::Endpoint,
     /// The canonical URL.
     pub url: String,
-    /// Host and port as a Host header has them: without the port that the
-    /// scheme implies (RFC 9110 §7.2).
+    /// Host and port as the value of a Host header: without the default port of the scheme
+    /// (RFC 9110 §7.2).
     pub authority: HeaderValue,
 }
 
@@ -38,7 +37,7 @@ impl Origin {
         let authority = endpoint.authority();
         Self {
             url: endpoint.to_string(),
-            // A host is ASCII without spaces, so it always fits.
+            // A host is ASCII without spaces, so this does not fail.
             authority: HeaderValue::try_from(authority)
                 .unwrap_or(HeaderValue::from_static("invalid")),
             endpoint,
@@ -46,32 +45,32 @@ impl Origin {
     }
 }
 
-/// How an endpoint comes by its addresses.
+/// How an endpoint gets its addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Lookup {
-    /// The host is an address, or the settings say what it is.
+    /// The host is an address, or the settings have its address.
     Fixed,
     /// The resolver looks the host up.
     ByName,
 }
 
-/// Where an endpoint can be reached, as of the last lookup that said anything.
+/// The addresses of an endpoint as of the last lookup.
 #[derive(Clone, Debug)]
 pub struct Addresses {
     pub state: Resolution,
-    /// One for each address, without duplicates, in the order that the resolver
-    /// prefers; empty unless resolved.
+    /// One for each address, without duplicates, in the resolver's order of preference;
+    /// empty unless resolved.
     pub backends: Vec<Arc<Backend>>,
-    /// Why the last lookup failed, if it did. With [`Resolution::Resolved`], the
-    /// addresses are those of the last lookup that did not.
+    /// Why the last lookup failed, if it did. With [`Resolution::Resolved`], the addresses
+    /// are those of the last lookup that succeeded.
     pub error: Option<String>,
 }
 
-/// Whether an endpoint's host name is known to be somewhere.
+/// The state of the lookups of an endpoint's host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Resolution {
-    /// The first lookup is not back yet.
+    /// The first lookup is pending.
     Unresolved,
     /// There are addresses.
     Resolved,
@@ -93,8 +92,8 @@ impl Resolution {
 }
 
 impl Endpoint {
-    /// An endpoint of `cell` that needs no lookup, if its host is an address or
-    /// is overridden by `known`, and else one that waits for the resolver.
+    /// An endpoint of the placement of `state`. It needs no lookup if its host is an
+    /// address or if `known` is given; else it waits for the resolver.
     pub(crate) fn new(
         endpoint: table::Endpoint,
         known: Option<IpAddr>,
@@ -120,12 +119,12 @@ impl Endpoint {
         this
     }
 
-    /// Where the endpoint can be reached now.
+    /// The addresses as of now.
     pub fn addresses(&self) -> Arc<Addresses> {
         self.addresses.load_full()
     }
 
-    /// Returns when the first lookup is back, well or not; at once if it is.
+    /// Returns when the first lookup has succeeded or failed.
     pub async fn first_resolution(&self) {
         let resolved = || self.addresses.load().state != Resolution::Unresolved;
         self.state.addresses_until(resolved).await;
@@ -141,8 +140,8 @@ impl Endpoint {
         self.lookup == Lookup::ByName
     }
 
-    /// A lookup found these addresses, never none. Those known already keep
-    /// their backends.
+    /// Records the result of a lookup, which is never empty. Known addresses keep their
+    /// backends.
     pub(crate) fn resolved(&self, addresses: &[IpAddr]) {
         let last = self.addresses.load();
         let mut backends: Vec<Arc<Backend>> = Vec::with_capacity(addresses.len());
@@ -171,7 +170,7 @@ impl Endpoint {
         );
     }
 
-    /// A lookup failed: addresses that were good are kept.
+    /// Records that a lookup failed. The addresses of the last one are kept.
     pub(crate) fn resolution_failed(&self, why: &str) {
         let last = self.addresses.load();
         let state = match last.state {
@@ -188,7 +187,7 @@ impl Endpoint {
         );
     }
 
-    /// Only the resolver's one task writes, so nothing gets lost in between.
+    /// Only the resolver's task writes, so no update is lost.
     fn publish(&self, last: &Addresses, new: Addresses) {
         let moved = last.state != new.state || !last.same_backends(&new);
         if moved || last.error != new.error {

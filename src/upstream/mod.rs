@@ -1,11 +1,11 @@
 //! The cells as they are now: placements, their endpoints and backends, which of them can
-//! take a request, and the tasks that find out.
+//! serve a request, and the tasks that find out (DNS lookups and health probes).
 //!
-//! All of it outlives the generations that name it, so that what a reload does not change
-//! keeps its health, its breakers and its count of requests in flight.
+//! Their state outlives generations, so that what a reload does not change keeps its health,
+//! its breakers and its count of requests in flight. [`Registry`] sees to that.
 //!
-//! `state` binds routing tables to this folder; `proxy` and `admin` read it. It imports
-//! `table`, `resilience` and `telemetry`.
+//! `state`, `proxy` and `admin` import this folder; it imports `table`, `resilience` and
+//! `telemetry`.
 
 mod admit;
 mod backend;

@@ -1,5 +1,5 @@
-//! A placement of one generation: what the document says of it, bound to what
-//! the edge knows of it.
+//! A placement of one generation: what the document says of it, and the state that outlives
+//! generations.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,14 +13,13 @@ use super::placement_state::PlacementState;
 use crate::resilience::{Balancer, BreakerState, Member};
 use crate::table::{HostHeader, LoadBalancing, PlacementId, Policy};
 
-/// A placement, with everything that a request to it would otherwise have to
-/// put together.
+/// A placement, with all that requests to it need precomputed.
 pub struct Placement {
-    /// The value of `X-Routed-To`.
+    /// The name, as the value of `X-Routed-To`.
     pub name_header: HeaderValue,
     pub state: Arc<PlacementState>,
     pub policy: Arc<Policy>,
-    /// The Host that cells get, where the policy fixes one.
+    /// The Host header that cells get, if the policy sets a fixed one.
     pub fixed_host: Option<HeaderValue>,
     /// Where requests go while none of the backends is usable.
     pub fallback: Option<PlacementId>,
@@ -28,35 +27,35 @@ pub struct Placement {
     snapshot: ArcSwap<Snapshot>,
 }
 
-/// The backends of a placement as of one moment.
+/// The backends of a placement at one time.
 struct Snapshot {
-    /// [`PlacementState::changes`] when it was taken.
+    /// [`PlacementState::changes`] at that time.
     change: u64,
     backends: Vec<Arc<Backend>>,
     balancer: Balancer,
 }
 
-/// When to come back to a placement that is full while it recovers.
+/// Retry-After for a placement that is full while its breakers recover.
 const RECOVERING: Duration = Duration::from_secs(1);
 
 /// Why a placement takes no request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outage {
-    /// The first lookup of its hosts is not back yet.
+    /// The first lookup of its hosts is pending.
     Unresolved,
     /// None of its hosts has an address.
     NoAddress,
-    /// The health probes of its backends fail; they are made so often.
+    /// The health probes of its backends fail. Has their interval.
     Unhealthy(Duration),
-    /// Circuit breakers keep requests from its backends, for about this long.
+    /// The circuit breakers of its backends are open, for about this long.
     CircuitOpen(Duration),
-    /// All backends that can be used were tried by this request.
+    /// There are usable backends, but the request has tried all of them.
     Exhausted,
 }
 
 impl Outage {
-    /// `unresolved`, `no_address`, `unhealthy` or `circuit_open`; none while a
-    /// backend takes requests.
+    /// `unresolved`, `no_address`, `unhealthy` or `circuit_open`; none while a backend is
+    /// usable.
     pub const fn as_str(self) -> Option<&'static str> {
         match self {
             Self::Unresolved => Some("unresolved"),
@@ -98,12 +97,12 @@ impl Placement {
         &self.endpoints
     }
 
-    /// Every backend there is now.
+    /// All backends as of now.
     pub fn backends(&self) -> Vec<Arc<Backend>> {
         self.snapshot().backends.clone()
     }
 
-    /// Returns when there is a backend, or no lookup left that could find one.
+    /// Returns when there is a backend, or when all lookups have failed.
     pub async fn first_resolution(&self) {
         let known = || {
             let states = || {
@@ -122,7 +121,7 @@ impl Placement {
             .any(|(endpoint, _)| endpoint.addresses().state == Resolution::Resolved)
     }
 
-    /// Why an endpoint's host could not be looked up, if one could not.
+    /// Why the last lookup of an endpoint's host failed, if one did.
     pub fn resolution_error(&self) -> Option<String> {
         let mut endpoints = self.endpoints.iter();
         endpoints.find_map(|(endpoint, _)| endpoint.last_error())
@@ -130,20 +129,20 @@ impl Placement {
 
     fn snapshot(&self) -> Guard<Arc<Snapshot>> {
         let snapshot = self.snapshot.load();
-        // Addresses are there a moment before they are announced, and whoever
-        // was told that they are must not find none.
+        // Addresses are stored a moment before they are announced. Whoever was told of them
+        // must find them.
         let announced = snapshot.change == self.state.changes();
         if announced && (!snapshot.backends.is_empty() || !self.is_resolved()) {
             return snapshot;
         }
-        // Others may be at the same; any of them is right.
+        // Several threads may do this at once; each result is right.
         let new = Arc::new(Snapshot::take(&self.state, &self.endpoints));
         self.snapshot.store(Arc::clone(&new));
         Guard::from_inner(new)
     }
 
-    /// Begins an attempt at a backend that is not among `tried`: one that is
-    /// not [avoided](Backend::avoided), if there is one.
+    /// Begins an attempt at a backend that is not in `tried`. Prefers backends that are not
+    /// [avoided](Backend::avoided).
     ///
     /// # Errors
     /// Why there is none to be had.
@@ -160,15 +159,15 @@ impl Placement {
             self.usable(backend, now).is_ok()
                 && !tried.iter().any(|other| Arc::ptr_eq(other, backend))
         };
-        for however in [false, true] {
-            // A choice fails when another request took the one place that a
-            // backend had, and then it is no choice any more.
+        for ignore_backoff in [false, true] {
+            // A choice fails if another request has taken the only trial of a backend; the
+            // next choice leaves that backend out.
             for _ in 0..=snapshot.backends.len() {
                 let choice = snapshot.choose(self, key, tried.is_empty(), |backend| {
-                    usable(backend) && (however || !backend.avoided(uptime))
+                    usable(backend) && (ignore_backoff || !backend.avoided(uptime))
                 });
                 let Some(backend) = choice else { break };
-                if let Some(attempt) = backend.begin(breaker, now, however) {
+                if let Some(attempt) = backend.begin(breaker, now, ignore_backoff) {
                     return Ok(attempt);
                 }
             }
@@ -176,19 +175,20 @@ impl Placement {
         Err(self.outage(&snapshot, now))
     }
 
-    /// The backend that a request with `key` would be sent to now.
+    /// The backend that a request with `key` would be sent to now. Takes nothing and does
+    /// not advance the round-robin counter.
     pub(crate) fn would_pick(&self, key: &[u8], now: Instant) -> Option<Arc<Backend>> {
         let snapshot = self.snapshot();
         let uptime = uptime(now);
-        [false, true].into_iter().find_map(|however| {
+        [false, true].into_iter().find_map(|ignore_backoff| {
             let choice = snapshot.peek(self, key, |backend| {
-                self.usable(backend, now).is_ok() && (however || !backend.avoided(uptime))
+                self.usable(backend, now).is_ok() && (ignore_backoff || !backend.avoided(uptime))
             });
             choice.map(Arc::clone)
         })
     }
 
-    /// Whether `backend` takes requests as far as this generation is concerned.
+    /// Whether `backend` is usable under the policy of this generation.
     pub(crate) fn usable(&self, backend: &Backend, now: Instant) -> Result<(), Unusable> {
         backend.usable(
             self.policy.health_check.is_some(),
@@ -197,7 +197,7 @@ impl Placement {
         )
     }
 
-    /// How many of the backends may be used, and how many may not.
+    /// The number of usable backends, and of the others.
     pub(crate) fn count_usable(&self, now: Instant) -> (usize, usize) {
         let snapshot = self.snapshot();
         let backends = &snapshot.backends;
@@ -208,8 +208,7 @@ impl Placement {
         (usable, backends.len() - usable)
     }
 
-    /// Whether a request may come to a second attempt, so that it counts for the
-    /// retry budget.
+    /// Whether requests may be retried, so that they count towards the retry budget.
     pub(crate) fn retries(&self) -> bool {
         let retries = &self.policy.retries;
         retries.attempts > 1
@@ -217,7 +216,7 @@ impl Placement {
             && (self.fallback.is_some() || self.snapshot().backends.len() > 1)
     }
 
-    /// Whether there is a usable backend that is not among `tried`.
+    /// Whether there is a usable backend that is not in `tried`.
     pub(crate) fn has_untried(&self, tried: &[Arc<Backend>], now: Instant) -> bool {
         self.snapshot().backends.iter().any(|backend| {
             let known = tried.iter().any(|other| Arc::ptr_eq(other, backend));
@@ -225,9 +224,8 @@ impl Placement {
         })
     }
 
-    /// What keeps requests from a placement that has as many as it may. While
-    /// it is not known whether its backends work again, being full of requests
-    /// that find out is an outage, for those that have a fallback.
+    /// The outage of a placement that is at its concurrency limit. If its breakers are
+    /// half-open and it has a fallback, being full of trial requests counts as an outage.
     pub(crate) fn outage_if_full(&self, now: Instant) -> Outage {
         let snapshot = self.snapshot();
         let outage = self.outage(&snapshot, now);
@@ -245,8 +243,8 @@ impl Placement {
         outage
     }
 
-    /// What keeps requests from this placement as a whole;
-    /// [`Outage::Exhausted`] if nothing does.
+    /// The outage of the placement as a whole; [`Outage::Exhausted`] if a backend is
+    /// usable.
     pub(crate) fn outage_now(&self, now: Instant) -> Outage {
         self.outage(&self.snapshot(), now)
     }
@@ -282,8 +280,7 @@ impl Placement {
         }
     }
 
-    /// What the breakers say of the placement as a whole, for a request that
-    /// none of them admitted.
+    /// The state of the breakers as a whole, for a request that none of them admitted.
     pub(crate) fn circuit(&self) -> BreakerState {
         let snapshot = self.snapshot();
         let mut states = snapshot.backends.iter().map(|backend| backend.state());
@@ -319,7 +316,7 @@ impl Snapshot {
         }
     }
 
-    /// What is tried again takes nobody's turn.
+    /// Retries do not advance the round-robin counter.
     fn choose(
         &self,
         placement: &Placement,

@@ -1,4 +1,4 @@
-//! A placement as the running edge knows it, whatever its generation says of it.
+//! The state of a placement that outlives generations.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -10,19 +10,19 @@ use tokio::sync::{Notify, watch};
 use crate::resilience::RetryBudget;
 use crate::telemetry::metrics::PlacementMetrics;
 
-/// What goes on at one placement. It outlives the generations that name the
-/// placement: a limit that a reload lowers finds the requests that are already
-/// in flight counted.
+/// The state of one placement, shared by the generations that name it. So a concurrency
+/// limit that a reload lowers counts the requests that are already in flight.
 pub struct PlacementState {
     pub name: String,
     pub metrics: PlacementMetrics,
-    /// What every request writes, apart from `changes`, which every one reads.
+    /// Every request writes this. It has cache lines of its own: every request reads
+    /// `changes`.
     counts: CachePadded<Counts>,
-    /// Moves on when an endpoint's addresses do, for those who keep a list.
+    /// The number of changes of the endpoints' addresses.
     changes: AtomicU64,
-    /// Rung when they do.
+    /// Notified on each of them.
     changed: Notify,
-    /// Rung as well, for those who follow the addresses of all placements.
+    /// Notified as well; shared by all placements.
     any_changed: watch::Sender<()>,
 }
 
@@ -30,7 +30,7 @@ pub struct PlacementState {
 struct Counts {
     in_flight: AtomicUsize,
     budget: RetryBudget,
-    /// Whose turn it is among the backends; wraps.
+    /// The round-robin counter; wraps.
     turn: AtomicU64,
 }
 
@@ -50,12 +50,12 @@ impl PlacementState {
         }
     }
 
-    /// Requests that this placement is serving.
+    /// Requests in flight.
     pub fn in_flight(&self) -> usize {
         self.counts.in_flight.load(Ordering::Relaxed)
     }
 
-    /// Takes a place for a request, if fewer than `limit` are taken.
+    /// Takes a slot for a request, unless `limit` of them are taken.
     pub(crate) fn enter(self: &Arc<Self>, limit: Option<u32>) -> Option<Slot> {
         match limit {
             None => {
@@ -72,13 +72,12 @@ impl PlacementState {
         Some(Slot(Arc::clone(self)))
     }
 
-    /// Counts a request that may be tried again if need be.
+    /// Counts a request towards the retry budget.
     pub(crate) fn may_retry(&self, uptime: Duration) {
         self.counts.budget.request(uptime);
     }
 
-    /// Whether one more of this placement's requests may be tried again; counts
-    /// it if so.
+    /// Takes a retry from the budget; false if there is none.
     pub fn try_retry(&self, uptime: Duration) -> bool {
         self.counts.budget.try_retry(uptime)
     }
@@ -97,11 +96,10 @@ impl PlacementState {
         self.any_changed.send_replace(());
     }
 
-    /// Returns when `enough` is true; looks again with every change of an
-    /// endpoint's addresses.
+    /// Returns when `enough` is true; checks it on every change of an endpoint's addresses.
     pub(crate) async fn addresses_until(&self, enough: impl Fn() -> bool) {
         loop {
-            // Listening comes before looking: whatever happens in between wakes.
+            // Registered before the check, so that a change in between is not missed.
             let mut changed = std::pin::pin!(self.changed.notified());
             changed.as_mut().enable();
             if enough() {
@@ -125,8 +123,7 @@ impl std::fmt::Debug for PlacementState {
     }
 }
 
-/// A request's place at a placement; given back when dropped, after a panic as
-/// well.
+/// The slot of a request at a placement; given back when dropped, also after a panic.
 #[derive(Debug)]
 pub struct Slot(Arc<PlacementState>);
 

@@ -1,4 +1,4 @@
-//! One health probe: a GET that asks whether a backend works.
+//! Health probes: one GET each.
 
 use std::io;
 use std::time::Duration;
@@ -18,35 +18,35 @@ use crate::table::HealthCheck;
 
 const AGENT: &str = concat!("cellgate/", env!("CARGO_PKG_VERSION"));
 
-/// How much of an answer's body is read, so that a cell may finish writing it.
+/// Most bytes of a response body that are read, so that the cell can finish writing it.
 const BODY_BYTES: usize = 64 * 1024;
 
-/// How many interim answers (RFC 9110 §15.2) may come before the final one.
+/// Most interim responses (RFC 9110 §15.2) before the final one.
 const INTERIM: usize = 8;
 
-/// Longest reason that is passed on from a library, in characters.
+/// Longest error text of a library that is passed on, in characters.
 const REASON_CHARS: usize = 120;
 
-/// What came of one probe.
+/// The outcome of one probe.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Probed {
-    /// In words for the operator why the backend is not well, if it is not.
+    /// Why the probe failed, in words for the operator, if it did.
     pub outcome: Result<(), String>,
-    /// It took all the time that it had. The next one probably will as well.
+    /// It ran into its timeout; the next one probably will, too.
     pub timed_out: bool,
 }
 
-/// Asks a backend how it is.
+/// A way to probe a backend.
 #[async_trait]
 pub trait Probe: Send + Sync + 'static {
     /// Takes no longer than `check.timeout`.
     async fn probe(&self, backend: &Backend, check: &HealthCheck) -> Probed;
 }
 
-/// Asks by HTTP/1.1, each time on a connection of its own: a connection that is
-/// kept says little of whether a new one would come about.
+/// Probes by HTTP/1.1, each time on a new connection: a pooled connection does not show
+/// whether a new one can be made.
 pub struct HttpProbe {
-    /// That of HTTP/1.1 alone, which is what requests are sent with, too.
+    /// For HTTP/1.1 only, as for requests.
     connector: Connector,
 }
 
@@ -59,7 +59,7 @@ impl HttpProbe {
     /// As the proxy does, if `conf.ca_file` cannot be used.
     pub fn new(conf: &ServerConf) -> Self {
         let options = ConnectorOptions {
-            // Probes have a thread of their own as it is.
+            // Probes run on a thread of their own already.
             offload_threadpool: None,
             ..ConnectorOptions::from_server_conf(conf)
         };
@@ -82,7 +82,7 @@ impl HttpProbe {
             let read = session.read_response().await;
             read.map_err(|error| exchange_failure(&error))?;
             match session.get_status() {
-                // 101 is a final answer, though nobody asked for it.
+                // 101 is a final response, though it was not asked for.
                 Some(status)
                     if status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS => {}
                 Some(status) => return Ok((session, status)),
@@ -118,7 +118,7 @@ impl Probe for HttpProbe {
         } else {
             Err(format!("answered {status} (expected {})", expected(check)))
         };
-        // Whatever becomes of the body, the answer is known.
+        // The outcome does not depend on the body.
         let timed_out = timeout_at(deadline, discard_body(&mut session))
             .await
             .is_err();
@@ -136,7 +136,7 @@ fn request(backend: &Backend, check: &HealthCheck) -> Result<RequestHeader, Stri
         None => backend.origin.authority.clone(),
     };
     for (name, value) in [
-        // As names of their own these keep their case, which some cells expect.
+        // Given as text, the names keep their case, which some cells expect.
         ("Host", host),
         ("User-Agent", HeaderValue::from_static(AGENT)),
         ("Connection", HeaderValue::from_static("close")),
@@ -148,8 +148,8 @@ fn request(backend: &Backend, check: &HealthCheck) -> Result<RequestHeader, Stri
     Ok(request)
 }
 
-/// Closing a connection with something left to read resets it, and resets get
-/// into the cell's log.
+/// Reads the body: closing a connection with unread data resets it, and the cell would log
+/// that.
 async fn discard_body(session: &mut HttpSession) {
     while session.body_bytes_received() < BODY_BYTES {
         match session.read_body_ref().await {
@@ -191,13 +191,13 @@ fn connect_failure(error: &Error) -> String {
 fn exchange_failure(error: &Error) -> String {
     match error.etype() {
         ErrorType::ConnectionClosed => "closed the connection without an answer".to_owned(),
-        // The library repeats what it read, all of it.
+        // The library's text repeats all that it has read.
         ErrorType::InvalidHTTPHeader => "the answer is not valid http".to_owned(),
         _ => reason(error),
     }
 }
 
-/// What the library says of a handshake, without what it says around that.
+/// The library's reason for a failed handshake, without the text around it.
 fn tls_reason(error: &Error) -> String {
     let text = error
         .context
@@ -208,7 +208,7 @@ fn tls_reason(error: &Error) -> String {
     text.chars().take(REASON_CHARS).collect()
 }
 
-/// The kind of the I/O error at the bottom, or what there is instead.
+/// The kind of the I/O error that is the root cause, or the text of the cause.
 fn reason(error: &Error) -> String {
     let root = error.root_cause();
     let mut next: Option<&(dyn std::error::Error + 'static)> = Some(root);

@@ -1,9 +1,9 @@
-//! Probes the backends of placements that have a health check, in the background
-//! and again and again, so that no request is the first to find out.
+//! Probes the backends of placements with a health check in the background, so that requests
+//! are not the first to meet a failed backend.
 //!
-//! One task owns the schedule: each backend with the time of its next probe.
-//! Probes run beside it, a bounded number at a time, and come back to it. It
-//! follows the generations, and the addresses that endpoints resolve to.
+//! One task owns the schedule: each backend with the time of its next probe. Probes run beside
+//! it, a bounded number at a time, and return to it. It follows the current placements and the
+//! addresses of their endpoints.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -25,16 +25,15 @@ use super::schedule::{Lane, Place, Schedule, sleep_until};
 use crate::resilience::jittered;
 use crate::table::{HealthCheck, PlacementId};
 
-/// How many probes run at a time, those of backends that hang at most half of
-/// them.
+/// Most probes that run at a time; those of backends that hang may be half of them.
 const CONCURRENT: usize = 128;
 
 /// New backends get their first probes spread over this time, or over their
 /// interval if that is shorter.
 const FIRST_WITHIN: Duration = Duration::from_secs(1);
 
-/// How long changes of addresses are collected before they are looked at: each
-/// look passes all placements that have a health check.
+/// How long changes of addresses are collected: following them visits all placements with a
+/// health check.
 const COLLECT: Duration = Duration::from_millis(100);
 
 /// The background service that probes the backends of the current placements.
@@ -132,20 +131,20 @@ impl BackgroundService for Prober {
     }
 }
 
-/// What came of a probe, and what it was made by.
+/// The health check that a probe was made for, and its outcome.
 type Done = (Arc<HealthCheck>, Probed);
 
-/// Every backend that is to be probed, and when.
+/// The backends to probe, and when each is due.
 struct Targets {
-    /// What they are backends of.
+    /// The placements that they belong to.
     placements: Placements,
-    /// How often that was replaced.
+    /// How often `placements` was replaced.
     round: u64,
-    /// Its placements that have a health check.
+    /// The placements that have a health check.
     checked: Vec<Checked>,
     /// By [`Backend::serial`].
     by_serial: HashMap<u64, Target>,
-    /// Every target that is not being probed right now.
+    /// The targets that are not being probed now.
     schedule: Schedule<u64>,
 }
 
@@ -155,17 +154,17 @@ struct Checked {
     /// [`PlacementState::changes`](super::PlacementState::changes) before its backends were
     /// looked at.
     change: u64,
-    /// The backends that there were.
+    /// The backends at that time.
     serials: Vec<u64>,
 }
 
 struct Target {
     backend: Arc<Backend>,
     check: Arc<HealthCheck>,
-    /// By how the last probe went.
+    /// Of the next probe.
     lane: Lane,
     running: Option<Running>,
-    /// The last round that it was found in.
+    /// The last round in which it was found.
     round: u64,
 }
 
@@ -185,7 +184,7 @@ impl Targets {
         }
     }
 
-    /// Takes on the backends of new placements; those known already keep their time.
+    /// Follows new placements: known backends keep their time.
     fn adopt(&mut self, placements: Placements, now: Instant) {
         self.round += 1;
         self.checked.clear();
@@ -212,8 +211,8 @@ impl Targets {
         self.placements = placements;
     }
 
-    /// Takes on the addresses that are new since the last look, and forgets those
-    /// that are gone.
+    /// Follows changes of addresses: adds backends that are new and removes those that are
+    /// gone.
     fn follow_addresses(&mut self, now: Instant) {
         let placements = self.placements.clone();
         let mut all = std::mem::take(&mut self.checked);
@@ -242,7 +241,7 @@ impl Targets {
         check: &HealthCheck,
         now: Instant,
     ) {
-        // Before the addresses: what changes in between is seen the next time.
+        // Read before the addresses, so that a change in between is seen the next time.
         checked.change = placement.state.changes();
         for backend in placement.backends() {
             checked.serials.push(backend.serial);
@@ -269,8 +268,7 @@ impl Targets {
         target.round = self.round;
         if *target.check != *check {
             target.check = Arc::new(check.clone());
-            // An interval that is shorter now does not wait for the longer one to
-            // pass.
+            // A shorter interval takes effect at once, not after the longer one has passed.
             let due = self.schedule.due(&serial);
             if due.is_some_and(|due| due > now + check.interval) {
                 let at = some_time(now, check.interval);
@@ -283,14 +281,14 @@ impl Targets {
         self.schedule.remove(&serial);
         if let Some(target) = self.by_serial.remove(&serial) {
             if let Some(running) = target.running {
-                // Its place is free when the task says that it is over.
+                // Its place is released when the task has ended.
                 running.task.abort();
             }
             target.backend.unprobed();
         }
     }
 
-    /// Tells a backend what came of its probe, and plans the next.
+    /// Records the outcome of a probe at its backend, and plans the next one.
     fn finish(&mut self, serial: u64, id: Id, done: Result<Done, JoinError>, now: Instant) {
         let Some(target) = self.by_serial.get_mut(&serial) else {
             return;
@@ -319,7 +317,7 @@ impl Targets {
     }
 }
 
-/// A time drawn from the next `within`.
+/// A random time within the next `within`.
 fn some_time(now: Instant, within: Duration) -> Instant {
     now + within.mul_f64(rand::random::<f64>())
 }

@@ -1,9 +1,9 @@
-//! Looks up the host names of endpoints, in the background and again and again, so
-//! that no request ever waits for DNS.
+//! Looks up the host names of endpoints in the background, so that no request waits for DNS
+//! after the first lookup.
 //!
-//! One task owns the schedule: each host name with the time of its next lookup.
-//! Lookups run beside it, a bounded number at a time, and come back to it; it
-//! alone writes the addresses of endpoints.
+//! One task owns the schedule: each host name with the time of its next lookup. Lookups run
+//! beside it, a bounded number at a time, and return to it. Only this task writes the
+//! addresses of endpoints.
 
 use std::collections::HashMap;
 use std::io;
@@ -23,28 +23,28 @@ use super::placements::Placements;
 use super::schedule::{Lane, Place, Schedule, sleep_until};
 use crate::telemetry::metrics::Metrics;
 
-/// How many lookups run at a time, those of names that hang at most half of
-/// them. `getaddrinfo` takes a thread for each.
+/// Most lookups that run at a time; those of names that hang may be half of them.
+/// `getaddrinfo` takes a thread for each.
 const CONCURRENT: usize = 16;
 
-/// How long one lookup may take.
+/// The timeout of one lookup.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The pause after a first failure; it doubles with each one that follows, up
-/// to the time between ordinary lookups.
+/// The pause after a first failure. It doubles with each further failure, up to the
+/// ordinary interval.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 
-/// How often the endpoints are counted by state while lookups go on and on.
+/// How often the gauge of endpoints by state is updated while lookups are running.
 const SHOW_EVERY: Duration = Duration::from_secs(1);
 
 /// Finds the addresses of a host name.
 #[async_trait]
 pub trait Lookup: Send + Sync + 'static {
-    /// All addresses of `host`, the preferred ones first.
+    /// All addresses of `host`, in order of preference.
     async fn lookup(&self, host: &str) -> io::Result<Vec<IpAddr>>;
 }
 
-/// The system's resolver: `/etc/hosts`, DNS and whatever else it is told to ask.
+/// The system's resolver: `/etc/hosts`, DNS and what else it is configured to use.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SystemLookup;
 
@@ -66,7 +66,7 @@ pub struct Resolver {
 }
 
 impl Resolver {
-    /// Looks each name up again after `refresh` (at least a second).
+    /// Looks up each name again after `refresh`, which is at least one second.
     pub fn new(
         placements: watch::Receiver<Placements>,
         metrics: Arc<Metrics>,
@@ -105,8 +105,8 @@ impl BackgroundService for Resolver {
                 let lookup = look_up(Arc::clone(&self.lookup), Arc::clone(&host));
                 running.insert(lookups.spawn(lookup).id(), (host, place));
             }
-            // Counting goes through all endpoints: not with every one of a thousand
-            // lookups that come back together.
+            // Counting visits all endpoints, so it is not done for each of a thousand
+            // lookups that return together.
             if lookups.is_empty() || shown.elapsed() >= SHOW_EVERY {
                 shown = Instant::now();
                 let current = placements.borrow().clone();
@@ -140,10 +140,10 @@ impl BackgroundService for Resolver {
 }
 
 impl Resolver {
-    /// Hands what a lookup found to the endpoints of its host, and plans the next.
+    /// Gives the result of a lookup to the endpoints of its host, and plans the next one.
     fn finish(&self, names: &mut Names, host: &Arc<str>, outcome: Outcome) {
         let Some(name) = names.by_host.get_mut(host) else {
-            // No endpoint has it any more.
+            // No endpoint has this host any more.
             return;
         };
         let waiting: Vec<Arc<Endpoint>> = name
@@ -168,7 +168,7 @@ impl Resolver {
                 name.lane = lane;
                 self.metrics.dns_failed(host);
                 endpoints().for_each(|endpoint| endpoint.resolution_failed(&why));
-                // Once, and not with every retry.
+                // Logged once, not for every retry.
                 if name.failures == 0 {
                     let kept = name
                         .endpoints
@@ -187,7 +187,7 @@ impl Resolver {
             }
         };
         if name.endpoints.is_empty() {
-            // It was only looked up for those that waited.
+            // It was looked up only for endpoints of replaced generations.
             names.by_host.remove(host);
             self.metrics.forget_host(host);
             return;
@@ -201,7 +201,7 @@ impl Resolver {
 
 type Outcome = Result<Vec<IpAddr>, Failure>;
 
-/// Why a lookup found nothing, and how the next one is expected to go.
+/// Why a lookup failed, and the lane for the next one.
 struct Failure {
     why: String,
     lane: Lane,
@@ -238,22 +238,22 @@ fn outcome_of(done: Result<(Id, Outcome), JoinError>) -> (Id, Outcome) {
     }
 }
 
-/// The host names of the current generation, and when each is due.
+/// The host names of the current placements, and when each is due.
 struct Names {
     by_host: HashMap<Arc<str>, Name>,
-    /// Every name that is not being looked up right now.
+    /// The names that are not being looked up now.
     schedule: Schedule<Arc<str>>,
 }
 
 struct Name {
     /// All endpoints on this host; they differ in placement, port or scheme.
     endpoints: Vec<Arc<Endpoint>>,
-    /// Endpoints of replaced generations that were never told an address;
-    /// requests that began on those may wait for it.
+    /// Endpoints of replaced generations without a first lookup; requests may still wait
+    /// for that.
     waiting: Vec<Weak<Endpoint>>,
     /// Failed lookups since the last good one.
     failures: u32,
-    /// By how the last lookup went.
+    /// Of the next lookup.
     lane: Lane,
 }
 
@@ -265,8 +265,8 @@ impl Names {
         }
     }
 
-    /// Takes on the names of new placements: new ones are due at once, known
-    /// ones keep their time. Returns those that are gone.
+    /// Follows new placements: new names are due at once, known names keep their time.
+    /// Returns the names that are gone.
     fn adopt(&mut self, placements: &Placements, now: Instant) -> Vec<Arc<str>> {
         for name in self.by_host.values_mut() {
             let unresolved = name
@@ -308,7 +308,7 @@ impl Names {
                     .iter()
                     .any(|endpoint| endpoint.addresses().state == Resolution::Unresolved)
             {
-                // A new port on a known host: its requests wait for a lookup.
+                // A new endpoint on a known host: its requests wait for a lookup.
                 hurried.push((Arc::clone(host), name.lane));
             }
         }
@@ -323,7 +323,7 @@ impl Names {
     }
 }
 
-/// How many endpoints are in which state, those without a lookup included.
+/// The number of endpoints in each state, including those that need no lookup.
 fn states(placements: &Placements) -> [(Resolution, usize); 3] {
     let mut states = Resolution::ALL.map(|state| (state, 0));
     for endpoint in endpoints(placements) {

@@ -1,31 +1,29 @@
-//! When to do what in the background, and how much of it at a time.
+//! When recurring jobs are due, and how many run at a time.
 //!
-//! Jobs come back again and again: looking up a name, probing a cell. There is
-//! a bounded number of places for them. Jobs that ran into their deadline last
-//! time will probably hold their place for as long again, so they may have no
-//! more than half of the places: a thousand names that hang delay no other.
+//! The resolver's lookups and the prober's probes are such jobs. The number of places is
+//! bounded. A job that ran into its deadline will probably do so again, so such jobs may have
+//! at most half of the places: a thousand host names that hang do not delay the others.
 
 use std::collections::{BTreeSet, HashMap};
 use std::hash::Hash;
 
 use tokio::time::Instant;
 
-/// How a job is expected to go.
+/// Whether a job is expected to run into its deadline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Lane {
-    /// It was never done, or was over in time. May have all places.
+    /// It has not run yet, or ended in time. May have all places.
     Prompt,
-    /// It ran into its deadline the last time. May have half of the places.
+    /// It ran into its deadline the last time. May have at most half of the places.
     Slow,
 }
 
-/// A place that a job has taken. It is free again when it is given to
-/// [`Schedule::release`].
+/// A place that a job has taken. Give it to [`Schedule::release`] when the job ends.
 #[must_use = "a place that is not released is lost"]
 #[derive(Debug)]
 pub(crate) struct Place(Lane);
 
-/// Due times by key, and the places of the jobs that are under way.
+/// Due times by key, and the places of running jobs.
 #[derive(Debug)]
 pub(crate) struct Schedule<K> {
     /// Of both lanes together.
@@ -44,7 +42,7 @@ struct Queue<K> {
 }
 
 impl<K: Ord + Clone + Hash> Schedule<K> {
-    /// With `places` jobs at a time, at least one.
+    /// At most `places` jobs run at a time, at least one.
     pub fn new(places: usize) -> Self {
         let places = places.max(1);
         Self {
@@ -55,34 +53,34 @@ impl<K: Ord + Clone + Hash> Schedule<K> {
         }
     }
 
-    /// Makes `key` due at `at`. What was planned for it before is forgotten.
+    /// Makes `key` due at `at`, in place of any earlier plan for it.
     pub fn plan(&mut self, key: K, at: Instant, lane: Lane) {
         self.remove(&key);
         self.queue(lane).due.insert((at, key.clone()));
         self.planned.insert(key, (at, lane));
     }
 
-    /// Forgets what is planned for `key`. A job of it that is under way keeps
-    /// its place until that is released.
+    /// Removes the plan for `key`. A running job of it keeps its place until that is
+    /// released.
     pub fn remove(&mut self, key: &K) {
         if let Some((key, (at, lane))) = self.planned.remove_entry(key) {
             self.queue(lane).due.remove(&(at, key));
         }
     }
 
-    /// When `key` is due; none while its job is under way, or without a plan.
+    /// When `key` is due; none while its job runs, or without a plan.
     pub fn due(&self, key: &K) -> Option<Instant> {
         self.planned.get(key).map(|(at, _)| *at)
     }
 
-    /// The next time at which [`Schedule::pop_due`] has something, as long as
-    /// no place is released before.
+    /// The next time at which [`Schedule::pop_due`] returns a key, unless a place is
+    /// released before.
     pub fn next_due(&self) -> Option<Instant> {
         self.next().map(|(at, _)| at)
     }
 
-    /// Takes the key that has been due for the longest, of those that there is
-    /// a place for. It has no plan from then on.
+    /// Takes the key that has been due for longest among those that there is a place for,
+    /// and removes its plan.
     pub fn pop_due(&mut self, now: Instant) -> Option<(K, Place)> {
         let (at, lane) = self.next()?;
         if at > now {
@@ -121,7 +119,7 @@ impl<K: Ord + Clone + Hash> Schedule<K> {
     }
 }
 
-/// Returns at `time`; never without one.
+/// Returns at `time`; never if there is none.
 pub(crate) async fn sleep_until(time: Option<Instant>) {
     match time {
         Some(time) => tokio::time::sleep_until(time).await,

@@ -1,4 +1,4 @@
-//! What an operator is shown of placements and their backends.
+//! What operators are shown of placements, endpoints and backends.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -23,12 +23,12 @@ pub struct PlacementView {
     pub load_balancing: LoadBalancing,
     /// The placement that serves while no backend of this one is usable.
     pub fallback: Option<String>,
-    /// What keeps requests from this placement as a whole: `unresolved`,
-    /// `no_address`, `unhealthy` or `circuit_open`.
+    /// Why the placement as a whole serves no requests: `unresolved`, `no_address`,
+    /// `unhealthy` or `circuit_open`.
     pub outage: Option<&'static str>,
-    /// The placement that serves its requests now; none if none does.
+    /// The placement that serves its requests now, if any.
     pub served_by: Option<String>,
-    /// Requests that are being served here.
+    /// Requests in flight.
     pub in_flight: usize,
     pub concurrency_limit: Option<u32>,
     pub endpoints: Vec<EndpointView>,
@@ -51,7 +51,7 @@ pub struct BackendView {
     pub address: SocketAddr,
     /// Whether requests may be sent here.
     pub usable: bool,
-    /// Why not, or why others are preferred.
+    /// Why not, or why other backends are preferred.
     pub why_not: Option<String>,
     /// None without a health check.
     pub health: Option<Health>,
@@ -65,7 +65,7 @@ pub struct BackendView {
     pub last_failure: Option<FailureView>,
 }
 
-/// What went wrong last at a backend.
+/// The last failure of a backend.
 #[derive(Clone, Debug, Serialize)]
 pub struct FailureView {
     #[serde(serialize_with = "time::serialize")]

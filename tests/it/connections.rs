@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::harness::{Cell, Edge};
+use crate::harness::{Cell, Edge, document, eventually, placements, table};
 
 const KEY: &str = "Host: e\r\nX-Routing-Key: acme\r\n";
 
@@ -174,6 +174,16 @@ async fn an_upgrade_becomes_a_tunnel() {
         1,
         "bytes in the tunnel were taken for a request"
     );
+    // It does not keep the table that it was routed by in memory.
+    let (routes, endpoints) = (table(&[("acme", "tier1")]), placements(&[&cell]));
+    edge.write_routing(&document("2", routes, endpoints, "tier1"));
+    edge.wait_version("2").await;
+    eventually("the first table is freed", async || {
+        (edge.metric(&["cellgate_generations_alive"]).await == 1.0).then_some(())
+    })
+    .await;
+    client.send("still here;").await;
+    assert_eq!(read(&mut client).await, "STILL HERE;");
     drop(client);
     cell.wait_unconnected().await;
 }

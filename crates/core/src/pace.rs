@@ -1,14 +1,13 @@
-//! Places within long work where a thread may pause.
+//! Points within long work at which a thread may pause.
 //!
-//! Compiling, comparing and freeing a large table takes long enough to hold up whatever
-//! shares the processor. Such work calls [`step`] and [`stride`]; a thread that shall
-//! pause between them sets a function that does so ([`set`]). On other threads they do
-//! nothing.
+//! Compiling, comparing or freeing a large table holds up everything else on the processor.
+//! Such work calls [`step`] and [`stride`]. A thread that is to pause there registers a
+//! function with [`set`]; on other threads they do nothing.
 
 use std::cell::Cell;
 
-/// Steps between two calls of the thread's function, which looks at a clock and so costs
-/// as much as some steps.
+/// Steps between two calls of the registered function, which reads a clock and so costs as
+/// much as several steps.
 const STEPS: u32 = 128;
 
 thread_local! {
@@ -16,13 +15,13 @@ thread_local! {
     static LEFT: Cell<u32> = const { Cell::new(STEPS) };
 }
 
-/// Has this thread call `pause` between steps from now on; `None`: nothing.
+/// Registers the function that this thread calls between steps; `None` removes it.
 pub fn set(pause: Option<fn()>) {
     PAUSE.set(pause);
     LEFT.set(STEPS);
 }
 
-/// Ends a step of about a microsecond or less.
+/// Marks the end of a step of at most about 1 µs.
 #[inline]
 pub fn step() {
     if let Some(pause) = PAUSE.get() {
@@ -36,14 +35,14 @@ pub fn step() {
     }
 }
 
-/// Ends a step of up to a tenth of a millisecond.
+/// Marks the end of a step of at most about 100 µs.
 pub fn stride() {
     if let Some(pause) = PAUSE.get() {
         pause();
     }
 }
 
-/// Whether this thread pauses.
+/// Whether this thread has a function registered.
 pub fn is_set() -> bool {
     PAUSE.get().is_some()
 }

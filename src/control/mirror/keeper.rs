@@ -22,10 +22,10 @@ use super::swap::{Prepared, Swapped};
 use crate::control::core::{CommitError, Edit, Expected, Truth};
 use crate::control::document;
 use crate::control::store::{Author, Generation};
+use crate::files::Sha256;
 use crate::files::notice::Notice;
 use crate::files::read::{ReadError, Snapshot, Stamp};
 use crate::files::settle::{self, Target};
-use crate::state::Sha256;
 use crate::table::{self, Problem, RoutingTable};
 
 /// How often the file is looked at when nothing says that it changed, and how long

@@ -7,8 +7,8 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use super::state::sync_directory_of;
+use crate::files::Sha256;
 use crate::files::read::read;
-use crate::state::Sha256;
 
 /// How many edits in a row are put back.
 const MOST_GIVEN_BACK: u32 = 8;

@@ -14,7 +14,8 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 use sha2::Digest as _;
 
-use crate::state::generation::{Generation, Sha256, Source};
+use crate::files::Sha256;
+use crate::state::generation::{Generation, Source};
 use crate::table::{self, RoutingTable};
 use crate::telemetry::time::rfc3339_millis;
 

@@ -3,7 +3,8 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use super::{Fixture, at, document};
-use crate::state::{Applied, Generation, Sha256, Source};
+use crate::files::Sha256;
+use crate::state::{Applied, Generation, Source};
 use crate::table::{Problem, RouteReason};
 
 const A: (&str, &str) = ("tier1", "http://10.0.0.1:9001");

@@ -9,7 +9,7 @@ use std::path::Path;
 use super::super::state::{Content, StateFile};
 use super::super::swap::{Disk, How, Prepared, Swapped, System};
 use crate::control::document;
-use crate::state::Sha256;
+use crate::files::Sha256;
 use crate::table::{self, Delta};
 
 const RICH: &str = r#"{
