@@ -49,7 +49,7 @@ metrics! {
         pub log_dropped: IntCounter = "cellgate_log_dropped_total",
             "Log lines dropped because stderr could not keep up";
         pub generations_alive: IntGauge = "cellgate_generations_alive",
-            "Routing tables in memory: the current one and those that requests still use";
+            "Routing tables in memory: the current one and those that are about to be freed";
         refused: IntCounterVec = "cellgate_requests_refused_total",
             "Requests answered before a placement was chosen, by status", ["status"];
         reloads: IntCounterVec = "cellgate_reloads_total",
@@ -166,11 +166,6 @@ impl Metrics {
     /// lock: once per placement and generation, not per request.
     pub fn placement(&self, name: &str) -> PlacementMetrics {
         self.placements.get(name)
-    }
-
-    /// Shows the metrics of a placement that returns after it was forgotten.
-    pub fn keep_placement(&self, name: &str, metrics: &PlacementMetrics) {
-        self.placements.keep(name, metrics);
     }
 
     /// Removes the series of all placements for which `keep` is false. Handles

@@ -363,14 +363,6 @@ impl Placements {
         metrics
     }
 
-    /// Shows `metrics` as those of `name`, unless that has some.
-    pub fn keep(&self, name: &str, metrics: &PlacementMetrics) {
-        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
-        if !known.contains_key(name) {
-            known.insert(name.to_owned(), metrics.clone());
-        }
-    }
-
     pub fn forget_except(&self, keep: &dyn Fn(&str) -> bool) {
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
         known.retain(|name, _| keep(name));
