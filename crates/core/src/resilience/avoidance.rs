@@ -1,31 +1,31 @@
-//! Keeping requests from a backend that could not be connected to a moment ago,
-//! so long as there is another.
+//! Keeps requests from a backend that could not be connected to recently, as long as there
+//! is another.
 //!
-//! Without it, choosing the backend with the fewest requests in flight would
-//! prefer the dead one, where none ever is.
+//! Without it, balancing by requests in flight would prefer the dead backend, which has
+//! none.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-/// The first pause; it doubles each time that the backend is tried in vain.
+/// The first pause; it doubles with each failed trial.
 const FIRST: Duration = Duration::from_secs(1);
 
 /// The longest pause.
 const LONGEST: Duration = Duration::from_secs(10);
 
-/// Whether a backend is to be avoided. Shared by all threads without a lock;
-/// `now` is the time since a fixed moment.
+/// Whether a backend is to be avoided. Shared by all threads without a lock. `now` is the
+/// time since a fixed start.
 #[derive(Debug, Default)]
 pub struct Avoidance {
-    /// The end of the pause in microseconds; 0: none.
+    /// The end of the pause in microseconds; 0 if there is none.
     until: AtomicU64,
     /// Pauses in a row.
     pauses: AtomicU32,
 }
 
 impl Avoidance {
-    /// No connection came about. What fails during a pause began before it and
-    /// does not make it longer.
+    /// Records that connecting failed. An attempt that fails during a pause began before it
+    /// and does not extend it.
     pub fn failed(&self, now: Duration) {
         let until = self.until.load(Relaxed);
         if until <= micros(now) {
@@ -33,7 +33,7 @@ impl Avoidance {
         }
     }
 
-    /// There is a connection.
+    /// Records that connecting succeeded.
     pub fn well(&self) {
         if self.until.load(Relaxed) != 0 {
             self.until.store(0, Relaxed);
@@ -41,14 +41,14 @@ impl Avoidance {
         }
     }
 
-    /// Whether others are preferred.
+    /// Whether other backends are preferred.
     pub fn avoided(&self, now: Duration) -> bool {
         self.until.load(Relaxed) > micros(now)
     }
 
-    /// Whether one that is about to use the backend may do so rather than
-    /// another: always without a pause, and after one only the first to ask,
-    /// which is to find out. With that the next pause begins.
+    /// Asks for leave to use the backend. It is always given if there was no pause; after a
+    /// pause only to the first caller, whose attempt is the trial. The next pause begins
+    /// with that.
     pub fn claim(&self, now: Duration) -> Option<Claim> {
         match self.until.load(Relaxed) {
             0 => Some(Claim(0)),
@@ -57,7 +57,7 @@ impl Avoidance {
         }
     }
 
-    /// Whoever was to find out has not: the next one may.
+    /// Gives back a trial without an outcome, so that the next caller gets it.
     pub fn give_back(&self, claim: Claim, now: Duration) {
         if claim.finds_out() {
             // Fails when the pause ended or another began meanwhile.
@@ -67,7 +67,7 @@ impl Avoidance {
         }
     }
 
-    /// Begins a pause, unless somebody else did so first; its end.
+    /// Begins a pause, unless another thread did so first. Returns its end.
     fn pause(&self, last: u64, now: Duration) -> Option<u64> {
         let pauses = self.pauses.load(Relaxed);
         let pause = FIRST.saturating_mul(1 << pauses.min(16)).min(LONGEST);
@@ -80,16 +80,16 @@ impl Avoidance {
     }
 }
 
-/// Leave to use a backend; with a pause behind it, leave to find out.
+/// Leave to use a backend; after a pause, leave to try it.
 #[derive(Clone, Copy, Debug)]
 #[must_use = "what does not find out has to be given back"]
 pub struct Claim(u64);
 
 impl Claim {
-    /// One that there is nothing to be found out by.
+    /// A claim that is not a trial.
     pub const NONE: Claim = Claim(0);
 
-    /// Whether somebody is to find out by it.
+    /// Whether it is a trial.
     pub fn finds_out(self) -> bool {
         self.0 != 0
     }

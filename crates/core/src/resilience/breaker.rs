@@ -1,19 +1,17 @@
-//! The circuit breaker of one endpoint.
+//! The circuit breaker of one backend.
 //!
-//! Closed lets every request through and counts failures in a row. Open lets
-//! none through. When it has been open for its timeout, the next request makes
-//! it half-open and is its probe: the one request let through, whose outcome
-//! closes the breaker or opens it again.
+//! A closed breaker admits every request and counts successive failures. An open one admits
+//! none. When its timeout has passed, the next request makes it half-open and is its trial:
+//! the only request that is admitted, whose outcome closes the breaker or opens it again.
 //!
-//! Failures come in two kinds with a count each, because a good answer's header
-//! is told at once ([`Breaker::answered`]) and the end of its body perhaps much
-//! later. With one count, the header of each answer would make up for the body
-//! of the last one, and a cell that breaks every body would never open it.
+//! There are two kinds of failures with a count each, because a good header is reported at
+//! once ([`Breaker::answered`]) and the end of the body perhaps much later. With one count,
+//! each good header would reset the failure of the last body, and a cell that breaks every
+//! body would never open the breaker.
 //!
-//! Each admitted request carries a [`Ticket`] and hands it back with its
-//! outcome. The ticket has the epoch in which the request was admitted. Every
-//! transition begins a new epoch, and outcomes of earlier ones are ignored: they
-//! tell of an endpoint that was judged since.
+//! Each admitted request has a [`Ticket`], which it gives back with its outcome. The ticket
+//! has the epoch in which the request was admitted. Each transition begins a new epoch, and
+//! outcomes of earlier epochs are ignored: the breaker has been decided since.
 
 use std::time::{Duration, Instant};
 
@@ -21,11 +19,11 @@ use serde::Serialize;
 
 use crate::table::CircuitBreaker;
 
-/// When to try again while a half-open breaker waits for its probe: soon, as
-/// the probe may end at any time.
+/// Retry-After while a half-open breaker waits for its trial: short, as the trial may end
+/// at any time.
 const PROBE_RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// Whether an endpoint's breaker lets requests through.
+/// Which requests a breaker admits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum BreakerState {
@@ -33,7 +31,7 @@ pub enum BreakerState {
     Closed,
     /// None.
     Open,
-    /// One at a time, the probe.
+    /// One, the trial.
     HalfOpen,
 }
 
@@ -52,9 +50,9 @@ impl BreakerState {
     }
 }
 
-/// Proof that a request was admitted, handed back with its outcome: once to
-/// [`Breaker::completed`], [`Breaker::failed`] or [`Breaker::abandoned`]. A
-/// probe whose ticket never comes back keeps its breaker half-open.
+/// Proof that a request was admitted. It is given back once, to [`Breaker::completed`],
+/// [`Breaker::failed`] or [`Breaker::abandoned`]. If the ticket of a trial is lost, the
+/// breaker stays half-open.
 #[derive(Clone, Copy, Debug)]
 pub struct Ticket {
     epoch: u64,
@@ -62,17 +60,17 @@ pub struct Ticket {
 }
 
 impl Ticket {
-    /// Whether the request is the one that a half-open breaker waits for.
+    /// Whether the request is the trial of a half-open breaker.
     pub fn is_probe(&self) -> bool {
         self.probe
     }
 
-    /// The ticket as one number, for an atomic; never 0.
+    /// The ticket as a number for an atomic; never 0.
     pub fn to_bits(self) -> u64 {
         self.epoch << 2 | u64::from(self.probe) << 1 | 1
     }
 
-    /// The ticket that [`Ticket::to_bits`] made this number of.
+    /// The ticket of a number from [`Ticket::to_bits`].
     pub fn from_bits(bits: u64) -> Self {
         Self {
             epoch: bits >> 2,
@@ -81,45 +79,45 @@ impl Ticket {
     }
 }
 
-/// What a breaker says to a request.
+/// The answer of a breaker to a request.
 #[derive(Clone, Copy, Debug)]
 pub enum Admission {
-    /// It may go to the endpoint.
+    /// The request may be sent.
     Admitted {
         ticket: Ticket,
-        /// The state that this request brought about, if it did.
+        /// The new state, if the request changed it.
         transition: Option<BreakerState>,
     },
-    /// It may not.
+    /// The request may not be sent.
     Refused {
-        /// When it may be worth another try; never zero.
+        /// When to try again; never zero.
         retry_after: Duration,
     },
 }
 
-/// How an exchange failed.
+/// How a request failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// No good answer: could not connect, timed out, broke before the response's
-    /// header, or answered with 5xx.
+    /// No good response: connecting failed, a timeout, a connection that broke before the
+    /// header, or a 5xx.
     NoAnswer,
-    /// Broke in the middle of the response's body.
+    /// The connection broke within the body of the response.
     BrokenBody,
 }
 
-/// The circuit breaker of one endpoint. Its settings come with each call and
-/// may differ from those of the last one.
+/// The circuit breaker of one backend. The settings are passed with each call and may
+/// differ from those of the last one.
 #[derive(Debug)]
 pub struct Breaker {
     state: BreakerState,
     since: Instant,
-    /// Grows with every transition and every abandoned probe.
+    /// Incremented by each transition and each abandoned trial.
     epoch: u64,
-    /// Half-open only: since when the probe is on its way.
+    /// Half-open only: when the trial began.
     probing: Option<Instant>,
-    /// Closed only: failures in a row without a good header in between.
+    /// Closed only: successive failures without a good header in between.
     unanswered: u32,
-    /// Closed only: failures in a row without a whole exchange in between.
+    /// Closed only: successive failures without a complete response in between.
     broken: u32,
 }
 
@@ -136,17 +134,17 @@ impl Breaker {
         }
     }
 
-    /// Open stays open until a request comes, however long ago its timeout was.
+    /// The state. An open breaker stays open until the first request after its timeout.
     pub fn state(&self) -> BreakerState {
         self.state
     }
 
-    /// Since when it has been in its state.
+    /// When the state began.
     pub fn since(&self) -> Instant {
         self.since
     }
 
-    /// Asks for one request to be let through.
+    /// Asks to admit one request.
     pub fn admit(&mut self, settings: &CircuitBreaker, now: Instant) -> Admission {
         if let Err(retry_after) = self.would_admit(settings, now) {
             return Admission::Refused { retry_after };
@@ -170,11 +168,11 @@ impl Breaker {
         }
     }
 
-    /// What [`Breaker::admit`] would say, with nothing changed.
+    /// What [`Breaker::admit`] would answer. Changes nothing.
     ///
     /// # Errors
     ///
-    /// After how long another try may be worth it; never zero.
+    /// When to try again; never zero.
     pub fn would_admit(&self, settings: &CircuitBreaker, now: Instant) -> Result<(), Duration> {
         match self.state {
             BreakerState::Closed => Ok(()),
@@ -196,9 +194,9 @@ impl Breaker {
         }
     }
 
-    /// The header of an answer below 500 came. A probe closes the breaker by
-    /// this, so that a long download does not hold it half-open. The ticket
-    /// returned is for the rest of the exchange and replaces the old one.
+    /// Records a response header with a status below 500. The header of a trial closes the
+    /// breaker, so that a long download does not keep it half-open. The returned ticket
+    /// replaces the old one for the rest of the exchange.
     pub fn answered(&mut self, ticket: Ticket, now: Instant) -> (Ticket, Option<BreakerState>) {
         if !self.is_current(ticket) {
             return (ticket, None);
@@ -215,7 +213,7 @@ impl Breaker {
         (ticket, transition)
     }
 
-    /// The whole exchange went well, to the end of the response's body.
+    /// Records that the response was complete.
     pub fn completed(&mut self, ticket: Ticket, now: Instant) -> Option<BreakerState> {
         let (ticket, transition) = self.answered(ticket, now);
         if self.is_current(ticket) {
@@ -224,7 +222,7 @@ impl Breaker {
         transition
     }
 
-    /// The exchange failed by what the endpoint did.
+    /// Records a failure that the backend caused.
     pub fn failed(
         &mut self,
         settings: &CircuitBreaker,
@@ -248,8 +246,8 @@ impl Breaker {
         }
     }
 
-    /// The exchange ended and says nothing about the endpoint: the client left.
-    /// If it was the probe, the next request can be.
+    /// Records an end that says nothing about the backend: the client left. If it was the
+    /// trial, the next request is.
     pub fn abandoned(&mut self, ticket: Ticket) {
         if ticket.probe && self.is_current(ticket) {
             self.epoch += 1;
@@ -257,9 +255,9 @@ impl Breaker {
         }
     }
 
-    /// The ticket that [`Breaker::admit`] would give, while the breaker is closed
-    /// and has nothing to count down: outcomes that are well then change nothing,
-    /// and a caller may leave both calls out.
+    /// The ticket that [`Breaker::admit`] would give while the breaker is closed and
+    /// without failures. Successes change nothing then, so a caller may leave both calls
+    /// out.
     pub fn calm(&self) -> Option<Ticket> {
         let calm = self.state == BreakerState::Closed && self.unanswered == 0 && self.broken == 0;
         calm.then_some(Ticket {

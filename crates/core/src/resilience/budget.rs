@@ -1,25 +1,24 @@
 //! The retry budget of one placement.
 //!
-//! Retries help against the failure of one endpoint. When all of a cell fails,
-//! they only multiply the load that it fails under. So retries are limited to a
-//! share of the requests of late, with a minimum that lets a quiet placement
-//! retry at all.
+//! Retries help when one endpoint fails. When a whole cell fails, they only add load. So
+//! retries are limited to a share of the recent requests, with a minimum for placements
+//! with few requests.
 //!
-//! Time is cut into seconds, with two counters each for the last ten of them.
-//! All are atomic, so that requests on all threads count without a lock.
+//! There are two counters for each of the last ten seconds. They are atomic, so that all
+//! threads count without a lock.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-/// The seconds looked back on, the present one included: so 9 to 10 s.
+/// The length of the window in seconds, including the current one: 9 to 10 s.
 const WINDOW: u32 = 10;
-/// One retry for this many requests: 20 %.
+/// Requests per retry: 20 %.
 const REQUESTS_PER_RETRY: u64 = 5;
-/// Retries that a window always has.
+/// Retries that are always granted in a window.
 const MINIMUM: u64 = 10;
 
-/// How many retries a placement may still make. Of the last 10 seconds, at most
-/// 20 % as many retries as there were requests, or 10 if that is more.
+/// The retry budget of a placement: in the last 10 seconds, at most 20 % as many retries as
+/// requests, or 10 if that is more.
 ///
 /// Counting is exact while the threads agree on what second it is. Around the turn
 /// of a second, some may see a window that is a second longer or shorter, and
@@ -39,8 +38,7 @@ impl RetryBudget {
         self.requests.add(second(now));
     }
 
-    /// Whether a request may be tried again; if so, it is counted. `now` as with
-    /// [`RetryBudget::request`].
+    /// Takes a retry if the budget has one. `now` as for [`RetryBudget::request`].
     pub fn try_retry(&self, now: Duration) -> bool {
         let second = second(now);
         let allowed = self.requests.sum(second) / REQUESTS_PER_RETRY;
@@ -48,13 +46,13 @@ impl RetryBudget {
     }
 }
 
-/// Time in the unit of the counters. They stand still after 136 years.
+/// Time in seconds. It stops after 136 years.
 fn second(now: Duration) -> u32 {
     u32::try_from(now.as_secs()).unwrap_or(u32::MAX)
 }
 
-/// A ring of counters, one a second. A counter and the second that it is of are
-/// one word, so that the first to count in a new second sets both at once.
+/// A ring of counters, one for each second. A counter and its second share one word, so
+/// that the first to count in a new second sets both at once.
 #[derive(Debug, Default)]
 struct Window([AtomicU64; WINDOW as usize]);
 
@@ -78,7 +76,7 @@ impl Window {
         }
     }
 
-    /// Counts one more unless the window has `limit` already.
+    /// Counts one, unless the window has `limit` already.
     fn add_below(&self, second: u32, limit: u64) -> bool {
         let counter = self.counter(second);
         let mut seen = counter.load(Relaxed);
@@ -109,7 +107,7 @@ impl Window {
     }
 }
 
-/// One word of a [`Window`]: the second in its upper half, the count below.
+/// One word of a [`Window`]: the second in the upper half, the count in the lower.
 #[derive(Clone, Copy)]
 struct Slot {
     second: u32,
@@ -128,7 +126,7 @@ impl Slot {
         u64::from(self.second) << 32 | u64::from(self.count)
     }
 
-    /// With one more, counted in `second`.
+    /// This with one more, counted in `second`.
     fn counted(self, second: u32) -> Self {
         if self.second >= second {
             Self {

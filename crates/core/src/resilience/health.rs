@@ -1,4 +1,4 @@
-//! The health of one endpoint, as its probes tell it.
+//! The health of one backend, from the outcomes of its probes.
 
 use std::time::{Duration, Instant};
 
@@ -6,16 +6,16 @@ use serde::Serialize;
 
 use crate::table::HealthCheck;
 
-/// What an endpoint's probes say of it.
+/// The health of a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Health {
-    /// Not enough yet. It takes requests: a new endpoint need not wait for its
+    /// Not decided yet. It takes requests, so that a new backend need not wait for its
     /// first probe.
     Unprobed,
-    /// It works.
+    /// Its probes succeed.
     Healthy,
-    /// It does not, and takes no requests.
+    /// Its probes fail. It takes no requests.
     Unhealthy,
 }
 
@@ -34,15 +34,14 @@ impl Health {
     }
 }
 
-/// The health of one endpoint. Its settings come with each probe's outcome and
-/// may differ from those of the last one.
+/// The health of one backend. The settings are passed with each outcome and may differ from
+/// those of the last one.
 #[derive(Debug)]
 pub struct HealthState {
     status: Health,
-    /// None: unprobed.
+    /// None if unprobed.
     since: Option<Instant>,
-    /// Probes in a row that speak against `status`; of one that is unprobed,
-    /// those that failed.
+    /// Successive probes that contradict `status`; while unprobed, successive failures.
     against: u32,
 }
 
@@ -56,10 +55,10 @@ impl HealthState {
         }
     }
 
-    /// Takes in the outcome of one probe. Returns the new status if it changed.
+    /// Records the outcome of one probe. Returns the new status if it changed.
     ///
-    /// One good probe makes an unprobed endpoint healthy. All other changes take
-    /// as many probes in a row as the settings say.
+    /// One successful probe makes an unprobed backend healthy. All other changes take as
+    /// many successive probes as the settings say.
     pub fn observe(&mut self, well: bool, settings: &HealthCheck, now: Instant) -> Option<Health> {
         let (next, threshold) = match (self.status, well) {
             (Health::Healthy, true) | (Health::Unhealthy, false) => {
@@ -84,22 +83,22 @@ impl HealthState {
         Some(next)
     }
 
-    /// What the probes so far say.
+    /// The status.
     pub fn status(&self) -> Health {
         self.status
     }
 
-    /// Since when it has been in its status; none while unprobed.
+    /// When the status began; none while unprobed.
     pub fn since(&self) -> Option<Instant> {
         self.since
     }
 
-    /// Whether it may get requests: all but the unhealthy.
+    /// Whether it may get requests: unless it is unhealthy.
     pub fn usable(&self) -> bool {
         self.status != Health::Unhealthy
     }
 
-    /// Forgets all probes, as when it is no longer probed.
+    /// Resets it to unprobed, when it is no longer probed.
     pub fn reset(&mut self) {
         *self = Self::new();
     }
@@ -111,9 +110,8 @@ impl Default for HealthState {
     }
 }
 
-/// The time to the next probe: `interval` give or take a tenth, as `draw` in
-/// 0..1 has it, so that probes that began together spread out. A draw that is
-/// out of range counts as one half.
+/// The time to the next probe: `interval` ± 10 %, by `draw` in 0..1, so that probes that
+/// began together spread out. A draw out of range counts as 0.5.
 pub fn jittered(interval: Duration, draw: f64) -> Duration {
     let draw = if (0.0..=1.0).contains(&draw) {
         draw

@@ -1,16 +1,13 @@
-//! What the edge knows about whether an endpoint can take a request, and which
-//! one of several should.
+//! Whether an endpoint can take a request, and which of several should.
 //!
-//! State machines and choices, each a function of its input: a time or random
-//! bits that are needed are parameters, and nothing here knows a runtime, a
-//! socket or a clock. So each is tested against a naive model of itself, over
-//! random sequences of operations. `live` holds the state, one [`Breaker`] and
-//! one [`HealthState`] an endpoint, one [`Balancer`] and one [`RetryBudget`] a
-//! placement. This folder imports nothing of ours but value types of `routing`
-//! (a test in `src/purity.rs` keeps it so).
+//! State machines and choices, each a function of its input: times and random bits are
+//! parameters, and nothing here knows a runtime, a socket or a clock. Each is tested against a
+//! naive model of itself over random sequences of operations. `upstream` holds the state: one
+//! [`Breaker`] and one [`HealthState`] for each backend, one [`Balancer`] and one
+//! [`RetryBudget`] for each placement. This folder imports value types of `table` only.
 //!
-//! Settings are passed in with each call instead of being kept, so that a new
-//! generation of the routing table changes them and leaves the state alone.
+//! Settings are passed with each call and not kept, so that a new generation changes them
+//! without touching the state.
 
 mod avoidance;
 mod balance;

@@ -1,5 +1,5 @@
-//! The field `routingTable`: keys, and the names of the placements where they
-//! live, read one by one into what the table keeps.
+//! Reads the field `routingTable`: each key with the name of its placement, streamed into
+//! the table's own structures.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -67,8 +67,8 @@ impl<'de> Visitor<'de> for RoutingVisitor {
 /// Keys while they are being read.
 struct Reading {
     keys: Builder<Seed>,
-    /// The one whose placement comes next; kept, so that reading another does
-    /// not allocate.
+    /// The key whose placement is read next. Reused, so that reading a key does not
+    /// allocate.
     key: String,
     names: Names,
     entries: Entries,
@@ -122,17 +122,17 @@ impl Visitor<'_> for &mut Reading {
     }
 }
 
-/// Placement names in the order of their first mention.
+/// Placement names in the order of their first use.
 #[derive(Default)]
 struct Names {
     list: Vec<Box<str>>,
-    /// How often each was mentioned.
+    /// How often each was used.
     counts: Vec<usize>,
     ids: HashMap<Box<str>, u32>,
 }
 
 impl Names {
-    /// The id of `name`, which is mentioned once more.
+    /// Counts one use of `name`; returns its id.
     fn count(&mut self, name: &str) -> Result<u32, TryFromIntError> {
         if let Some(&id) = self.ids.get(name) {
             if let Some(count) = self.counts.get_mut(id as usize) {

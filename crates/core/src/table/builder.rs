@@ -1,4 +1,4 @@
-//! A table whose keys come one at a time.
+//! Builds a table from keys that arrive one at a time.
 
 use super::delta::read_head;
 use super::digest::Entries;
@@ -7,8 +7,8 @@ use super::problem::Problem;
 use super::routing_table::{Counts, PlacementId, RoutingTable};
 use super::rules::{KeyError, check_key};
 
-/// Builds a table from a head and a stream of keys, without a document or any
-/// other list of all keys in between. What it holds grows with what is pushed.
+/// Builds a table from a head and a stream of keys, without a document or a list of all
+/// keys in between.
 pub struct TableBuilder {
     /// The table of the head alone.
     empty: RoutingTable,
@@ -39,12 +39,12 @@ impl TableBuilder {
         self.empty.head.find(name)
     }
 
-    /// Adds `key`, which lives on `placement`: one that
-    /// [`placement`](Self::placement) of this builder gave.
+    /// Assigns `key` to `placement`, which must come from [`placement`](Self::placement) of
+    /// this builder.
     ///
     /// # Errors
     ///
-    /// No request can carry the key; it is not added.
+    /// No request can carry the key. It is not added.
     ///
     /// # Panics
     ///
@@ -59,8 +59,7 @@ impl TableBuilder {
         Ok(())
     }
 
-    /// The table of all keys that were pushed. Takes time that grows with their
-    /// number.
+    /// The table of all keys that were pushed. Takes time in proportion to their number.
     ///
     /// # Errors
     ///

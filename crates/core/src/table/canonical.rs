@@ -1,20 +1,20 @@
-//! JSON in the one form that RFC 8785 (JCS) gives it: no white space, members in
-//! the order of their names, no escape that is not needed.
+//! Canonical JSON (RFC 8785, JCS): no white space, members in the order of their names, no
+//! unnecessary escapes.
 //!
-//! Written for what a valid document holds: names are ASCII, so that the order
-//! by UTF-16 is that by bytes; numbers are whole, not negative and at most 2^53,
-//! so that they stand as they should already; and nothing is deep.
+//! It relies on properties of valid documents: names are ASCII, so that their order by
+//! UTF-16 is that by bytes; numbers are integers from 0 to 2^53, so that their text is
+//! canonical already; and nesting is shallow.
 
 use std::borrow::Cow;
 use std::ops::ControlFlow;
 
 use super::locate::{Member, Raw};
 
-/// An object of these members; those without a value are left out.
+/// The object of `members`; members without a value are left out.
 ///
 /// # Errors
 ///
-/// When a string in it stands for no text.
+/// A string in it is not valid text, such as an unpaired surrogate.
 pub(super) fn object<'a>(
     members: impl IntoIterator<Item = (&'a str, Option<Raw<'a>>)>,
 ) -> Result<String, String> {
@@ -74,7 +74,7 @@ fn text(value: Raw<'_>) -> Result<Cow<'_, str>, String> {
 
 type Members<'a> = Vec<(Cow<'a, str>, Raw<'a>)>;
 
-/// The members of an object; none if `value` is none.
+/// The members of `value`; none if it is not an object.
 fn members<'a>(value: Raw<'a>) -> Option<Result<Members<'a>, String>> {
     let mut members = Ok(Vec::new());
     let is_object = value.each_member(|Member { key, value }| match (&mut members, text(key)) {
@@ -90,7 +90,7 @@ fn members<'a>(value: Raw<'a>) -> Option<Result<Members<'a>, String>> {
     is_object.then_some(members)
 }
 
-/// Escaped as RFC 8785, section 3.2.2.2, says, which is serde_json's way, too.
+/// Escapes as in RFC 8785, section 3.2.2.2. serde_json does the same.
 fn write_string(text: &str, out: &mut String) {
     out.push_str(&serde_json::Value::from(text).to_string());
 }

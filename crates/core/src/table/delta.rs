@@ -1,4 +1,4 @@
-//! One table made into the next by what is different.
+//! Deltas: the difference between two tables.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -14,36 +14,34 @@ use super::rules::check_key;
 use super::wording::{Quoted, unknown};
 use super::{diagnose, refused};
 
-/// A change of a routing table. Its JSON is what stores keep.
+/// A change of a routing table. Stores keep its JSON.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Delta {
-    /// A document without `routingTable`, as JSON, that takes the place of all
-    /// but the keys. None: only keys change.
+    /// A document without `routingTable`, as JSON, that replaces everything but the keys;
+    /// none if only keys change.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub head: Option<String>,
-    /// Keys with the names of the placements where they live from now on.
+    /// Keys with the names of their new placements.
     #[serde(default)]
     pub set: Vec<(String, String)>,
-    /// Keys that are to be no longer in the table. Those that are not in it are
-    /// not missed.
+    /// Keys to remove. Removing a key that is not in the table is no error.
     #[serde(default)]
     pub remove: Vec<String>,
 }
 
 impl RoutingTable {
-    /// The table of the document that this one's would be after `delta`, all or
-    /// nothing. Costs what it changes, however many keys there are; a new head
-    /// costs what reading it does. This table stays as it is, and the two share
-    /// what both have.
+    /// Applies `delta`, all or nothing: the result is the table of the document with these
+    /// changes. Costs what it changes, however many keys there are, and the reading of a
+    /// new head. This table does not change; the two share what they have in common.
     ///
     /// # Errors
     ///
-    /// Every problem, in the order head, `set`, `remove`, and never an empty
-    /// list: what would be a problem of the document, a key that is set twice or
-    /// set and removed; and, when nothing else is wrong, a placement that keys still
-    /// live on but the new head does not have. Pointers are into an object of the delta's fields, in which
-    /// `set` is an object. Only problems in a head have a line and a column: in
-    /// the text of the head.
+    /// All problems, in the order head, `set`, `remove`; never an empty list. These are the
+    /// problems of the resulting document, keys that are set twice or both set and removed,
+    /// and, if nothing else is wrong, placements that still have keys but are missing in
+    /// the new head. Pointers are into an object of the delta's fields, in which `set` is
+    /// an object. Only problems in a head have a line and a column, in the text of the
+    /// head.
     pub fn apply(&self, delta: &Delta) -> Result<RoutingTable, Vec<Problem>> {
         let mut problems = Problems::default();
         let head = match &delta.head {
@@ -86,11 +84,11 @@ impl RoutingTable {
         }
     }
 
-    /// The table of a document that is all in `delta`.
+    /// The first table: `delta` applied to nothing.
     ///
     /// # Errors
     ///
-    /// As [`apply`](Self::apply), and when there is no head.
+    /// As [`apply`](Self::apply); also if there is no head.
     pub fn founded_by(delta: &Delta) -> Result<RoutingTable, Vec<Problem>> {
         let Some(head) = &delta.head else {
             return Err(vec![Problem::without_place(
@@ -100,14 +98,13 @@ impl RoutingTable {
         Self::empty(read_head(head, None)?).apply(delta)
     }
 
-    /// What makes `next` of this table. What the two share costs nothing.
+    /// The delta from this table to `next`. Parts that the two share cost nothing.
     pub fn delta_to(&self, next: &RoutingTable) -> Delta {
         self.delta_within(next, usize::MAX).unwrap_or_default()
     }
 
-    /// As [`delta_to`](Self::delta_to), unless that takes a look at more than `most`
-    /// keys of either table: as of two that were not made of one another, which
-    /// share nothing. Then none.
+    /// As [`delta_to`](Self::delta_to); none if more than `most` keys of either table would
+    /// be compared. Tables that were not made from one another share nothing.
     pub fn delta_within(&self, next: &RoutingTable, most: usize) -> Option<Delta> {
         let head = (self.head.json != next.head.json).then(|| next.head.json.to_string());
         let mut delta = Delta {
@@ -139,14 +136,14 @@ impl RoutingTable {
         whole.then_some(delta)
     }
 
-    /// Whether this table has at most `few` keys that it does not share with `other`:
-    /// without it, no more is freed. Looks at no more than these.
+    /// Whether this table shares all but at most `few` of its keys with `other`, so that
+    /// freeing it frees no more than these. Visits no more than these.
     pub fn shares_all_but(&self, few: usize, other: &RoutingTable) -> bool {
         self.keys.unshared_within(&other.keys, few, |_, _| {})
     }
 
-    /// Takes back what `key` counted for while its name id was `was`, one of the
-    /// names of `head`.
+    /// Removes `key`, which had the name id `was` of `head`, from the counts and the
+    /// digest.
     fn gone_from(&mut self, was: u32, key: &str, head: &Head) {
         let placements = &head.placements;
         let home = head
@@ -158,7 +155,7 @@ impl RoutingTable {
         }
     }
 
-    /// Reports placements of `old` that are gone while keys live there.
+    /// Reports placements of `old` that are missing now but still have keys.
     fn check_homes(&self, old: &Head, problems: &mut Problems) {
         for (name, id) in old.names() {
             let keys = self.counts.get(id as usize);
@@ -179,8 +176,7 @@ impl RoutingTable {
     }
 }
 
-/// The head that `text` is. Names keep the ids that they have in `known`.
-/// Pointers of problems start with `/head`.
+/// Reads a head. Names keep their ids in `known`. Pointers of problems start with `/head`.
 pub(super) fn read_head(text: &str, known: Option<&Arc<Head>>) -> Result<Arc<Head>, Vec<Problem>> {
     let read = serde_json::from_str::<Document<'_>>(text).and_then(|document| {
         let (head, routing) = document.into_parts(text).map_err(refused)?;
@@ -207,8 +203,7 @@ pub(super) fn read_head(text: &str, known: Option<&Arc<Head>>) -> Result<Arc<Hea
     })
 }
 
-/// Reports what is wrong with keys. Without a head, nothing is known of the names
-/// of placements.
+/// Reports the problems of keys. Without a head, names of placements are not checked.
 fn check_keys(delta: &Delta, head: Option<&Head>, problems: &mut Problems) {
     let set = Path::ROOT.child("set");
     let mut seen = HashSet::with_capacity(delta.set.len());
@@ -242,12 +237,12 @@ fn check_keys(delta: &Delta, head: Option<&Head>, problems: &mut Problems) {
     }
 }
 
-/// The first problems in words, and the number of the others.
+/// The first problems, and the number of the others.
 #[derive(Default)]
 struct Problems {
     kept: Vec<Problem>,
     left_out: usize,
-    /// Whether what is kept ends with a count of the others already.
+    /// Whether the list ends with a count of the others already.
     counted: bool,
 }
 
@@ -265,8 +260,7 @@ impl Problems {
         });
     }
 
-    /// Keeps what is wrong with a head, whose own count of what it left out ends
-    /// the list as it is.
+    /// Takes over the problems of a head, whose list may end with a count already.
     fn keep_all<T>(&mut self, result: Result<T, Vec<Problem>>) -> Option<T> {
         result
             .map_err(|problems| {

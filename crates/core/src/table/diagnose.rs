@@ -1,8 +1,8 @@
-//! Everything that is wrong with a document that the quick path refused.
+//! Lists all problems of a document that `document` refused.
 //!
-//! Runs on broken documents only, so it spends time to be helpful; yet broken
-//! documents may be huge or hostile, so the work for each problem is bounded
-//! and only so many of them are put into words (see `findings`).
+//! It runs on invalid documents only, so it may be slow. As these may be huge or hostile,
+//! the work for each problem and the number of reported problems are bounded (see
+//! `findings`).
 
 use std::collections::HashSet;
 use std::fmt::Display;
@@ -20,13 +20,13 @@ use super::problem::Problem;
 use super::rules::{check_key, check_placement_name, check_version};
 use super::wording::unknown;
 
-/// All problems of `document`, never none; `refusal` is why the quick path
-/// refused it.
+/// All problems of `document`, at least one. `refusal` is the error that the quick path
+/// stopped at.
 pub(super) fn diagnose(document: &[u8], refusal: &serde_json::Error) -> Vec<Problem> {
     never_none(find(document), refusal)
 }
 
-/// All problems of the head of a document alone, never none.
+/// All problems of a head, at least one.
 pub(super) fn diagnose_head(head: &[u8], refusal: &serde_json::Error) -> Vec<Problem> {
     never_none(find_in(head, &HEAD_FIELDS), refusal)
 }
@@ -111,7 +111,7 @@ fn check_syntax(text: &str, error: &serde_json::Error, findings: &mut Findings<'
     }
 }
 
-/// The slip of every editor of JSON, for which serde has no word of its own.
+/// A trailing comma, which serde has no error text for.
 fn trailing_comma(text: &str, offset: usize) -> Option<usize> {
     let (before, after) = text.split_at_checked(offset)?;
     let comma = before.trim_end().strip_suffix(',')?.len();
@@ -166,8 +166,8 @@ fn check_missing<'a>(
     }
 }
 
-/// Reports what is wrong with placements; returns those that the document
-/// declares, or `None` when it does not get as far as declaring any.
+/// Reports the problems of placements. Returns those that the document declares, or none if
+/// that cannot be told.
 fn check_placements<'a>(
     fields: &[Entry<'a>],
     findings: &mut Findings<'a>,

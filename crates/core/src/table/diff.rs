@@ -1,20 +1,20 @@
-//! What changed from one table to the next, for the log line of a reload.
+//! The differences between two tables, for the log line of a reload.
 
 use std::fmt;
 use std::sync::Arc;
 
 use super::routing_table::{Placement, PlacementId, RoutingTable, text};
 
-/// How many changes of each kind are named in a log line.
+/// Changes of each kind that a log line names.
 const NAMED: usize = 3;
 
-/// What changed from one table to the next. Its [`Display`](fmt::Display) is
-/// one short line, however much changed.
+/// The differences between two tables. Its [`Display`](fmt::Display) is one short line,
+/// however many there are.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Diff {
-    /// The two versions, when they differ.
+    /// The versions, if they differ.
     pub version: Option<Moved>,
-    /// The names of the two default placements, when they differ.
+    /// The names of the default placements, if they differ.
     pub default: Option<Moved>,
     pub keys_added: Changes,
     pub keys_removed: Changes,
@@ -22,31 +22,29 @@ pub struct Diff {
     pub keys_moved: Changes,
     pub placements_added: Changes,
     pub placements_removed: Changes,
-    /// Placements of the same name with other endpoints, another fallback or
-    /// another policy.
+    /// Placements of the same name with different endpoints, fallback or policy.
     pub placements_changed: Changes,
 }
 
-/// Something that was one thing and is another now.
+/// An old and a new value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Moved {
     pub from: String,
     pub to: String,
 }
 
-/// Changes of one kind: all counted, a few named.
+/// Changes of one kind: all are counted, the first few are named.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Changes {
     pub count: usize,
-    /// The first few by name, in order; each with how it differs when it is in
-    /// both tables.
+    /// The first few names, in order; with the difference if the table had it before.
     pub examples: Vec<(String, Option<Difference>)>,
 }
 
-/// How something differs that is in both tables.
+/// How an entry of both tables differs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Difference {
-    /// It was one thing and is another, and that is all.
+    /// One value was replaced by another.
     Moved(Moved),
     /// These of its fields differ.
     Fields(Vec<&'static str>),
@@ -68,8 +66,7 @@ impl Changes {
 }
 
 impl Diff {
-    /// Whether the two tables route every key alike, to the same endpoints, and
-    /// treat every request alike.
+    /// Whether both tables handle every request in the same way.
     pub fn is_empty(&self) -> bool {
         let Self {
             version: _,
@@ -91,14 +88,13 @@ impl Diff {
     }
 }
 
-/// Compares two tables. What they share costs nothing; otherwise it is one
-/// lookup for each key of the new one, and for each of the old one if some are
-/// gone from it.
+/// Compares two tables. Parts that they share cost nothing. Of the rest, it looks up each
+/// key of the new table in the old one, and the reverse if keys are gone.
 pub fn diff(old: &RoutingTable, new: &RoutingTable) -> Diff {
     diff_naming(old, new, NAMED)
 }
 
-/// [`diff`] that names up to `named` changes of each kind.
+/// As [`diff`], but names up to `named` changes of each kind.
 pub fn diff_naming(old: &RoutingTable, new: &RoutingTable, named: usize) -> Diff {
     let mut diff = Diff {
         version: moved(old.version(), new.version()),
@@ -177,8 +173,8 @@ fn fallback_name<'a>(table: &'a RoutingTable, placement: &Placement) -> Option<&
         .map(|fallback| table.placement(fallback).name.as_str())
 }
 
-/// How two placements of one name differ: both URLs when that is all and there
-/// is one of each, else the fields' names.
+/// How two placements of the same name differ: both URLs if only these differ and each has
+/// one endpoint, else the names of the fields.
 fn difference(was: &Placement, is: &Placement, fallback_differs: bool) -> Difference {
     let mut fields = was.policy.differences(&is.policy);
     if fallback_differs {
@@ -263,7 +259,7 @@ impl fmt::Display for Diff {
     }
 }
 
-/// `keys added` as `key added` when it was one.
+/// `what` in the singular if `count` is one: `key added` for `keys added`.
 struct Counted(&'static str, usize);
 
 impl fmt::Display for Counted {
@@ -275,7 +271,7 @@ impl fmt::Display for Counted {
     }
 }
 
-/// A name in a log line: no longer than a glance, and on one line.
+/// A name in a log line: cut if it is long, and escaped.
 struct Name<'a>(&'a str);
 
 impl fmt::Display for Name<'_> {

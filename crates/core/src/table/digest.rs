@@ -1,7 +1,7 @@
-//! One number for all that a routing document says, whatever way it is written.
+//! The digest of the content of a routing document, independent of how it is written.
 //!
-//! It tells two parties whether they have the same content. It is sent over the
-//! wire, so this is its definition; all numbers are unsigned:
+//! It shows two parties whether they have the same content. It is part of the protocol, so
+//! this is its definition; all numbers are unsigned:
 //!
 //! - The *head* of a document is the document without `routingTable`.
 //! - `D(x)` is XXH3-128 with seed 0 of the bytes `x`, as a number: the 128-bit
@@ -14,9 +14,9 @@
 //! - The digest is `H` plus the sum of all `E`, modulo 2^128, and is written as
 //!   32 lowercase hexadecimal digits.
 //!
-//! A sum does not depend on the order of what is added, and a change of one key
-//! is one subtraction and one addition. It is no signature: who may choose the
-//! keys can, with effort, make two tables of the same digest.
+//! A sum does not depend on the order of its terms, and a change of one key is one
+//! subtraction and one addition. It is not a signature: whoever may choose the keys can,
+//! with effort, make two tables with the same digest.
 
 use std::fmt;
 use std::str::FromStr;
@@ -35,10 +35,10 @@ const ENTRY: u8 = 1;
 #[cfg_attr(feature = "openapi", schema(value_type = String, pattern = "^[0-9a-f]{32}$"))]
 pub struct Digest(u128);
 
-/// Entries up to so many bytes are hashed without an allocation.
+/// Entries of at most this many bytes are hashed without an allocation.
 const SHORT: usize = 256;
 
-/// The sum over the entries of a table, and how long their keys are.
+/// The sum over the entries of a table, and the total length of their keys.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Entries {
     sum: u128,
@@ -51,18 +51,18 @@ impl Entries {
         self.key_bytes += key.len() as u64;
     }
 
-    /// Undoes [`add`](Self::add) of the same.
+    /// Reverses [`add`](Self::add).
     pub fn remove(&mut self, key: &str, placement: &str) {
         self.sum = self.sum.wrapping_sub(entry(key, placement));
         self.key_bytes -= key.len() as u64;
     }
 
-    /// The digest of a table with these entries and a head of the hash `head`.
+    /// The digest of a table with these entries and the head hash `head`.
     pub fn with_head(&self, head: HeadHash) -> Digest {
         Digest(self.sum.wrapping_add(head.0))
     }
 
-    /// Of all keys together.
+    /// The total length of all keys in bytes.
     pub fn key_bytes(&self) -> u64 {
         self.key_bytes
     }
@@ -83,12 +83,12 @@ fn entry(key: &str, placement: &str) -> u128 {
     xxh3_128(short.get(..end).unwrap_or_default())
 }
 
-/// What a head adds to the digest.
+/// The term of a head in the digest.
 #[derive(Clone, Copy)]
 pub(super) struct HeadHash(u128);
 
 impl HeadHash {
-    /// Of a head in canonical form.
+    /// The term of a head in canonical form.
     pub fn of(json: &str) -> Self {
         let mut bytes = Vec::with_capacity(1 + json.len());
         bytes.push(HEAD);
@@ -122,7 +122,7 @@ impl<'de> Deserialize<'de> for Digest {
     }
 }
 
-/// What is no digest.
+/// The text is not a digest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DigestError;
 
@@ -175,7 +175,7 @@ mod tests {
         }
     }
 
-    /// As another implementation would follow the definition.
+    /// A second implementation of the definition.
     #[test]
     fn is_what_its_definition_says() {
         let head = r#"{"cellEndpoints":{"x":"http://x"},"defaultPlacement":"x","version":"1"}"#;

@@ -1,13 +1,11 @@
-//! The serde twin of a routing document: what valid JSON of the right shape
-//! becomes in one pass. `placements` and `defaults` stay text here; they are
-//! read by `placements`, which both paths share.
+//! The raw serde form of a routing document: one pass over valid JSON of the right shape.
+//! `placements` and `defaults` stay text here; `placements` reads them for both paths.
 //!
-//! A document may hold a million keys, so nothing is read into an intermediate
-//! tree: keys are handed to the builder of the table's own structure, and the
-//! name of a placement is stored once however many keys live there. Unknown
-//! fields, bad values and duplicate names are refused here and now, which takes
-//! maps that know what they have seen (serde's own keep the last of two and say
-//! nothing); duplicate routing keys are found when their builder finishes. The words of these errors reach nobody: see `diagnose` for those.
+//! A document may have a million keys, so there is no intermediate tree: keys are handed to
+//! the builder of the table's own structure, and the name of a placement is stored once
+//! however many keys it has. Unknown fields, bad values and duplicate names are refused here;
+//! serde's own maps keep the last of two. Duplicate routing keys are found when the builder
+//! finishes. Nobody sees the error texts of this file: `diagnose` writes those.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -25,7 +23,7 @@ use super::placements::{self, Cell, Section};
 use super::routing_table::Placement;
 use super::rules::{check_placement_name, check_version};
 
-/// The fields of a document. All are required but `defaults`, and one of
+/// The fields of a document. All are required except `defaults`, and except one of
 /// `placements` and `cellEndpoints`.
 pub(super) const FIELDS: [&str; 6] = [
     VERSION,
@@ -52,23 +50,22 @@ pub(super) const HEAD_FIELDS: [&str; 5] = [
     DEFAULT_PLACEMENT,
 ];
 
-/// A document whose values are each valid, as far as they have been read; that
-/// its names stand for something is for the table to find out, since they may
-/// come before what they name.
+/// A document whose values, as far as they have been read, are valid each by itself. Names
+/// are resolved later, as they may come before what they refer to.
 pub(super) struct Document<'a> {
     version: String,
-    /// None in a head alone.
+    /// None in a head.
     pub routing: Option<Routing>,
     defaults: Option<Raw<'a>>,
-    /// `cellEndpoints` and `placements`, one of them at least, in the order of
-    /// the document.
+    /// `cellEndpoints` and `placements`, at least one of them, in the order of the
+    /// document.
     sections: Vec<Section<'a>>,
     default: String,
-    /// All of the head as it was written, by field.
+    /// The text of the head, by field.
     head: [(&'static str, Option<Raw<'a>>); HEAD_FIELDS.len()],
 }
 
-/// All of a document but its keys, before names are linked.
+/// A document without its keys, before names are resolved.
 pub(super) struct Linkable {
     pub version: String,
     pub placements: Vec<Placement>,
@@ -78,7 +75,7 @@ pub(super) struct Linkable {
 }
 
 impl<'a> Document<'a> {
-    /// Reads the placements; and hands back the keys.
+    /// Reads the placements. Returns them with the keys.
     pub fn into_parts(self, text: &'a str) -> Result<(Linkable, Option<Routing>), String> {
         let mut findings = Findings::first(text);
         let placements = placements::read(self.defaults, self.sections, &mut findings);
@@ -159,7 +156,7 @@ impl<'de> Visitor<'de> for DocumentVisitor {
     }
 }
 
-/// Reads what was kept as text.
+/// Parses a field that was kept as text.
 fn reread<'de, T: Deserialize<'de>, E: Error>(value: &'de RawValue) -> Result<T, E> {
     serde_json::from_str(value.get()).map_err(E::custom)
 }

@@ -1,9 +1,8 @@
 //! Choosing one of a placement's endpoints for a request.
 //!
-//! A [`Balancer`] is built from the members' weights and does not change. What
-//! does change comes with each choice: which members are usable, how loaded each
-//! is, a turn or random bits. All three ways return a usable member whenever
-//! there is one, and never allocate.
+//! A [`Balancer`] is built from the weights of the members and does not change. What
+//! changes is passed with each choice: which members are usable, their load, a turn or
+//! random bits. All three ways return a usable member if there is one, and do not allocate.
 
 mod rank;
 mod shares;
@@ -14,17 +13,17 @@ use shares::Shares;
 
 /// Largest weight.
 const MAX_WEIGHT: u32 = 1000;
-/// How often to draw a member before looking at all of them for a usable one.
+/// Draws before all members are searched for a usable one.
 const DRAWS: usize = 8;
 
 /// One of the endpoints to choose from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Member {
-    /// Its share of the requests relative to the other members', 1 to 1000. What
-    /// is out of range counts as the nearest that is in it.
+    /// Its share of the requests relative to the other members, 1 to 1000; other values are
+    /// clamped.
     pub weight: u32,
-    /// The same on all edges and at all times for the same endpoint, and
-    /// different for different ones, such as [`member_id`] of its address.
+    /// The same on all edges and at all times for one endpoint, and different for different
+    /// ones, such as [`member_id`] of its address.
     pub id: u64,
 }
 
@@ -54,15 +53,14 @@ impl Balancer {
         self.members.len()
     }
 
-    /// Whether there is none, so that no choice finds one.
+    /// Whether there are no members.
     pub fn is_empty(&self) -> bool {
         self.members.is_empty()
     }
 
-    /// The power of two choices: of two different usable members, drawn by weight
-    /// with the random bits `draw`, the one with fewer requests in flight (`load`)
-    /// for its weight; if there is no difference, the first drawn, so that idle
-    /// members get their weight's share.
+    /// The power of two choices: two different usable members are drawn by weight with the
+    /// random bits `draw`; the one with fewer requests in flight (`load`) for its weight is
+    /// chosen, or the first one if they are equal, so that idle members get their share.
     ///
     /// Costs O(log members), or O(members) while most are unusable.
     pub fn least_request(
@@ -87,11 +85,11 @@ impl Balancer {
         Some(if less { second } else { first })
     }
 
-    /// The member for turn number `turn`, which goes up by one a request and may
-    /// wrap. While all are usable, each member gets exactly its weight's share
-    /// of the turns of a cycle, well spread over it; a cycle has as many turns
-    /// as all weights together, divided by what divides each of them. The turns
-    /// of unusable members go to the others by weight, at random.
+    /// The member for turn number `turn`, which grows by one for each request and may wrap.
+    /// While all are usable, each member gets exactly its share of the turns of a cycle,
+    /// spread evenly; a cycle has as many turns as the sum of the weights, divided by their
+    /// greatest common divisor. The turns of unusable members go to the others by weight,
+    /// at random.
     ///
     /// Costs O(log members), or O(members) while most are unusable.
     pub fn round_robin(&self, turn: u64, usable: impl Fn(usize) -> bool) -> Option<usize> {
@@ -138,7 +136,7 @@ impl Balancer {
         }
     }
 
-    /// One of the usable members, each as likely as its weight says.
+    /// A random usable member, by weight.
     fn draw(&self, random: &mut Random, usable: impl Fn(usize) -> bool) -> Option<usize> {
         for _ in 0..self.len().min(DRAWS) {
             let index = self.shares.at(random.below(self.shares.total()));
@@ -167,8 +165,8 @@ impl Balancer {
     }
 }
 
-/// SplitMix64: as many random numbers as it takes out of the bits of one. It
-/// makes seeds that follow one another as good as random ones.
+/// SplitMix64: any number of random numbers from one seed. Successive seeds are as good as
+/// random ones.
 struct Random(u64);
 
 impl Random {

@@ -1,9 +1,9 @@
-//! All keys of a document at once.
+//! Builds the trie of all keys of a document at once.
 //!
-//! Keys are first set down one after the other, sorted roughly by the first bits
-//! of their hash; then each part is sorted and becomes one slot of the root, and
-//! is freed before the next one's turn. So the peak is little above the larger
-//! of what was set down and what comes of it, and these are about the same.
+//! Keys are first collected in parts by the first bits of their hash. Then each part is
+//! sorted, becomes one slot of the root and is freed before the next one is taken. So the
+//! peak of memory is little above the larger of the collected keys and the finished trie,
+//! which take about the same.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -19,11 +19,10 @@ const PARTS: usize = 1 << BITS;
 /// Bytes before each key: its number and its length.
 const HEADER: usize = 12;
 
-/// Keys that are sorted in a fraction of a millisecond.
+/// Most keys that are sorted in one step: a fraction of a millisecond.
 const SORTED_AT_ONCE: usize = 4096;
 
-/// So many times its share of the keys no part gets but by a chance that never
-/// comes.
+/// A part never has this many times its share of the keys: the probability is negligible.
 const UNEVEN: usize = 4;
 
 /// Collects keys.
@@ -37,9 +36,9 @@ pub(in crate::table) struct Builder<S> {
 #[derive(Default)]
 struct Part {
     keys: usize,
-    /// In all chunks.
+    /// Keys in all chunks.
     bytes: usize,
-    /// Full but for the last one.
+    /// All but the last are full.
     chunks: Vec<Chunk>,
 }
 
@@ -71,11 +70,11 @@ impl<S: BuildHasher + Default> Builder<S> {
         self.len += 1;
     }
 
-    /// All that were added.
+    /// The trie of all keys that were added.
     ///
     /// # Errors
     ///
-    /// When a key was added twice.
+    /// A key was added twice.
     pub fn finish(self) -> Result<Keys<S>, Duplicate> {
         let Self { parts, len, seed } = self;
         let root = if len <= PARTS * MAX {
@@ -109,7 +108,7 @@ fn sorted(mut entries: Vec<Entry<'_>>) -> Result<Vec<Entry<'_>>, Duplicate> {
     }
 }
 
-/// In halves, so that steps are short.
+/// Sorts in halves, so that steps are short.
 fn sort<'a>(entries: &mut [Entry<'a>]) {
     let order = |entry: &Entry<'a>| (entry.hash, entry.key);
     if entries.len() <= SORTED_AT_ONCE {

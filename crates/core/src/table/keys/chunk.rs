@@ -1,17 +1,18 @@
-//! Memory that keys are set down in until they have their place.
+//! Memory in which keys are collected before the trie is built.
 
 use memmap2::MmapMut;
 
-/// Bytes of a chunk: the first of a part, and as large as they get by doubling.
+/// Bytes of the first chunk of a part, and of the largest one; each is twice as large as
+/// the one before.
 const FIRST: usize = 256;
 const LARGEST: usize = 4 << 20;
 
-/// From so many bytes on, a chunk has pages of its own, which go back to the system with
-/// it. The allocator has the chunks of all parts side by side, and nothing to gain from
-/// one before its neighbours are free: a table would be there twice.
+/// From this size on, a chunk has pages of its own, which return to the system with it. The
+/// allocator would keep the pages until the chunks of other parts next to it are free as
+/// well, so that the table would be in memory twice.
 const PAGES: usize = 64 << 10;
 
-/// A piece of memory that fills up.
+/// Memory that is filled from the front.
 pub(super) struct Chunk {
     room: Room,
     used: usize,
@@ -23,7 +24,7 @@ enum Room {
 }
 
 impl Chunk {
-    /// One that comes after those of `before` bytes, with room for `size` at least.
+    /// A chunk that follows one of `before` bytes, with room for at least `size`.
     pub fn after(before: usize, size: usize) -> Self {
         let size = before.clamp(FIRST, LARGEST).max(size);
         // Without pages the heap does as well.
@@ -35,7 +36,7 @@ impl Chunk {
         Self { room, used: 0 }
     }
 
-    /// Appends all of `parts`, if there is room for them.
+    /// Appends `parts`; false if there is no room for all of them.
     pub fn put<const N: usize>(&mut self, parts: [&[u8]; N]) -> bool {
         let size: usize = parts.iter().map(|part| part.len()).sum();
         let room = match &mut self.room {
@@ -54,7 +55,7 @@ impl Chunk {
         true
     }
 
-    /// What was put here.
+    /// The content.
     pub fn bytes(&self) -> &[u8] {
         let bytes = match &self.room {
             Room::Heap(bytes) => bytes.get(..self.used),

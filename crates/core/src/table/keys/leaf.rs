@@ -1,4 +1,4 @@
-//! A dozen keys in one allocation.
+//! Leaves: about a dozen keys in one allocation.
 //!
 //! ```text
 //! count   u32       how many keys
@@ -9,10 +9,9 @@
 //! keys              one after the other
 //! ```
 //!
-//! Numbers are little-endian, and as wide as the largest of the leaf needs. A
-//! lookup scans the prints and so looks at hardly any key but the one that it is
-//! after. What it takes to find that key is in one place, as reading memory
-//! twice in a row costs more than adding up a few lengths.
+//! Numbers are little-endian and as wide as the largest one in the leaf needs. A lookup
+//! scans the prints and so compares hardly any key but the one it looks for. Lengths are
+//! stored, not offsets: adding up a few of them costs less than a second cache miss.
 
 use std::iter;
 use std::sync::Arc;
@@ -33,7 +32,7 @@ pub(super) struct Item<'a> {
     pub key: &'a [u8],
 }
 
-/// A leaf taken apart.
+/// The parts of a leaf.
 #[derive(Clone, Copy)]
 pub(super) struct View<'a> {
     count: usize,
@@ -51,7 +50,7 @@ impl Drop for Leaf {
 }
 
 impl Leaf {
-    /// Packs `items`, whose keys all differ.
+    /// Packs `items`, whose keys must differ.
     pub fn pack<'a>(items: impl Iterator<Item = Item<'a>> + Clone) -> Self {
         let (mut count, mut longest, mut id, mut total) = (0, 0, 0, 0);
         for item in items.clone() {
@@ -83,7 +82,7 @@ impl Leaf {
         Self(bytes.into())
     }
 
-    /// Whether both are one allocation.
+    /// Whether both are the same allocation.
     pub fn same(&self, other: &Leaf) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }
@@ -109,7 +108,7 @@ impl Leaf {
         }
     }
 
-    /// This with `new`, which takes the place of an item with the same key.
+    /// This leaf with `new`, which replaces an item with the same key.
     pub fn with(&self, new: Item<'_>) -> Self {
         let view = self.view();
         match view.find(new.print, new.key) {
@@ -121,19 +120,19 @@ impl Leaf {
         }
     }
 
-    /// This without `key`.
+    /// This leaf without `key`.
     pub fn without(&self, key: &[u8]) -> Self {
         Self::pack(self.view().items().filter(|item| item.key != key))
     }
 
-    /// The keys of both, which must differ.
+    /// The keys of both leaves, which must differ.
     pub fn merged(&self, other: &Leaf) -> Self {
         Self::pack(self.view().items().chain(other.view().items()))
     }
 }
 
 impl<'a> View<'a> {
-    /// The number of `key`, if it is here.
+    /// The number of `key`, if the leaf has it.
     pub fn get(&self, print: u8, key: &[u8]) -> Option<u32> {
         let index = self.find(print, key)?;
         Some(self.ids.get(index) as u32)
@@ -207,22 +206,22 @@ impl<'a> Column<'a> {
     }
 }
 
-/// The highest bit of each byte that is `wanted`; and of some that are not, but
-/// only above one that is.
+/// Sets the highest bit of each byte that equals `wanted`. Bytes above a match may be set
+/// wrongly.
 fn equal_bytes(bytes: [u8; 8], wanted: u8) -> u64 {
     const ONES: u64 = 0x0101_0101_0101_0101;
     let zeros = u64::from_le_bytes(bytes) ^ (ONES * u64::from(wanted));
     zeros.wrapping_sub(ONES) & !zeros & (ONES << 7)
 }
 
-/// Adds neighbours first and then all the pairs, which end up in the upper bits.
+/// Adds neighbours first, then all pairs; the sum is in the upper bits.
 fn sum_of_bytes(all: u64) -> usize {
     const LOW: u64 = 0x00ff_00ff_00ff_00ff;
     let pairs = (all & LOW) + ((all >> 8) & LOW);
     (pairs.wrapping_mul(0x0001_0001_0001_0001) >> 48) as usize
 }
 
-/// How many prints and lengths there is room for: both are read eight at a time.
+/// The room for prints and for lengths: both are read eight at a time.
 fn padded(count: usize) -> usize {
     count.next_multiple_of(8)
 }
@@ -237,7 +236,7 @@ fn put(bytes: &mut Vec<u8>, number: u64, width: usize) {
     bytes.extend(&number.to_le_bytes()[..width]);
 }
 
-/// How many bytes `largest` takes.
+/// The bytes that `largest` takes.
 fn width(largest: u64) -> usize {
     match largest {
         0..=0xff => 1,

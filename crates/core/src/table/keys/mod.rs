@@ -1,16 +1,16 @@
-//! The keys of a routing table: bytes to small numbers, packed, and shared
-//! between the tables that follow each other.
+//! The keys of a routing table: a packed map from bytes to small numbers, which successive
+//! tables share.
 //!
-//! A hash trie over packed leaves. The first bits of a key's hash lead through
-//! nodes of up to 64 slots to a leaf, which holds about a dozen keys in one
-//! allocation. Cloning is free. A change copies the leaf and the nodes above it,
-//! a few kilobytes however many keys there are, and shares the rest with every
-//! clone; each is freed on its own, and what is shared with the last that has
-//! it. A batch of changes to one value copies no node twice.
+//! It is a persistent hash trie with packed leaves. The first bits of a key's hash lead
+//! through nodes of up to 64 slots to a leaf, which holds about a dozen keys in one
+//! allocation. Cloning is free. A change copies the leaf and the nodes above it, a few
+//! kilobytes however many keys there are, and shares the rest with all clones; a shared
+//! part is freed with the last clone that has it. A batch of changes to one value copies no
+//! node twice.
 //!
-//! Keys are compared whole: a hash alone proves nothing, and a tenant must not
-//! reach another's cell. The hash has a secret seed, so nobody can choose keys
-//! that fall into one leaf.
+//! Keys are always compared as a whole: two keys may have the same hash, and a tenant must
+//! not reach another tenant's cell. The hash has a secret seed, so that nobody can choose
+//! keys that fall into one leaf.
 
 mod build;
 mod chunk;
@@ -39,9 +39,8 @@ pub(super) struct Keys<S = Seed> {
     seed: S,
 }
 
-/// The keyed hash of all tables of a process (SipHash). One seed for all, so
-/// that they are in the same order, and comparing two that share nothing walks
-/// through both instead of jumping about.
+/// The keyed hash (SipHash) of all tables of a process. With one seed, all tables have the
+/// same order, so that comparing two that share nothing reads the memory of both in order.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Seed;
 
@@ -66,12 +65,12 @@ impl<S: BuildHasher> Keys<S> {
         self.len
     }
 
-    /// The number of `key`, if it is here. Allocates nothing.
+    /// The number of `key`, if the map has it. Does not allocate.
     pub fn get(&self, key: &[u8]) -> Option<u32> {
         self.root.get(hash(&self.seed, key), key)
     }
 
-    /// Gives `key` the number `id`; returns the one it had.
+    /// Sets the number of `key` to `id`; returns the old one.
     pub fn set(&mut self, key: &[u8], id: u32) -> Option<u32> {
         let seed = &self.seed;
         let item = node::Entry {
@@ -88,7 +87,7 @@ impl<S: BuildHasher> Keys<S> {
         old
     }
 
-    /// Takes `key` out; returns the number it had.
+    /// Removes `key`; returns its number.
     pub fn remove(&mut self, key: &[u8]) -> Option<u32> {
         let hash = hash(&self.seed, key);
         let old = self.root.get(hash, key)?;
@@ -109,15 +108,15 @@ impl<S: BuildHasher> Keys<S> {
             })
     }
 
-    /// The keys that may be missing from `other` or have another number there,
-    /// with what they have here. Whatever the two share is passed over without a
-    /// look; of what they do not share, all is listed.
+    /// The keys that may be missing in `other` or have another number there, with their
+    /// number here. Parts that both share are skipped; all keys of the other parts are
+    /// listed.
     pub fn unshared<'a>(&'a self, other: &Self, visit: impl FnMut(&'a [u8], u32)) {
         self.unshared_within(other, usize::MAX, visit);
     }
 
-    /// As [`unshared`](Self::unshared), but gives up when there are more than `most`
-    /// of them. Says whether it came to the end.
+    /// As [`unshared`](Self::unshared), but stops after `most` keys. Returns whether that
+    /// were all.
     pub fn unshared_within<'a>(
         &'a self,
         other: &Self,

@@ -1,12 +1,11 @@
-//! The trie above the leaves.
+//! The nodes of the trie.
 //!
-//! A node has 2 to 64 slots, a power of two, and the bits of the hash that come
-//! next choose among them. A leaf fills as many slots as there are ways to go
-//! on from the bits that its keys have in common: an aligned run whose length is
-//! a power of two. When a leaf is full it is split along the next bit, for which
-//! the node is widened if need be; only when it has all its 64 slots does a node
-//! take the place of a leaf. So a node stands in a slot of its own, in a node
-//! that is as wide as they get, and each node costs about what its leaves need.
+//! A node has 2 to 64 slots, a power of two; the next bits of the hash select one. A leaf
+//! may fill several slots: an aligned run whose length is a power of two, for all hashes
+//! that begin with the common bits of its keys. A full leaf is split along the next bit,
+//! and the node is doubled if it has no slot for that. Only if it has 64 slots already, a
+//! new node replaces the leaf. So a child node has exactly one slot of a node with 64
+//! slots, and a node is only as large as its leaves need.
 
 use std::iter;
 use std::ops::ControlFlow;
@@ -14,12 +13,12 @@ use std::sync::Arc;
 
 use super::leaf::{Item, Leaf};
 
-/// Most keys of a leaf that can be split. Measured with a million keys: 32 save 3
-/// bytes a key, and cost a lookup that hits a quarter of its time.
+/// Most keys of a leaf that can be split. Measured with a million keys: 32 would save 3
+/// bytes per key and make a lookup that finds its key a quarter slower.
 pub(super) const MAX: usize = 16;
 
-/// Neighbours with no more keys than this between them become one leaf. Well
-/// below `MAX`, so that a key that comes and goes does not split and merge.
+/// Two neighbours with at most this many keys together become one leaf. Well below `MAX`,
+/// so that a key that is added and removed in turn does not split and merge leaves.
 const MERGED: usize = MAX / 2;
 
 /// Most bits of the hash that one node takes.
@@ -56,7 +55,7 @@ impl<'a> From<Entry<'a>> for Item<'a> {
     }
 }
 
-/// The bits of a hash that leaves keep: not those that led there.
+/// The bits of a hash that leaves store: not those that lead to the leaf.
 fn print(hash: u64) -> u8 {
     hash as u8
 }
@@ -66,7 +65,7 @@ fn bits(slots: &[Tree]) -> u32 {
     slots.len().trailing_zeros()
 }
 
-/// Where `hash` leads, of which `depth` bits are used up.
+/// The slot for `hash`, of which `depth` bits are used already.
 fn slot(hash: u64, depth: u32, slots: &[Tree]) -> usize {
     ((hash << depth) >> (u64::BITS - bits(slots))) as usize
 }
@@ -86,7 +85,7 @@ impl Tree {
         }
     }
 
-    /// Adds an entry, or changes its number. `hash` is what gave its hash.
+    /// Adds an entry, or changes its number. `hash` is the function that hashes keys.
     pub fn set(&mut self, entry: Entry<'_>, depth: u32, hash: &impl Fn(&[u8]) -> u64) {
         match self {
             Self::Leaf(leaf) => {
@@ -121,7 +120,7 @@ impl Tree {
         }
     }
 
-    /// Takes out `key`, which is here.
+    /// Removes `key`, which must be in the tree.
     pub fn remove(&mut self, hash: u64, key: &[u8], depth: u32) {
         match self {
             Self::Leaf(leaf) => *leaf = leaf.without(key),
@@ -143,8 +142,7 @@ impl Tree {
         }
     }
 
-    /// Makes as few leaves as there need be of the one at `index` of this node
-    /// and its neighbours.
+    /// Merges the leaf at `index` of this node with its neighbours as far as possible.
     fn merge(&mut self, index: usize) {
         let Self::Node(slots) = self else { return };
         loop {
@@ -171,8 +169,8 @@ impl Tree {
         }
     }
 
-    /// The tree of `entries`, which are in the order of their hashes and of which
-    /// the first `depth` bits are the same.
+    /// The tree of `entries`, which are sorted by hash and have the first `depth` bits in
+    /// common.
     pub fn build(entries: &[Entry<'_>], depth: u32) -> Self {
         let bits = levels(entries, depth, room(depth));
         if bits == 0 {
@@ -183,7 +181,7 @@ impl Tree {
         Self::Node(slots.into())
     }
 
-    /// Every leaf, once.
+    /// Each leaf once.
     pub fn leaves(&self) -> Leaves<'_> {
         Leaves {
             levels: vec![std::slice::from_ref(self).iter()],
@@ -191,7 +189,7 @@ impl Tree {
         }
     }
 
-    /// Whether both are one leaf.
+    /// Whether both are the same leaf.
     pub fn same_leaf(&self, other: &Tree) -> bool {
         matches!((self, other), (Self::Leaf(one), Self::Leaf(other)) if one.same(other))
     }
@@ -203,12 +201,12 @@ impl Default for Tree {
     }
 }
 
-/// How many bits a node at `depth` can take.
+/// The most bits of a node at `depth`.
 fn room(depth: u32) -> u32 {
     BITS.min(u64::BITS - depth)
 }
 
-/// The slots that are the same leaf as that at `index`: the first, and how many.
+/// The run of slots of the leaf at `index`: the first, and their number.
 fn run(slots: &[Tree], index: usize) -> (usize, usize) {
     let mut len = 1;
     while len < slots.len() && slots[index].same_leaf(&slots[index ^ len]) {
@@ -217,8 +215,7 @@ fn run(slots: &[Tree], index: usize) -> (usize, usize) {
     (index & !(len - 1), len)
 }
 
-/// How many bits more than `depth` it takes until no leaf is too full, as far as
-/// `most`.
+/// The bits beyond `depth` that are needed until no leaf is too full; at most `most`.
 fn levels(entries: &[Entry<'_>], depth: u32, most: u32) -> u32 {
     if entries.len() <= MAX || most == 0 {
         return 0;
@@ -227,8 +224,8 @@ fn levels(entries: &[Entry<'_>], depth: u32, most: u32) -> u32 {
     1 + levels(left, depth + 1, most - 1).max(levels(right, depth + 1, most - 1))
 }
 
-/// Puts `entries`, which are in order and share `depth` bits, into an aligned run
-/// of slots.
+/// Puts `entries`, which are sorted and have `depth` bits in common, into an aligned run of
+/// slots.
 fn fill(slots: &mut [Tree], entries: &[Entry<'_>], depth: u32) {
     if let [slot] = slots {
         *slot = Tree::build(entries, depth);
@@ -261,7 +258,7 @@ fn entries<'a>(leaf: &'a Leaf, hash: &impl Fn(&[u8]) -> u64) -> Vec<Entry<'a>> {
     entries
 }
 
-/// The slots with each as often as `factor` says.
+/// Each slot repeated `factor` times.
 fn widened(slots: &[Tree], factor: usize) -> Arc<[Tree]> {
     slots
         .iter()
@@ -269,14 +266,14 @@ fn widened(slots: &[Tree], factor: usize) -> Arc<[Tree]> {
         .collect()
 }
 
-/// Every second slot, when each pair is one leaf.
+/// Every second slot, if each pair is one leaf.
 fn narrowed(slots: &[Tree]) -> Option<Arc<[Tree]>> {
     let pairs = || slots.chunks_exact(2);
     let all = slots.len() > 2 && pairs().all(|pair| pair[0].same_leaf(&pair[1]));
     all.then(|| pairs().map(|pair| pair[0].clone()).collect())
 }
 
-/// Goes through the leaves of a tree.
+/// An iterator over the leaves of a tree.
 pub(super) struct Leaves<'a> {
     levels: Vec<std::slice::Iter<'a, Tree>>,
     last: Option<&'a Leaf>,
