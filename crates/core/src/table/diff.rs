@@ -259,7 +259,7 @@ impl fmt::Display for Diff {
     }
 }
 
-/// `what` in the singular if `count` is one: `key added` for `keys added`.
+/// A phrase and a count; in the singular for one: `key added` for `keys added`.
 struct Counted(&'static str, usize);
 
 impl fmt::Display for Counted {

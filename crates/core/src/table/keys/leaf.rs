@@ -221,7 +221,7 @@ fn sum_of_bytes(all: u64) -> usize {
     (pairs.wrapping_mul(0x0001_0001_0001_0001) >> 48) as usize
 }
 
-/// The room for prints and for lengths: both are read eight at a time.
+/// The bytes that `count` prints or lengths take: they are read eight at a time.
 fn padded(count: usize) -> usize {
     count.next_multiple_of(8)
 }

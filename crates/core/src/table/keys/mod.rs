@@ -115,8 +115,8 @@ impl<S: BuildHasher> Keys<S> {
         self.unshared_within(other, usize::MAX, visit);
     }
 
-    /// As [`unshared`](Self::unshared), but stops after `most` keys. Returns whether that
-    /// were all.
+    /// As [`unshared`](Self::unshared), but stops after `most` keys. Returns whether
+    /// these were all.
     pub fn unshared_within<'a>(
         &'a self,
         other: &Self,
