@@ -17,7 +17,7 @@ use crate::upstream::{Placements, Registry};
 pub(super) const FEW: usize = 4096;
 
 /// The longest time that the writer waits for others to let go of a replaced generation.
-const PATIENCE: Duration = Duration::from_secs(1);
+const PATIENCE: Duration = Duration::from_millis(100);
 
 /// How often it looks.
 const PAUSE: Duration = Duration::from_millis(1);

@@ -271,8 +271,12 @@ fn the_writer_frees_what_it_replaced() {
     let keys: Vec<_> = names.iter().map(|name| (name.as_str(), "tier1")).collect();
     let first = edge.changed(&document("1", &[A], &keys));
     let generation = Arc::downgrade(&first);
+    let state = Arc::clone(&edge.state);
     let reader = std::thread::spawn(move || {
-        std::thread::sleep(std::time::Duration::from_millis(50));
+        while state.current().is_some_and(|it| it.number == 1) {
+            std::thread::yield_now();
+        }
+        std::thread::sleep(std::time::Duration::from_millis(5));
         Arc::strong_count(&first) > 1
     });
     edge.changed(&document("2", &[A], &[]));
