@@ -9,6 +9,7 @@ pub mod cli;
 mod client;
 pub mod control;
 pub mod demo;
+pub mod exchange;
 mod files;
 pub mod http;
 pub mod proxy;

@@ -2,7 +2,7 @@
 //! what the edge is doing.
 //!
 //! It only ever looks: nothing here changes anything. `cli` sets it up; it
-//! imports `live`, `lifecycle`, `net` and `telemetry`.
+//! imports `state`, `http` and `telemetry`.
 
 mod respond;
 
@@ -16,8 +16,7 @@ use http::Response;
 use pingora_core::apps::http_app::ServeHttp;
 use pingora_core::protocols::http::ServerSession;
 
-use crate::http::ClientConn;
-use crate::http::Lifecycle;
+use crate::http::{ClientConn, Lifecycle};
 use crate::state::EdgeState;
 use crate::telemetry::metrics::Metrics;
 
@@ -44,7 +43,7 @@ impl ServeHttp for AdminApp {
         let refused = session
             .stream()
             .and_then(|stream| stream.as_any().downcast_ref::<ClientConn>())
-            .is_some_and(|conn| conn.refusal().is_some());
+            .is_some_and(|conn| conn.downstream().refusal().is_some());
         if refused {
             session.set_keepalive(None);
             return respond::refused();

@@ -1,17 +1,16 @@
-//! PURE: follows a chunked body (RFC 9112 §7.1) without decoding it.
+//! Pure: checks the framing of a chunked body (RFC 9112 §7.1) without decoding it.
 //!
-//! The parser that decodes the body reads an empty or garbled chunk size as
-//! zero, so a cut body would reach a cell as a whole one. This one only checks:
-//! every byte goes on as it came, and the first byte out of place ends the request.
+//! Pingora's parser, which decodes the body, reads an empty or garbled chunk size as zero,
+//! so that a truncated body would reach a cell as a complete one. This check passes every
+//! byte on unchanged, and the first byte out of place ends the request.
 
 use super::head::{is_field_byte, is_tchar};
 
 /// Longest chunk-size line, extensions included, and longest trailer line, in bytes.
 const MAX_LINE: usize = 4096;
-/// Longest trailer section, in bytes; the parser behind us takes 64 KiB.
+/// Longest trailer section, in bytes; Pingora's parser takes 64 KiB.
 const MAX_TRAILERS: usize = 16_384;
-/// Most digits of a chunk size: enough for 2^60 bytes, fewer than overflow the
-/// parser behind us.
+/// Most digits of a chunk size: enough for 2^60 bytes, fewer than overflow Pingora's parser.
 const MAX_DIGITS: u32 = 15;
 
 /// The body broke the chunked framing; the name of the broken rule.

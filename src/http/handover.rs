@@ -1,9 +1,9 @@
-//! Zero-downtime upgrade: one process hands its listening sockets to the next.
+//! Upgrade without downtime: one process hands its listening sockets to the next.
 //!
-//! The new process (`cellgate edge -u`) waits on the upgrade socket; the old
-//! one, told by SIGQUIT, sends its sockets there and goes on serving until the
-//! new one says, by a marker file beside the socket, that it serves as well. A
-//! new process that dies before that so costs nothing.
+//! The new process (`cellgate edge -u`) waits on the upgrade socket. At SIGQUIT the old one
+//! sends its sockets there, and serves on until the new one has written a marker file beside
+//! the socket, which says that it serves as well. So nothing is lost if the new process dies
+//! before that.
 
 use std::io;
 use std::os::fd::RawFd;
@@ -19,10 +19,10 @@ use pingora_core::server::Fds;
 const READY_WITHIN: Duration = Duration::from_secs(30);
 const READY_POLL: Duration = Duration::from_millis(20);
 
-/// Listening sockets by name, as they travel from process to process.
+/// Listening sockets by name, as one process sends them to another.
 pub type NamedSockets = Vec<(String, RawFd)>;
 
-/// The place where two processes meet.
+/// The upgrade socket and its marker file.
 #[derive(Clone, Debug)]
 pub struct Handover {
     socket: PathBuf,
@@ -31,7 +31,7 @@ pub struct Handover {
 }
 
 impl Handover {
-    /// A meeting at the unix socket `upgrade_sock`.
+    /// A handover through the unix socket `upgrade_sock`.
     pub fn at(upgrade_sock: &Path) -> Self {
         Handover {
             socket: upgrade_sock.to_owned(),
@@ -39,8 +39,8 @@ impl Handover {
         }
     }
 
-    /// Whether another process may have the sockets as well. From the first
-    /// attempt on nothing may be done to them that a successor would feel.
+    /// Whether another process may have the sockets as well. From the first attempt to hand
+    /// them over, nothing may be done to them that affects a successor.
     pub fn shared(&self) -> bool {
         self.shared.load(Ordering::SeqCst)
     }
@@ -63,7 +63,7 @@ impl Handover {
     /// # Errors
     /// No process sent anything in time, or one of the sockets was not sent.
     pub fn take_over(&self, names: &[String]) -> io::Result<Vec<RawFd>> {
-        // The library panics where it cannot bind; the usual cause is caught here.
+        // Pingora panics if it cannot bind; the usual cause is caught here.
         let parent = self
             .socket
             .parent()
@@ -92,7 +92,7 @@ impl Handover {
         names.iter().map(find).collect()
     }
 
-    /// New process: says that it serves.
+    /// New process: tells the old one that it serves.
     ///
     /// # Errors
     /// The marker file cannot be written.
@@ -101,10 +101,10 @@ impl Handover {
     }
 
     /// Old process: sends `sockets` and waits until the new process serves.
-    /// Blocks; on an error this process should go on serving.
+    /// Blocks. After an error this process should serve on.
     ///
     /// # Errors
-    /// Nobody waits for the sockets (tried for about 5 s), or who took them did
+    /// No process waits for the sockets (tried for about 5 s), or the one that took them did
     /// not serve within 30 s.
     pub fn hand_over(&self, sockets: &NamedSockets) -> io::Result<()> {
         let marker = self.marker();

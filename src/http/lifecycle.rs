@@ -1,6 +1,4 @@
-//! What phase the process is in, what it still has to finish, and how it ends.
-//!
-//! Imported by everything that serves; imports nothing of ours.
+//! The life of the process: whether it serves or drains, and what it still has to finish.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -9,23 +7,23 @@ use tokio::sync::futures::OwnedNotified;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
-/// What the accept loops should do.
+/// What the accept loops are to do.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Accepting {
     /// Accept connections.
     Open,
     /// Stop, and leave the listening sockets to the process that took them over.
     HandedOver,
-    /// Stop for good: serve what the kernel has accepted already, then close.
+    /// Serve the connections that the kernel has accepted already, then close.
     Closed,
 }
 
-/// Which parts of the start are done.
+/// Which parts of startup are done.
 #[derive(Debug, Default)]
 struct Started {
     listening: bool,
-    heeding: bool,
-    reopening: bool,
+    handling_signals: bool,
+    reopening_logs: bool,
 }
 
 /// Shared by the listeners, the proxy, the admin service and the signal loop.
@@ -39,8 +37,8 @@ pub struct Lifecycle {
     listeners: AtomicUsize,
     connections: AtomicUsize,
     in_flight: AtomicUsize,
-    /// Rung whenever one of the counts falls to zero.
-    settled: Notify,
+    /// Notified when one of the counts falls to zero.
+    zero: Notify,
 }
 
 impl Default for Lifecycle {
@@ -60,12 +58,12 @@ impl Lifecycle {
             listeners: AtomicUsize::new(0),
             connections: AtomicUsize::new(0),
             in_flight: AtomicUsize::new(0),
-            settled: Notify::new(),
+            zero: Notify::new(),
         }
     }
 
-    /// Whether the process is on its way out: not ready, and every response
-    /// asks the client to close its connection.
+    /// Whether the process drains before it ends: it is not ready, and every response asks
+    /// the client to close its connection.
     pub fn draining(&self) -> bool {
         self.draining_since().is_some()
     }
@@ -75,25 +73,24 @@ impl Lifecycle {
         self.draining.get().copied()
     }
 
-    /// Starts draining; there is no way back.
+    /// Starts draining, which cannot be undone.
     pub fn start_draining(&self) {
-        // Whoever was first counts.
+        // The first call counts.
         let _ = self.draining.set(Instant::now());
         self.drain.notify_waiters();
     }
 
-    /// Completes when draining begins; for connections that wait for a request.
+    /// Completes when draining begins.
     pub fn drain_begins(&self) -> OwnedNotified {
         Arc::clone(&self.drain).notified_owned()
     }
 
-    /// Tells the accept loops what to do; they follow through
-    /// [`Lifecycle::watch_accepting`].
+    /// Tells the accept loops what to do.
     pub fn set_accepting(&self, accepting: Accepting) {
         self.accepting.send_replace(accepting);
     }
 
-    /// The accept loops' orders.
+    /// What the accept loops are told.
     pub fn watch_accepting(&self) -> watch::Receiver<Accepting> {
         self.accepting.subscribe()
     }
@@ -129,20 +126,24 @@ impl Lifecycle {
     }
 
     /// Signals are handled from now on.
-    pub fn set_heeding_signals(&self) {
-        self.started.send_modify(|started| started.heeding = true);
+    pub fn set_handling_signals(&self) {
+        self.started
+            .send_modify(|started| started.handling_signals = true);
     }
 
-    /// The signal that reopens logs is handled from now on, or never will be.
+    /// The signal that reopens logs is handled from now on, or cannot be handled.
     pub fn set_reopening_logs(&self) {
-        self.started.send_modify(|started| started.reopening = true);
+        self.started
+            .send_modify(|started| started.reopening_logs = true);
     }
 
-    /// Returns once all accept loops run and signals are handled: whoever is told that
-    /// the process is ready may send it one.
+    /// Returns once all accept loops run and signals are handled, because a signal may follow
+    /// as soon as the process is known to be ready.
     pub async fn started(&self) {
-        let all = |started: &Started| started.listening && started.heeding && started.reopening;
-        // The sender is ours, so the wait cannot fail.
+        let all = |started: &Started| {
+            started.listening && started.handling_signals && started.reopening_logs
+        };
+        // The sender lives as long as this, so the wait cannot fail.
         let _ = self.started.subscribe().wait_for(all).await;
     }
 
@@ -158,10 +159,9 @@ impl Lifecycle {
 
     async fn wait_for_zero(&self, count: &AtomicUsize) {
         loop {
-            let notified = self.settled.notified();
+            let notified = self.zero.notified();
             tokio::pin!(notified);
-            // Registered before the count is read, so a fall to zero between the
-            // two cannot be missed.
+            // Registered before the count is read, so that no fall to zero is missed.
             notified.as_mut().enable();
             if count.load(Ordering::SeqCst) == 0 {
                 return;
@@ -171,7 +171,7 @@ impl Lifecycle {
     }
 }
 
-/// Holds one unit of a count of [`Lifecycle`]; a panic gives it back as well.
+/// Counts one thing in a [`Lifecycle`] until it is dropped, also by a panic.
 #[derive(Debug)]
 pub struct CountGuard {
     lifecycle: Arc<Lifecycle>,
@@ -186,9 +186,7 @@ impl CountGuard {
             count,
         }
     }
-}
 
-impl CountGuard {
     /// What the guard counts in.
     pub fn lifecycle(&self) -> &Arc<Lifecycle> {
         &self.lifecycle
@@ -198,7 +196,7 @@ impl CountGuard {
 impl Drop for CountGuard {
     fn drop(&mut self) {
         if (self.count)(&self.lifecycle).fetch_sub(1, Ordering::SeqCst) == 1 {
-            self.lifecycle.settled.notify_waiters();
+            self.lifecycle.zero.notify_waiters();
         }
     }
 }
@@ -210,7 +208,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn settles_when_the_last_guard_is_dropped() {
+    async fn is_done_when_the_last_guard_is_dropped() {
         let lifecycle = Arc::new(Lifecycle::new());
         lifecycle.connections_closed().await;
         let (first, second) = (lifecycle.connection(), lifecycle.connection());

@@ -16,19 +16,19 @@ use socket2::{Domain, Protocol, SockFilter, SockRef, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
-use super::conn::{ClientConn, ConnConfig};
-use crate::http::{Accepting, Lifecycle};
+use super::conn::{Client, ClientConn, ConnConfig, Transport};
+use super::lifecycle::{Accepting, Lifecycle};
 use crate::telemetry::Metrics;
 
-/// Connections the kernel may hold for us; it caps this at `net.core.somaxconn`.
+/// Connections that the kernel may queue; it caps this at `net.core.somaxconn`.
 const BACKLOG: i32 = 65_535;
-/// Pause after the process ran out of descriptors, so that some can be closed.
+/// Pause after accept failed for want of descriptors, so that some can be closed.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// How long a handshake that began may take to end once we stop listening.
+/// How long handshakes that have begun may take to complete once listening stops.
 const LAST_HANDSHAKES: Duration = Duration::from_millis(100);
-/// At most one line of the same complaint in this time.
-const COMPLAINT_INTERVAL: Duration = Duration::from_secs(10);
-/// What a client over the connection limit is told.
+/// At most one log line of the same kind in this time.
+const LOG_INTERVAL: Duration = Duration::from_secs(10);
+/// The answer to a client over the connection limit.
 const OVERLOADED: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
     Content-Type: application/json\r\nContent-Length: 73\r\nRetry-After: 1\r\n\
     Connection: close\r\n\r\n\
@@ -38,7 +38,7 @@ const OVERLOADED: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
 /// anything else starts.
 ///
 /// # Errors
-/// Whatever the system says: the address is in use, not ours, or not permitted.
+/// The address is in use, not one of this host, or not permitted.
 pub fn bind(address: SocketAddr) -> io::Result<StdListener> {
     let socket = Socket::new(
         Domain::for_address(address),
@@ -52,7 +52,7 @@ pub fn bind(address: SocketAddr) -> io::Result<StdListener> {
     Ok(socket.into())
 }
 
-/// Takes over a listening socket that another process handed to this one.
+/// Takes over a listening socket that another process handed over.
 ///
 /// # Errors
 /// The descriptor is not a socket.
@@ -60,7 +60,7 @@ pub fn bind(address: SocketAddr) -> io::Result<StdListener> {
 /// # Safety
 /// `fd` must be open and owned by nobody else.
 pub unsafe fn inherit(fd: RawFd) -> io::Result<StdListener> {
-    // SAFETY: the caller vouches for it.
+    // SAFETY: the caller guarantees it.
     let socket = Socket::from(unsafe { OwnedFd::from_raw_fd(fd) });
     socket.set_nonblocking(true)?;
     Ok(socket.into())
@@ -84,7 +84,7 @@ struct Shared<A> {
 }
 
 impl<A: HttpServerApp + Send + Sync + 'static> EdgeListener<A> {
-    /// A service for `listeners`, which holds at most `max_connections` at a time.
+    /// A service for `listeners` that holds at most `max_connections` at a time.
     pub fn new(
         name: &'static str,
         listeners: Vec<StdListener>,
@@ -108,8 +108,8 @@ impl<A: HttpServerApp + Send + Sync + 'static> EdgeListener<A> {
         }
     }
 
-    /// Counts connections that are refused in `metrics`.
-    pub fn counted_by(mut self, metrics: Arc<Metrics>) -> Self {
+    /// Counts refused connections in `metrics`.
+    pub fn with_metrics(mut self, metrics: Arc<Metrics>) -> Self {
         if let Some(shared) = Arc::get_mut(&mut self.shared) {
             shared.metrics = Some(metrics);
         }
@@ -140,8 +140,8 @@ impl<A: HttpServerApp + Send + Sync + 'static> Service for EdgeListener<A> {
                 }
             };
             for _ in 0..listeners_per_fd.max(1) {
-                // Counted here, not in the task: nobody may find no loop running
-                // only because none was polled yet.
+                // Counted here, not in the task: the count must not be 0 only because no
+                // loop was polled yet.
                 let running = self.shared.lifecycle.listener();
                 let shared = self.shared.clone();
                 let (listener, shutdown) = (listener.clone(), shutdown.clone());
@@ -172,23 +172,23 @@ async fn accept_loop<A: HttpServerApp + Send + Sync + 'static>(
     shutdown: &ShutdownWatch,
 ) {
     let mut orders = shared.lifecycle.watch_accepting();
-    let mut complaints = Complaints::default();
+    let mut limit = LogLimit::default();
     loop {
         let accepted = tokio::select! {
             biased;
-            order = left_open(&mut orders) => {
+            order = stop_order(&mut orders) => {
                 if order == Accepting::Closed {
-                    accept_rest(listener, shared, shutdown, &mut complaints).await;
+                    accept_rest(listener, shared, shutdown, &mut limit).await;
                 }
                 return;
             }
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((stream, peer)) => serve(stream, peer, shared, shutdown, &mut complaints),
+            Ok((stream, peer)) => serve(stream, peer, shared, shutdown, &mut limit),
             Err(error) if is_connection_error(&error) => {}
             Err(error) => {
-                if complaints.due() {
+                if limit.due() {
                     error!("accept failed: {error}; clients wait until it succeeds again");
                 }
                 tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -197,33 +197,33 @@ async fn accept_loop<A: HttpServerApp + Send + Sync + 'static>(
     }
 }
 
-/// Returns the order that ends accepting.
-async fn left_open(orders: &mut watch::Receiver<Accepting>) -> Accepting {
+/// Returns when accepting is to end, and how.
+async fn stop_order(orders: &mut watch::Receiver<Accepting>) -> Accepting {
     match orders.wait_for(|order| *order != Accepting::Open).await {
         Ok(order) => *order,
         Err(_) => Accepting::Closed,
     }
 }
 
-/// Serves the connections that the kernel completes before we stop listening:
-/// closing the socket would reset them, requests and all.
+/// Serves the connections that the kernel completes before listening stops: closing the
+/// socket would reset them, with their requests.
 async fn accept_rest<A: HttpServerApp + Send + Sync + 'static>(
     listener: &TcpListener,
     shared: &Arc<Shared<A>>,
     shutdown: &ShutdownWatch,
-    complaints: &mut Complaints,
+    limit: &mut LogLimit,
 ) {
     if let Err(error) = SockRef::from(listener).attach_filter(&drop_new_handshakes()) {
-        info!("cannot stop handshakes before closing a listener: {error}");
+        info!("cannot filter new handshakes before closing a listener: {error}");
     }
-    // Clients that were answered before the filter finish their handshakes now.
+    // Handshakes that were answered before the filter complete now.
     let last = tokio::time::Instant::now() + LAST_HANDSHAKES;
     while let Ok(accepted) = tokio::time::timeout_at(last, listener.accept()).await {
         if let Ok((stream, peer)) = accepted {
-            serve(stream, peer, shared, shutdown, complaints);
+            serve(stream, peer, shared, shutdown, limit);
         }
     }
-    // Asks the kernel itself: the runtime may not have heard of the last ones yet.
+    // Asks the kernel directly: the runtime may not know of the last ones yet.
     loop {
         match SockRef::from(listener).accept() {
             Ok((socket, peer)) => {
@@ -231,7 +231,7 @@ async fn accept_rest<A: HttpServerApp + Send + Sync + 'static>(
                     && let Ok(stream) = TcpStream::from_std(socket.into())
                     && let Some(peer) = peer.as_socket()
                 {
-                    serve(stream, peer, shared, shutdown, complaints);
+                    serve(stream, peer, shared, shutdown, limit);
                 }
             }
             Err(error) if is_connection_error(&error) => {}
@@ -271,14 +271,14 @@ fn serve<A: HttpServerApp + Send + Sync + 'static>(
     peer: SocketAddr,
     shared: &Arc<Shared<A>>,
     shutdown: &ShutdownWatch,
-    complaints: &mut Complaints,
+    limit: &mut LogLimit,
 ) {
     let slot = shared.lifecycle.connection();
     if shared.lifecycle.connections() > shared.max_connections {
         if let Some(metrics) = &shared.metrics {
             metrics.client_connections_refused.inc();
         }
-        if complaints.due() {
+        if limit.due() {
             warn!(
                 limit = shared.max_connections;
                 "client connection limit reached, refusing connections"
@@ -287,30 +287,32 @@ fn serve<A: HttpServerApp + Send + Sync + 'static>(
         refuse(stream);
         return;
     }
-    // Without it small responses wait for the client's delayed acknowledgement.
-    // It fails only on a connection that is gone, which the next read finds out.
+    // Without it small responses wait for the client's delayed acknowledgement. It fails
+    // only on a connection that is gone, which the next read shows.
     let _ = stream.set_nodelay(true);
-    let conn = ClientConn::new(stream, peer, shared.config.clone(), slot);
+    let client = Client::new(peer, stream.local_addr().ok(), Transport::Plain);
+    let conn = ClientConn::new(Box::new(stream), client, shared.config.clone(), slot);
     let (app, shutdown) = (shared.app.clone(), shutdown.clone());
-    pingora_runtime::current_handle().spawn(converse(Box::new(conn), app, shutdown));
+    pingora_runtime::current_handle().spawn(serve_requests(Box::new(conn), app, shutdown));
 }
 
 /// Serves one request after the other.
-async fn converse<A: HttpServerApp + Send + Sync + 'static>(
+async fn serve_requests<A: HttpServerApp + Send + Sync + 'static>(
     mut conn: Box<ClientConn>,
     app: Arc<A>,
     shutdown: ShutdownWatch,
 ) {
-    // The library has its buffers from the start of a session to its end.
+    // A session of Pingora has buffers from its start to its end, so there is none before a
+    // request.
     while conn.next().await {
         let session = ServerSession::new_http1(conn);
         let Some(reused) = app.process_new_http(session, &shutdown).await else {
             return;
         };
-        // What the library would keep beside it are settings that nobody here sets.
+        // The settings that Pingora would carry over are not used here.
         let (stream, _) = reused.consume();
         // It is the one that the session was given.
-        let Ok(same) = stream.into_any().downcast::<ClientConn>() else {
+        let Ok(mut same) = stream.into_any().downcast::<ClientConn>() else {
             return;
         };
         same.request_finished();
@@ -318,27 +320,25 @@ async fn converse<A: HttpServerApp + Send + Sync + 'static>(
     }
 }
 
-/// Tells the client why, as far as its socket takes it without waiting.
+/// Answers 503, as far as the socket takes it without waiting.
 fn refuse(stream: TcpStream) {
     if let Ok(mut stream) = stream.into_std() {
-        // Best effort by design: an edge that is full waits for nobody.
+        // Best effort: an edge at its limit waits for no client.
         let _ = stream.write(OVERLOADED);
         let _ = stream.shutdown(std::net::Shutdown::Write);
     }
 }
 
-/// Keeps one complaint from filling the log.
+/// Keeps one kind of line from filling the log.
 #[derive(Default)]
-struct Complaints {
+struct LogLimit {
     last: Option<tokio::time::Instant>,
 }
 
-impl Complaints {
+impl LogLimit {
     fn due(&mut self) -> bool {
         let now = tokio::time::Instant::now();
-        let due = self
-            .last
-            .is_none_or(|last| now - last >= COMPLAINT_INTERVAL);
+        let due = self.last.is_none_or(|last| now - last >= LOG_INTERVAL);
         if due {
             self.last = Some(now);
         }

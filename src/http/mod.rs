@@ -1,10 +1,12 @@
-//! Client connections: the accept loops, and a stream that frames HTTP/1.x
-//! strictly and keeps every deadline.
+//! The client's side of a connection: accept loops, strict HTTP/1.x framing, deadlines, and
+//! the life of the process that serves them.
 //!
-//! The proxy library reads requests from a [`ClientConn`], which hands it one
-//! whole, checked request head at a time, with what the proxy tells a cell of the
-//! client, and never a byte beyond the request's own body. `proxy` and `admin` ask the connection what went wrong; `cli` wires
-//! the listeners. Nothing else may import this folder.
+//! A [`ClientConn`] runs over any [`ClientStream`]. It hands its reader one complete, checked
+//! request head at a time and never a byte beyond the request's own body. What the connection
+//! and the exchange on it have to tell each other goes through a [`Downstream`].
+//!
+//! `exchange`, `proxy` and `admin` import this folder; `cli` wires the listeners. It imports
+//! `telemetry`.
 
 mod chunked;
 mod conn;
@@ -13,11 +15,12 @@ mod head;
 mod lifecycle;
 mod listener;
 mod signals;
-mod timer;
 
-pub use conn::{ClientConn, ConnConfig, Deadlines, Expiry, OriginFields};
+pub use conn::{
+    Client, ClientConn, ClientStream, ConnConfig, Deadlines, Downstream, Expiry, Fault, Transport,
+};
 pub use handover::{Handover, NamedSockets};
-pub use head::{ORIGIN_FIELDS, Refusal};
+pub use head::Refusal;
 pub use lifecycle::{Accepting, CountGuard, Lifecycle};
 pub use listener::{EdgeListener, bind, inherit};
 pub use signals::{Signals, ignore_until_handled};

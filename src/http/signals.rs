@@ -1,4 +1,4 @@
-//! What the process does when it is told to go.
+//! What the process does at SIGTERM, SIGQUIT and SIGINT.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,23 +11,22 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use super::handover::{Handover, NamedSockets};
 use super::lifecycle::{Accepting, Lifecycle};
 
-/// Follows the process's signals until one of them ends it:
+/// Handles the process's signals until one of them ends it:
 ///
-/// - SIGTERM: not ready, stop accepting, finish what is in flight, leave.
+/// - SIGTERM: not ready, stop accepting, finish the requests in flight, exit.
 /// - SIGQUIT: the same, once another process took over the listening sockets.
-/// - SIGINT, or a second SIGTERM: leave at once.
+/// - SIGINT, or a second SIGTERM: exit at once.
 pub struct Signals {
-    /// Told to drain.
+    /// Of the proxy.
     pub lifecycle: Arc<Lifecycle>,
-    /// Of the admin service, which serves to the end unless a successor does.
+    /// Of the admin service, which serves to the end unless a successor takes over.
     pub admin: Arc<Lifecycle>,
-    /// Where an upgrade takes place.
     pub handover: Handover,
-    /// What is handed over.
+    /// The sockets that are handed over.
     pub sockets: NamedSockets,
-    /// How long SIGTERM leaves the listeners open while `/readyz` says no.
+    /// How long the listeners stay open after SIGTERM while `/readyz` answers 503.
     pub drain_delay: Duration,
-    /// Longest time for requests in flight.
+    /// Longest time for requests in flight to end.
     pub grace: Duration,
 }
 
@@ -53,11 +52,11 @@ impl ShutdownSignalWatch for Signals {
             error!("cannot listen for signals; the process can only be killed");
             return std::future::pending().await;
         };
-        self.lifecycle.set_heeding_signals();
+        self.lifecycle.set_handling_signals();
         let accepting = loop {
             tokio::select! {
                 _ = interrupt.recv() => return ShutdownSignal::FastShutdown,
-                _ = terminate.recv() => break self.farewell(),
+                _ = terminate.recv() => break self.accepting_at_exit(),
                 _ = quit.recv() => {}
             }
             tokio::select! {
@@ -66,16 +65,16 @@ impl ShutdownSignalWatch for Signals {
                     Err(error) => error!("upgrade failed, this process goes on serving: {error}"),
                 },
                 _ = interrupt.recv() => return ShutdownSignal::FastShutdown,
-                // Whether the sockets arrive is open, so they are left alone.
+                // The sockets may have been taken over, so they are left alone.
                 _ = terminate.recv() => break Accepting::HandedOver,
             }
         };
         tokio::select! {
             () = self.drain(accepting) => ShutdownSignal::GracefulTerminate,
-            () = told_again(&mut terminate, &mut interrupt) => {
+            () = second_signal(&mut terminate, &mut interrupt) => {
                 warn!(
                     connections = self.lifecycle.connections();
-                    "told to stop again, leaving at once"
+                    "second signal to stop, exiting at once"
                 );
                 ShutdownSignal::FastShutdown
             }
@@ -83,7 +82,7 @@ impl ShutdownSignalWatch for Signals {
     }
 }
 
-async fn told_again(terminate: &mut Signal, interrupt: &mut Signal) {
+async fn second_signal(terminate: &mut Signal, interrupt: &mut Signal) {
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
@@ -91,8 +90,8 @@ async fn told_again(terminate: &mut Signal, interrupt: &mut Signal) {
 }
 
 impl Signals {
-    /// How to stop accepting when nobody is to take over.
-    fn farewell(&self) -> Accepting {
+    /// How to stop accepting when no process takes over.
+    fn accepting_at_exit(&self) -> Accepting {
         match self.handover.shared() {
             true => Accepting::HandedOver,
             false => Accepting::Closed,
@@ -129,7 +128,7 @@ impl Signals {
             Ok(()) => info!("drained"),
             Err(_) => warn!(
                 in_flight = lifecycle.in_flight(), connections = lifecycle.connections();
-                "grace period is over, cutting what is left"
+                "grace period is over, closing the remaining connections"
             ),
         }
     }

@@ -2,49 +2,46 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderValue, StatusCode};
-use pingora::http::ResponseHeader;
-use pingora_proxy::Session;
 
-use super::context::RequestContext;
-use super::failure::Failure;
-use super::response;
+use super::EdgeProxy;
+use super::headers::{Change, Changes, routing};
+use crate::exchange::{Destination, Exchange, Failure};
 
-/// Answers with the failure's status and a small JSON body; the detail is for
-/// the log. Whether the connection stays open is for the caller to decide.
-pub(super) async fn failure(
-    session: &mut Session,
-    ctx: &RequestContext,
-    failure: Failure,
-) -> pingora::Result<()> {
-    // Neither the codes, the messages nor the id can contain what JSON escapes,
-    // except the id's quotes and backslashes.
+/// An answer of the edge's own, with a JSON body. The engine adds the framing, and decides
+/// whether the connection stays open.
+pub(super) struct Reply {
+    pub status: StatusCode,
+    pub fields: Changes,
+    pub body: String,
+}
+
+/// The answer to a request that failed: its status and a small JSON body. Details are for
+/// the log.
+pub(super) fn failure(exchange: &Exchange, failure: Failure) -> Reply {
     let body = serde_json::json!({
         "error": failure.code,
         "message": failure.message,
-        "request_id": ctx.request_id(),
+        "request_id": exchange.id_str(),
     });
     let status = StatusCode::from_u16(failure.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let mut header = ResponseHeader::build(status, Some(8))?;
-    header.insert_header(CACHE_CONTROL, HeaderValue::from_static("no-store"))?;
-    let again = matches!(
-        status,
-        StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS
-    );
-    if again {
-        let rejected = ctx.target.as_ref().and_then(|target| target.rejected);
-        let wait = rejected.map_or(Duration::ZERO, |rejected| rejected.retry_after);
-        header.insert_header(RETRY_AFTER, HeaderValue::from(whole_seconds(wait)))?;
+    let mut reply = json(exchange, status, body.to_string());
+    let mut set = |name, value| reply.fields.push(Change::Set(name, value));
+    set("Cache-Control", HeaderValue::from_static("no-store"));
+    match status {
+        StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => {
+            let destination = exchange.destination.as_ref();
+            let rejected = destination.and_then(Destination::rejected);
+            let wait = rejected.map_or(Duration::ZERO, |rejected| rejected.retry_after);
+            set("Retry-After", HeaderValue::from(whole_seconds(wait)));
+        }
+        StatusCode::METHOD_NOT_ALLOWED => {
+            let methods = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS, TRACE";
+            set("Allow", HeaderValue::from_static(methods));
+        }
+        _ => {}
     }
-    if status == StatusCode::METHOD_NOT_ALLOWED {
-        header.insert_header(
-            "Allow",
-            "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS, TRACE",
-        )?;
-    }
-    json(session, ctx, header, body.to_string()).await
+    reply
 }
 
 /// At least one, rounded up: `Retry-After` has no fractions (RFC 9110 §10.2.3).
@@ -53,24 +50,27 @@ fn whole_seconds(time: Duration) -> u64 {
     (time.as_secs() + fraction).max(1)
 }
 
-/// Sends a JSON answer.
-pub(super) async fn json(
-    session: &mut Session,
-    ctx: &RequestContext,
-    mut header: ResponseHeader,
-    body: String,
-) -> pingora::Result<()> {
-    header.insert_header(CONTENT_TYPE, HeaderValue::from_static("application/json"))?;
-    header.set_content_length(body.len())?;
-    response::announce(session, ctx);
-    let bodiless = session.req_header().method == http::Method::HEAD;
-    session
-        .write_response_header(Box::new(header), bodiless)
-        .await?;
-    if !bodiless {
-        session
-            .write_response_body(Some(Bytes::from(body)), true)
-            .await?;
+fn json(exchange: &Exchange, status: StatusCode, body: String) -> Reply {
+    let mut fields = routing(exchange);
+    fields.push(Change::Set(
+        "Content-Type",
+        HeaderValue::from_static("application/json"),
+    ));
+    fields.push(Change::Set("Content-Length", HeaderValue::from(body.len())));
+    Reply {
+        status,
+        fields,
+        body,
     }
-    Ok(())
+}
+
+impl EdgeProxy {
+    /// The answer to `/debug/config`.
+    pub(super) fn config_reply(&self, exchange: &Exchange) -> Reply {
+        let mut status = self.state.status();
+        // A client must not learn where the control plane is.
+        status.control_plane = None;
+        let status = serde_json::to_string(&status).unwrap_or_default();
+        json(exchange, StatusCode::OK, status)
+    }
 }

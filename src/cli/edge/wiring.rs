@@ -15,10 +15,10 @@ use super::sockets::Sockets;
 use crate::admin::AdminApp;
 use crate::background;
 use crate::cli::process::raise_open_files;
-use crate::http::{ConnConfig, EdgeListener, OriginFields};
-use crate::http::{Handover, Lifecycle, Signals};
+use crate::exchange::Timeouts;
+use crate::http::{ConnConfig, Deadlines, EdgeListener, Handover, Lifecycle, Signals};
 use crate::protocol::SnapshotLimits;
-use crate::proxy::{EdgeProxy, ProxyConfig, origin_fields};
+use crate::proxy::{EdgeProxy, ProxyConfig};
 use crate::settings::{Settings, system_bundle};
 use crate::source::{ControlOptions, ControlSource, FileSource, load_initial};
 use crate::state::{EdgeOptions, EdgeState, Memory, MemoryOptions, PushLimits};
@@ -126,11 +126,11 @@ impl Edge {
             "edge",
             sockets.proxy,
             http_proxy(&server.configuration, proxy),
-            conn_config(settings, origin_fields(&settings.routing_key.header)),
+            conn_config(settings),
             settings.limits.client_connections,
             signals.lifecycle.clone(),
         )
-        .counted_by(metrics.clone());
+        .with_metrics(metrics.clone());
         let logs = Logs {
             lifecycle: signals.lifecycle.clone(),
             access: access_log.clone(),
@@ -141,7 +141,7 @@ impl Edge {
             "admin",
             vec![sockets.admin],
             HttpServer::new_app(admin),
-            conn_config(settings, None),
+            conn_config(settings),
             ADMIN_CONNECTIONS,
             signals.admin.clone(),
         );
@@ -281,24 +281,27 @@ fn proxy_config(settings: &Settings, max_attempts: u32) -> ProxyConfig {
     ProxyConfig {
         routing_key: settings.routing_key.header.clone(),
         trusted_proxies: settings.trusted_proxies.clone(),
-        connect: settings.timeouts.connect,
-        stream_idle: settings.timeouts.stream_idle,
-        upstream_idle: settings.timeouts.upstream_idle,
-        response_header: settings.timeouts.response_header,
-        request: settings.timeouts.request,
+        timeouts: Timeouts {
+            connect: settings.timeouts.connect,
+            response_header: settings.timeouts.response_header,
+            request: settings.timeouts.request,
+            stream_idle: settings.timeouts.stream_idle,
+            upstream_idle: settings.timeouts.upstream_idle,
+        },
         max_attempts,
         debug_config: settings.debug_config_on_proxy,
     }
 }
 
-fn conn_config(settings: &Settings, origin_fields: Option<OriginFields>) -> ConnConfig {
+fn conn_config(settings: &Settings) -> ConnConfig {
     ConnConfig {
         client_header: settings.timeouts.client_header,
         client_idle: settings.timeouts.client_idle,
-        stream_idle: settings.timeouts.stream_idle,
-        response_header: settings.timeouts.response_header,
-        request: settings.timeouts.request,
+        deadlines: Deadlines {
+            response_header: settings.timeouts.response_header,
+            request: settings.timeouts.request,
+            stream_idle: settings.timeouts.stream_idle,
+        },
         header_bytes: settings.limits.header_bytes,
-        origin_fields,
     }
 }

@@ -1,106 +1,34 @@
-//! How long a connection waits for what.
+//! How long a connection waits, and for what.
 
 use std::future::Future;
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::origin::OriginFields;
-use super::{ClientConn, EXPECTING, RESPONDING, Stage, TUNNEL};
+use super::{ClientConn, Deadlines, Expiry, Fault, Stage};
 
 /// How long a connection without a request is kept once draining began, so that
 /// a client about to use it gets an answer with `Connection: close`, not a reset.
 const DRAIN_GRACE: Duration = Duration::from_secs(1);
 
-/// What holds for every client connection of a listener.
+/// The limits of every client connection of a listener.
 #[derive(Clone, Debug)]
 pub struct ConnConfig {
     /// From the first byte of a request (or the accept) to the end of its head.
     pub client_header: Duration,
     /// From one request to the first byte of the next.
     pub client_idle: Duration,
-    /// Longest time without a byte in either direction.
-    pub stream_idle: Duration,
-    /// From the request sent whole to the head of the response, for one attempt.
-    pub response_header: Duration,
-    /// The same for all attempts together.
-    pub request: Duration,
+    /// Those of a request that has none of its own.
+    pub deadlines: Deadlines,
     /// Largest request head, in bytes.
     pub header_bytes: usize,
-    /// What a head gets that does not say whom it comes from; none: nothing.
-    pub origin_fields: Option<OriginFields>,
-}
-
-/// Which deadline ended a request.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Expiry {
-    /// The client stopped sending its body.
-    RequestBody,
-    /// The cell did not answer this attempt.
-    ResponseHeader,
-    /// The cell did not answer any attempt.
-    Request,
-    /// No byte either way after the response had begun.
-    Stream,
-    /// The client took no byte of the response.
-    ClientStalled,
-}
-
-/// Deadlines of one exchange that differ from those of its listener.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Deadlines {
-    pub response_header: Option<Duration>,
-    pub request: Option<Duration>,
-    pub stream_idle: Option<Duration>,
-}
-
-/// The same as the filters can set them, which only have `&self`.
-#[derive(Debug, Default)]
-pub(super) struct OwnDeadlines {
-    response_header: OwnDeadline,
-    request: OwnDeadline,
-    stream_idle: OwnDeadline,
-}
-
-/// In microseconds; 0 for none.
-#[derive(Debug, Default)]
-struct OwnDeadline(AtomicU64);
-
-impl OwnDeadline {
-    fn set(&self, deadline: Option<Duration>) {
-        let micros = deadline.map_or(0, |deadline| deadline.as_micros());
-        let micros = u64::try_from(micros).unwrap_or(u64::MAX);
-        self.0.store(micros, Ordering::Relaxed);
-    }
-
-    fn or(&self, default: Duration) -> Duration {
-        match self.0.load(Ordering::Relaxed) {
-            0 => default,
-            micros => Duration::from_micros(micros),
-        }
-    }
 }
 
 impl ClientConn {
-    /// Deadlines of the exchange under way in place of the listener's.
-    pub fn set_deadlines(&self, deadlines: Deadlines) {
-        self.own.response_header.set(deadlines.response_header);
-        self.own.request.set(deadlines.request);
-        self.own.stream_idle.set(deadlines.stream_idle);
-    }
-
-    pub(super) fn request(&self) -> Duration {
-        self.own.request.or(self.config.request)
-    }
-
-    fn stream_idle(&self) -> Duration {
-        self.own.stream_idle.or(self.config.stream_idle)
-    }
-
-    /// The deadline of the moment while a head is awaited or incomplete.
+    /// The deadline in force while a head is awaited or incomplete.
     pub(super) fn head_deadline(&mut self, cx: &mut Context<'_>) -> Instant {
         let deadline = match self.head_began {
             Some(began) => began + self.config.client_header,
@@ -111,7 +39,7 @@ impl ClientConn {
         };
         if self.drain.is_none() {
             let mut drain = Box::pin(slot.lifecycle().drain_begins());
-            // Ready: it began a moment ago, which is looked at next anyway.
+            // If it is ready, draining began a moment ago, which is looked at next anyway.
             let _ = drain.as_mut().poll(cx);
             self.drain = Some(drain);
         }
@@ -121,21 +49,22 @@ impl ClientConn {
         }
     }
 
-    /// The deadline of the moment, once the head was handed out.
+    /// The deadline in force once the head was handed out.
     fn deadline(&self) -> (Instant, Expiry) {
-        let whole = matches!(self.stage, Stage::Whole) || self.told(TUNNEL);
-        if !whole && !self.told(EXPECTING) {
+        let downstream = &self.downstream;
+        let idle = self.active + downstream.stream_idle();
+        let whole = matches!(self.stage, Stage::Whole) || downstream.is_tunnel();
+        if !whole && !downstream.is_expecting() {
             // Also after the answer began: it may wait for the rest of the body.
-            return (self.active + self.stream_idle(), Expiry::RequestBody);
+            return (idle, Expiry::RequestBody);
         }
-        if self.told(RESPONDING) {
-            return (self.active + self.stream_idle(), Expiry::Stream);
+        if downstream.is_responding() {
+            return (idle, Expiry::Stream);
         }
-        let sent = if whole { self.whole_since } else { self.active };
-        let attempt = self.accepted + Duration::from_micros(self.attempt.load(Ordering::Relaxed));
-        let response_header = self.own.response_header.or(self.config.response_header);
-        let response = attempt.max(sent) + response_header;
-        let request = sent + self.request();
+        let sent = downstream.whole_since().unwrap_or(self.active);
+        let deadlines = downstream.deadlines();
+        let response = downstream.attempt_since().max(sent) + deadlines.response_header;
+        let request = sent + deadlines.request;
         if response <= request {
             (response, Expiry::ResponseHeader)
         } else {
@@ -143,8 +72,8 @@ impl ClientConn {
         }
     }
 
-    /// Nothing to read: sends what waits to be sent, for the proxy does not
-    /// flush a body of known length until its end, and looks at the clock.
+    /// Called when there is nothing to read: sends what waits to be sent, because the proxy
+    /// library does not flush a body of known length before its end, and checks the deadline.
     pub(super) fn poll_waiting(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if !self.output.is_empty()
             && let Poll::Ready(sent) = self.poll_drain(cx)
@@ -152,26 +81,99 @@ impl ClientConn {
             sent?;
         }
         let (deadline, expiry) = self.deadline();
+        self.poll_expired(cx, deadline, expiry)
+    }
+
+    /// Called when the client takes no bytes.
+    pub(super) fn poll_stalled(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let deadline = self.active + self.downstream.stream_idle();
+        self.poll_expired(cx, deadline, Expiry::ClientStalled)
+    }
+
+    fn poll_expired(
+        &mut self,
+        cx: &mut Context<'_>,
+        deadline: Instant,
+        expiry: Expiry,
+    ) -> Poll<io::Result<()>> {
         if !self.timer.poll_expired(cx, deadline) {
             return Poll::Pending;
         }
-        self.expiry = Some(expiry);
+        self.downstream.set_fault(Fault::Expired(expiry));
         Poll::Ready(Err(io::Error::new(
             io::ErrorKind::TimedOut,
             "deadline passed",
         )))
     }
+}
 
-    /// The client does not take our bytes.
-    pub(super) fn poll_stalled(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let deadline = self.active + self.stream_idle();
-        if !self.timer.poll_expired(cx, deadline) {
-            return Poll::Pending;
+/// One timer for all the deadlines of a connection.
+///
+/// Deadlines move with every byte, and moving a timer is costly. So the timer stays armed
+/// for the earliest deadline it was asked for, and is armed again only when it fires before
+/// the deadline now in force: a busy connection touches the timer wheel once a timeout, not
+/// once a request.
+#[derive(Debug, Default)]
+pub(super) struct Timer {
+    sleep: Option<Pin<Box<Sleep>>>,
+}
+
+impl Timer {
+    /// Whether `deadline` has passed; if not, the task is woken when it does.
+    pub(super) fn poll_expired(&mut self, cx: &mut Context<'_>, deadline: Instant) -> bool {
+        let sleep = self
+            .sleep
+            .get_or_insert_with(|| Box::pin(sleep_until(deadline)));
+        if sleep.deadline() > deadline {
+            sleep.as_mut().reset(deadline);
         }
-        self.expiry = Some(Expiry::ClientStalled);
-        Poll::Ready(Err(io::Error::new(
-            io::ErrorKind::TimedOut,
-            "client does not read",
-        )))
+        loop {
+            match sleep.as_mut().poll(cx) {
+                Poll::Pending => return false,
+                Poll::Ready(()) if Instant::now() >= deadline => return true,
+                Poll::Ready(()) => sleep.as_mut().reset(deadline),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn fires_at_the_deadline_in_force() {
+        let start = Instant::now();
+        let mut timer = Timer::default();
+        let mut deadline = start + Duration::from_secs(1);
+        let mut moved = false;
+        std::future::poll_fn(|cx| {
+            if !moved && Instant::now() >= start + Duration::from_secs(1) {
+                deadline = start + Duration::from_secs(5);
+                moved = true;
+            }
+            if timer.poll_expired(cx, deadline) {
+                Poll::Ready(())
+            } else {
+                Poll::Pending
+            }
+        })
+        .await;
+        assert_eq!(start.elapsed().as_secs(), 5);
+
+        let earlier = Instant::now() + Duration::from_secs(1);
+        let later = Instant::now() + Duration::from_secs(60);
+        std::future::poll_fn(|cx| {
+            assert!(!timer.poll_expired(cx, later) || Instant::now() >= later);
+            if timer.poll_expired(cx, earlier) {
+                Poll::Ready(())
+            } else {
+                Poll::Pending
+            }
+        })
+        .await;
+        assert_eq!(start.elapsed().as_secs(), 6);
     }
 }

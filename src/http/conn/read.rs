@@ -2,20 +2,19 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::mem;
 use std::pin::Pin;
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::time::Instant;
 
-use super::super::chunked::{BadChunk, ChunkedBody};
-use super::super::head::{BodyFraming, HeadScanner, Refusal, Scan};
-use super::{ClientConn, Deadlines, FINISHED, Stage, TUNNEL, buffers};
+use super::{BUFFER, ClientConn, Downstream, Fault, Stage};
+use crate::http::chunked::{BadChunk, ChunkedBody};
+use crate::http::head::{BodyFraming, HeadScanner, Refusal, Scan};
 
-/// Stands in for a request that was refused, so that the proxy's own filters
-/// answer it. They look at [`ClientConn::refusal`] first; were that forgotten,
+/// Stands in for a request that was refused, so that whoever serves requests
+/// answers it. They look at [`Downstream::refusal`] first; were that forgotten,
 /// it still carries no routing key and reaches no cell.
 const STAND_IN: &[u8] = b"GET / HTTP/1.1\r\nHost: refused\r\n\r\n";
 
@@ -34,20 +33,19 @@ impl ClientConn {
             self.end -= self.start;
             self.start = 0;
         }
-        let Some(tcp) = &mut self.tcp else {
+        let Some(stream) = &mut self.stream else {
             return Poll::Ready(Ok(0));
         };
         if self.input.is_empty() {
             // While nothing comes, a connection has no buffer.
-            ready!(tcp.poll_read_ready(cx))?;
-            self.input = buffers::full();
+            ready!(stream.poll_readable(cx))?;
+            self.input = vec![0; BUFFER];
         } else if self.end == self.input.len() {
             // A large head makes it grow, or one whose first bytes came with a body.
-            self.input
-                .resize((self.input.len() * 2).max(buffers::SIZE), 0);
+            self.input.resize((self.input.len() * 2).max(BUFFER), 0);
         }
         let mut space = ReadBuf::new(self.input.get_mut(self.end..).unwrap_or_default());
-        ready!(Pin::new(tcp).poll_read(cx, &mut space))?;
+        ready!(Pin::new(stream).poll_read(cx, &mut space))?;
         let count = space.filled().len();
         self.end += count;
         match count {
@@ -61,10 +59,14 @@ impl ClientConn {
     fn next_request(&mut self) {
         self.stage = Stage::Head;
         self.scanner = HeadScanner::default();
-        self.told.store(0, Ordering::Relaxed);
-        self.announced.clear();
-        self.told_origin = false;
-        self.set_deadlines(Deadlines::default());
+        self.finished = false;
+        let client = Arc::clone(self.downstream.client());
+        let next = Downstream::new(client, self.config.deadlines);
+        match Arc::get_mut(&mut self.downstream) {
+            Some(last) => *last = next,
+            // Its exchange is still held by somebody; it must not touch the next one.
+            None => self.downstream = Arc::new(next),
+        }
         self.head_began = None;
         if self.start < self.end {
             // It came along with the request before, whose time is not its own.
@@ -73,22 +75,22 @@ impl ClientConn {
     }
 
     fn refuse(&mut self, refusal: Refusal) {
-        self.refusal = Some(refusal);
+        self.downstream.set_fault(Fault::Refused(refusal));
         self.stage = Stage::Refused;
     }
 
     /// Returns when the next request can be read, or `false` when there will be none.
     ///
-    /// Whoever awaits it before a request is read keeps nothing but the connection
-    /// meanwhile.
+    /// A caller that awaits it before it makes a session for the request keeps nothing but
+    /// the connection meanwhile.
     pub async fn next(&mut self) -> bool {
-        // What broke before there was a request broke none.
+        // No request is affected by an error before there is one.
         poll_fn(|cx| self.poll_next(cx)).await.unwrap_or(false)
     }
 
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
-        if matches!(self.stage, Stage::Whole) && self.told(FINISHED) {
-            if self.refusal.is_some() {
+        if matches!(self.stage, Stage::Whole) && self.finished {
+            if self.downstream.refusal().is_some() {
                 return Poll::Ready(Ok(false));
             }
             self.next_request();
@@ -99,15 +101,15 @@ impl ClientConn {
         }
     }
 
-    /// Keeps no buffer while there is nothing in it.
-    fn rest(&mut self) {
+    /// Frees buffers that hold nothing.
+    fn free_buffers(&mut self) {
         if self.start == self.end {
-            buffers::give_full(mem::take(&mut self.input));
+            self.input = Vec::new();
             self.start = 0;
             self.end = 0;
         }
         if self.output.is_empty() {
-            buffers::give_empty(mem::take(&mut self.output));
+            self.output = Vec::new();
         }
     }
 
@@ -131,8 +133,7 @@ impl ClientConn {
                         return Poll::Ready(Ok(true));
                     }
                     Scan::Complete { length, body } => {
-                        let left = self.tell_origin(length);
-                        self.stage = Stage::HeadOut { left, body };
+                        self.stage = Stage::HeadOut { left: length, body };
                         return Poll::Ready(Ok(true));
                     }
                     Scan::Partial if input.len() > self.config.header_bytes => {
@@ -152,7 +153,7 @@ impl ClientConn {
                 Poll::Pending => {
                     let deadline = self.head_deadline(cx);
                     if !self.timer.poll_expired(cx, deadline) {
-                        self.rest();
+                        self.free_buffers();
                         return Poll::Pending;
                     }
                     if self.start == self.end {
@@ -165,7 +166,7 @@ impl ClientConn {
         }
     }
 
-    /// Copies buffered bytes, at most `limit`, to the proxy.
+    /// Copies buffered bytes, at most `limit`, to the reader.
     fn hand_out(&mut self, out: &mut ReadBuf<'_>, limit: usize) -> usize {
         let count = (self.end - self.start).min(limit).min(out.remaining());
         out.put_slice(
@@ -187,7 +188,7 @@ impl ClientConn {
 
     fn whole(&mut self) {
         self.stage = Stage::Whole;
-        self.whole_since = self.active;
+        self.downstream.set_whole(self.active);
     }
 
     /// Some bytes of a body of known length; 0 at the end of the stream.
@@ -203,11 +204,11 @@ impl ClientConn {
         } else if limit >= out.remaining() {
             ready!(self.poll_direct(cx, out))?
         } else {
-            let Some(tcp) = &mut self.tcp else {
+            let Some(stream) = &mut self.stream else {
                 return Poll::Ready(Ok(0));
             };
             let mut part = ReadBuf::new(out.initialize_unfilled_to(limit));
-            ready!(Pin::new(tcp).poll_read(cx, &mut part))?;
+            ready!(Pin::new(stream).poll_read(cx, &mut part))?;
             let count = part.filled().len();
             out.advance(count);
             count
@@ -257,24 +258,24 @@ impl ClientConn {
                 Poll::Ready(Ok(used))
             }
             Err(BadChunk(rule)) => {
-                self.bad_body = Some(rule);
+                self.downstream.set_fault(Fault::BadBody(rule));
                 out.set_filled(before);
                 Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, rule)))
             }
         }
     }
 
-    /// Receives straight into the proxy's buffer.
+    /// Receives straight into the reader's buffer.
     fn poll_direct(
         &mut self,
         cx: &mut Context<'_>,
         out: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<usize>> {
         let before = out.filled().len();
-        let Some(tcp) = &mut self.tcp else {
+        let Some(stream) = &mut self.stream else {
             return Poll::Ready(Ok(0));
         };
-        ready!(Pin::new(tcp).poll_read(cx, out))?;
+        ready!(Pin::new(stream).poll_read(cx, out))?;
         Poll::Ready(Ok(out.filled().len() - before))
     }
 
@@ -298,7 +299,7 @@ impl AsyncRead for ClientConn {
         out: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if this.told(TUNNEL) {
+        if this.downstream.is_tunnel() {
             let read = if this.start < this.end {
                 this.hand_out(out, usize::MAX);
                 Poll::Ready(Ok(1))
@@ -327,7 +328,6 @@ impl AsyncRead for ClientConn {
             Stage::HeadOut { left, body } => {
                 let left = left - this.hand_out(out, left);
                 if left == 0 {
-                    this.attempt.store(0, Ordering::Relaxed);
                     this.body_begins(body);
                 } else {
                     this.stage = Stage::HeadOut { left, body };
@@ -351,9 +351,9 @@ impl AsyncRead for ClientConn {
             Poll::Ready(_) => {
                 this.active = Instant::now();
                 if matches!(this.stage, Stage::Whole) {
-                    this.whole_since = this.active;
+                    this.downstream.set_whole(this.active);
                 }
-                this.continued();
+                this.downstream.continued();
                 Poll::Ready(Ok(()))
             }
             Poll::Pending => this.poll_waiting(cx),

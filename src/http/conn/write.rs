@@ -1,4 +1,4 @@
-//! What the proxy writes, on its way to the client.
+//! What is written to the client.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -7,11 +7,7 @@ use std::task::{Context, Poll, ready};
 use tokio::io::AsyncWrite;
 use tokio::time::Instant;
 
-use super::{ClientConn, buffers};
-
-/// Writes up to this many bytes wait for more, so that a head and a small body
-/// are one segment.
-const OUTPUT_SIZE: usize = buffers::SIZE;
+use super::{BUFFER, ClientConn};
 
 impl ClientConn {
     /// Sends all of `output`.
@@ -26,16 +22,16 @@ impl ClientConn {
     /// now: a head and the beginning of a body.
     fn poll_send(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         loop {
-            let Some(tcp) = &mut self.tcp else {
+            let Some(stream) = &mut self.stream else {
                 return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
             };
             let rest = self.output.get(self.sent..).unwrap_or_default();
             let parts = [IoSlice::new(rest), IoSlice::new(bytes)];
-            let tcp = Pin::new(tcp);
+            let stream = Pin::new(stream);
             let sent = match (rest.is_empty(), bytes.is_empty()) {
-                (true, _) => tcp.poll_write(cx, bytes)?,
-                (_, true) => tcp.poll_write(cx, rest)?,
-                _ => tcp.poll_write_vectored(cx, &parts)?,
+                (true, _) => stream.poll_write(cx, bytes)?,
+                (_, true) => stream.poll_write(cx, rest)?,
+                _ => stream.poll_write_vectored(cx, &parts)?,
             };
             let Poll::Ready(count) = sent else {
                 ready!(self.poll_stalled(cx))?;
@@ -51,7 +47,7 @@ impl ClientConn {
             };
             self.output.clear();
             self.sent = 0;
-            // None of them yet, only all that was before them: 0 would say that it is over.
+            // So far only what was buffered: 0 would mean that the stream takes no more.
             if count_of_bytes > 0 || bytes.is_empty() {
                 return Poll::Ready(Ok(count_of_bytes));
             }
@@ -66,24 +62,12 @@ impl AsyncWrite for ClientConn {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        if this.output.len() + bytes.len() > OUTPUT_SIZE {
-            if this.announced.due(bytes).is_none() {
-                return this.poll_send(cx, bytes);
-            }
-            ready!(this.poll_drain(cx))?;
+        // Few bytes wait for more, so that a head and a small body are one segment.
+        if this.output.len() + bytes.len() > BUFFER {
+            return this.poll_send(cx, bytes);
         }
         if this.output.capacity() == 0 {
-            this.output = buffers::empty();
-        }
-        if let Some((end, lines)) = this.announced.due(bytes) {
-            let (line, rest) = bytes.split_at(end);
-            this.output.extend_from_slice(line);
-            this.output.append(lines);
-            if bytes.len() < OUTPUT_SIZE {
-                this.output.extend_from_slice(rest);
-                return Poll::Ready(Ok(bytes.len()));
-            }
-            return Poll::Ready(Ok(end));
+            this.output = Vec::with_capacity(BUFFER);
         }
         this.output.extend_from_slice(bytes);
         Poll::Ready(Ok(bytes.len()))
@@ -96,8 +80,8 @@ impl AsyncWrite for ClientConn {
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         ready!(this.poll_drain(cx))?;
-        match &mut this.tcp {
-            Some(tcp) => Pin::new(tcp).poll_shutdown(cx),
+        match &mut this.stream {
+            Some(stream) => Pin::new(stream).poll_shutdown(cx),
             None => Poll::Ready(Ok(())),
         }
     }

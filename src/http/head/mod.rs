@@ -1,35 +1,23 @@
-//! PURE: finds the end of an HTTP/1.x request head and refuses what RFC 9112 forbids.
+//! Pure: finds the end of an HTTP/1.x request head and refuses what RFC 9112 forbids.
 //!
 //! The proxy library accepts more than the standard allows (bare LF, a space in
 //! the target, a missing Host, repeated lengths). A lenient edge behind or in
 //! front of a stricter hop is how requests are smuggled, so the head is judged
 //! here, byte by byte, before any parser acts on it.
 
-use std::ops::Range;
-
 use memchr::memchr;
 
-/// Most header fields a request may carry; the parser behind us has the same limit.
+/// Most header fields of a request; Pingora's parser has the same limit.
 const MAX_FIELDS: usize = 256;
-/// Longest request target, in bytes; a longer one fits no URI type behind us.
+/// Longest request target, in bytes; `http::Uri` holds no longer one.
 const MAX_TARGET: usize = 65_534;
-
-/// The fields that proxies tell an origin by whom a request comes from (RFC 7239 §5, and
-/// what was in use before it) and which request it is.
-pub const ORIGIN_FIELDS: [&str; 5] = [
-    "forwarded",
-    "x-forwarded-for",
-    "x-forwarded-host",
-    "x-forwarded-proto",
-    "x-request-id",
-];
 
 /// Why a request was refused before it reached the proxy's own filters.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Refusal {
     /// The bytes are not the request that RFC 9112 describes (400).
     Malformed(&'static str),
-    /// The transfer coding is none that we know (501, RFC 9112 §6.1).
+    /// The transfer coding is not a known one (501, RFC 9112 §6.1).
     TransferCoding,
     /// The request speaks another major version of HTTP (505).
     Version,
@@ -71,10 +59,7 @@ pub struct HeadScanner {
     searched: usize,
     fields: usize,
     http10: bool,
-    /// Where the value of Host is.
-    host: Option<Range<usize>>,
-    /// One of [`ORIGIN_FIELDS`] is there.
-    tells_origin: bool,
+    has_host: bool,
     /// The authority of an absolute-form target, which Host has to repeat.
     authority: Option<Box<[u8]>>,
     content_length: Option<u64>,
@@ -121,19 +106,12 @@ impl HeadScanner {
                     Err(refusal) => Scan::Refused(refusal),
                 };
             } else {
-                self.field_line(line, start)
+                self.field_line(line)
             };
             if let Err(refusal) = judged {
                 return Scan::Refused(refusal);
             }
         }
-    }
-
-    /// Where the value of Host is in a complete head that has one and none of
-    /// [`ORIGIN_FIELDS`], and can take as many fields more.
-    pub fn untold_host(&self) -> Option<Range<usize>> {
-        let untold = !self.tells_origin && self.fields + ORIGIN_FIELDS.len() <= MAX_FIELDS;
-        self.host.clone().filter(|_| untold)
     }
 
     /// `method SP request-target SP HTTP-version` (RFC 9112 §3).
@@ -186,9 +164,8 @@ impl HeadScanner {
         }
     }
 
-    /// `field-name ":" OWS field-value OWS`, no folding (RFC 9112 §5). The line begins
-    /// at `start`.
-    fn field_line(&mut self, line: &[u8], start: usize) -> Result<(), Refusal> {
+    /// `field-name ":" OWS field-value OWS`, no folding (RFC 9112 §5).
+    fn field_line(&mut self, line: &[u8]) -> Result<(), Refusal> {
         self.fields += 1;
         if self.fields > MAX_FIELDS {
             return Err(Refusal::TooLarge);
@@ -201,7 +178,7 @@ impl HeadScanner {
             return Err(Refusal::Malformed("header field name"));
         }
         let value = value.get(1..).unwrap_or_default();
-        // To the end in any case, so that it takes many bytes at a time.
+        // No early exit, so that the compiler can compare many bytes at a time.
         if value
             .iter()
             .fold(false, |bad, byte| bad | !is_field_byte(*byte))
@@ -209,7 +186,7 @@ impl HeadScanner {
             return Err(Refusal::Malformed("header field value"));
         }
         match name.len() {
-            4 if name.eq_ignore_ascii_case(b"host") => self.host(value, start + colon + 1),
+            4 if name.eq_ignore_ascii_case(b"host") => self.host(value.trim_ascii()),
             14 if name.eq_ignore_ascii_case(b"content-length") => {
                 self.content_length(value.trim_ascii())
             }
@@ -217,29 +194,21 @@ impl HeadScanner {
                 self.transfer_encoding(value);
                 Ok(())
             }
-            _ => {
-                self.tells_origin |= ORIGIN_FIELDS
-                    .iter()
-                    .any(|field| name.eq_ignore_ascii_case(field.as_bytes()));
-                Ok(())
-            }
+            _ => Ok(()),
         }
     }
 
-    /// RFC 9112 §3.2: one Host, and its value is `uri-host [ ":" port ]`. The value
-    /// begins at `start`, white space and all.
-    fn host(&mut self, value: &[u8], start: usize) -> Result<(), Refusal> {
-        if self.host.is_some() {
+    /// RFC 9112 §3.2: one Host, and its value is `uri-host [ ":" port ]`.
+    fn host(&mut self, value: &[u8]) -> Result<(), Refusal> {
+        if self.has_host {
             return Err(Refusal::Malformed("more than one Host"));
         }
-        let start = start + value.len() - value.trim_ascii_start().len();
-        let value = value.trim_ascii();
-        self.host = Some(start..start + value.len());
+        self.has_host = true;
         if !is_host(value) {
             return Err(Refusal::Malformed("Host"));
         }
-        // RFC 9112 §3.2.2 has the target win; whoever sends two names means
-        // two hops to see different ones.
+        // By RFC 9112 §3.2.2 the target wins. A sender of two names wants two hops to see
+        // different ones.
         match &self.authority {
             Some(authority) if **authority != *value => {
                 Err(Refusal::Malformed("Host differs from the request target"))
@@ -290,7 +259,7 @@ impl HeadScanner {
     }
 
     fn finish(&self) -> Result<BodyFraming, Refusal> {
-        if self.host.is_none() && !self.http10 {
+        if !self.has_host && !self.http10 {
             return Err(Refusal::Malformed("HTTP/1.1 without Host"));
         }
         match (self.transfer_encoding, self.content_length) {
@@ -309,9 +278,9 @@ impl HeadScanner {
     }
 }
 
-/// Printable ASCII without `#`, which begins a fragment and so cannot be part of
-/// a target (RFC 9112 §3.2), and without the few bytes that RFC 3986 forbids and
-/// the parser behind us refuses. It lets others pass, as browsers send them.
+/// Printable ASCII without `#`, which begins a fragment and so cannot be part of a target
+/// (RFC 9112 §3.2), and without the bytes forbidden by RFC 3986 that Pingora's parser
+/// refuses. Others that RFC 3986 forbids pass, because browsers send them.
 fn is_target(target: &[u8]) -> bool {
     let end = memchr(b'?', target).unwrap_or(target.len());
     let (path, query) = target.split_at(end);

@@ -1,19 +1,18 @@
 //! What went wrong with a request: one stable code and status for each case.
 
-use pingora::{Error, ErrorSource, ErrorType};
+use crate::http::{Expiry, Fault, Refusal};
+use crate::upstream::{Cause, FailoverReason, Rejected};
 
-use crate::http::{Expiry, Refusal};
-
-/// A failed request, as the client, the logs and the metrics are told of it.
+/// A failed request, as reported to the client, the logs and the metrics.
 ///
 /// The codes are part of the contract with clients: they never change meaning.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Failure {
-    /// HTTP status; [`Failure::CLIENT_GONE`]'s is only logged, never sent.
+pub struct Failure {
+    /// HTTP status; that of [`Failure::CLIENT_GONE`] is only logged, never sent.
     pub status: u16,
     /// Stable machine-readable code.
     pub code: &'static str,
-    /// What a person is told; nothing about the inside of the system.
+    /// For people; it says nothing about the inside of the system.
     pub message: &'static str,
 }
 
@@ -126,12 +125,7 @@ impl Failure {
         "only http/1.0 and http/1.1 are supported",
     );
 
-    /// An error that only carries the failure, which the context keeps as well.
-    pub fn into_error(self) -> Box<Error> {
-        Error::explain(ErrorType::HTTPStatus(self.status), self.code)
-    }
-
-    /// Whether it speaks against the cell's address that it happened at.
+    /// Whether it counts against the backend that it happened at.
     pub fn by_cell(self) -> bool {
         [
             Self::BAD_RESPONSE,
@@ -142,66 +136,9 @@ impl Failure {
         .contains(&self)
     }
 
-    /// Whether the client brought it on itself, and our operator need not know.
+    /// Whether the client caused it, so that it is no matter for the operator.
     pub fn by_client(self) -> bool {
         self.status < 500 || self == Self::TRANSFER_CODING || self == Self::VERSION
-    }
-
-    /// For a request that the connection refused.
-    pub fn of_refusal(refusal: Refusal) -> Failure {
-        match refusal {
-            Refusal::Malformed(_) => Self::BAD_REQUEST,
-            Refusal::TransferCoding => Self::TRANSFER_CODING,
-            Refusal::Version => Self::VERSION,
-            Refusal::Connect => Self::CONNECT,
-            Refusal::TooLarge => Self::HEADER_TOO_LARGE,
-            Refusal::Timeout => Self::HEADER_TIMEOUT,
-        }
-    }
-
-    /// For a deadline of the exchange that passed.
-    pub fn of_expiry(expiry: Expiry) -> Failure {
-        match expiry {
-            Expiry::RequestBody => Self::BODY_TIMEOUT,
-            Expiry::ResponseHeader => Self::RESPONSE_TIMEOUT,
-            Expiry::Request => Self::REQUEST_TIMEOUT,
-            Expiry::Stream => Self::STREAM_TIMEOUT,
-            Expiry::ClientStalled => Self::CLIENT_STALLED,
-        }
-    }
-
-    /// For an attempt to connect that failed.
-    pub fn of_connect(error: &Error) -> Failure {
-        match error.etype() {
-            ErrorType::ConnectTimedout | ErrorType::TLSHandshakeTimedout => Self::CONNECT_TIMEOUT,
-            ErrorType::TLSHandshakeFailure | ErrorType::InvalidCert | ErrorType::HandshakeError => {
-                Self::UNVERIFIED
-            }
-            // No socket, no local port: that is us, not the cell.
-            ErrorType::InternalError | ErrorType::SocketError | ErrorType::BindError => {
-                Self::INTERNAL
-            }
-            _ => Self::UNREACHABLE,
-        }
-    }
-
-    /// For an exchange that broke after it was connected.
-    pub fn of_exchange(error: &Error) -> Failure {
-        match (error.esource(), error.etype()) {
-            (
-                ErrorSource::Downstream,
-                ErrorType::ReadError
-                | ErrorType::WriteError
-                | ErrorType::ConnectionClosed
-                | ErrorType::ReadTimedout
-                | ErrorType::WriteTimedout,
-            ) => Self::CLIENT_GONE,
-            (ErrorSource::Downstream, _) => Self::BAD_REQUEST,
-            (ErrorSource::Upstream, ErrorType::ReadTimedout) => Self::RESPONSE_TIMEOUT,
-            (ErrorSource::Upstream, ErrorType::WriteTimedout) => Self::STREAM_TIMEOUT,
-            (ErrorSource::Upstream, _) => Self::BAD_RESPONSE,
-            (ErrorSource::Internal | ErrorSource::Unset, _) => Self::INTERNAL,
-        }
     }
 
     /// Label of `upstream_connect_failures`.
@@ -211,6 +148,45 @@ impl Failure {
             Self::UNVERIFIED => "tls",
             Self::UNRESOLVED => "dns",
             _ => "other",
+        }
+    }
+}
+
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Malformed(_) => Self::BAD_REQUEST,
+            Refusal::TransferCoding => Self::TRANSFER_CODING,
+            Refusal::Version => Self::VERSION,
+            Refusal::Connect => Self::CONNECT,
+            Refusal::TooLarge => Self::HEADER_TOO_LARGE,
+            Refusal::Timeout => Self::HEADER_TIMEOUT,
+        }
+    }
+}
+
+impl From<Fault> for Failure {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Refused(refusal) => refusal.into(),
+            Fault::BadBody(_) => Self::BAD_REQUEST,
+            Fault::Expired(expiry) => match expiry {
+                Expiry::RequestBody => Self::BODY_TIMEOUT,
+                Expiry::ResponseHeader => Self::RESPONSE_TIMEOUT,
+                Expiry::Request => Self::REQUEST_TIMEOUT,
+                Expiry::Stream => Self::STREAM_TIMEOUT,
+                Expiry::ClientStalled => Self::CLIENT_STALLED,
+            },
+        }
+    }
+}
+
+impl From<Rejected> for Failure {
+    fn from(rejected: Rejected) -> Self {
+        match rejected.cause {
+            Cause::ConcurrencyLimit => Self::CONCURRENCY_LIMIT,
+            Cause::Unavailable(FailoverReason::CircuitOpen) => Self::CIRCUIT_OPEN,
+            Cause::Unavailable(FailoverReason::UpstreamUnhealthy) => Self::UNHEALTHY,
         }
     }
 }
