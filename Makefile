@@ -12,7 +12,7 @@ help: ## Show this list
 setup: ## Install what the build needs and this machine lacks (by apt)
 	@bash scripts/setup.sh
 
-setup-test: ## The same, and what the tests need: etcd
+setup-test: ## The same, and etcd for the tests
 	@bash scripts/setup.sh --test
 
 build: setup ## Build the optimized binary, target/release/cellgate
@@ -21,11 +21,14 @@ build: setup ## Build the optimized binary, target/release/cellgate
 demo: build ## Run four cells and an edge on this machine; Ctrl-C ends all of it
 	@exec $(EDGE) demo
 
-test: setup-test lints ## Formatting, clippy with warnings as errors, all tests, doc tests
+# Most tests wait for other processes more than they compute.
+TEST_THREADS ?= $(shell expr 2 '*' "$$(getconf _NPROCESSORS_ONLN)")
+
+test: setup-test lints ## Formatting, clippy with warnings as errors, all tests, doc tests (TEST_THREADS=)
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 	@if $(CARGO) nextest --version >/dev/null 2>&1; then \
-	    set -x; $(CARGO) nextest run --locked --workspace; \
+	    set -x; $(CARGO) nextest run --locked --workspace --test-threads $(TEST_THREADS); \
 	else \
 	    set -x; $(CARGO) test --locked --workspace --lib --bins --tests; \
 	fi
@@ -38,10 +41,11 @@ lints:
 	        echo "setup: cargo $$tool is missing; \`rustup component add rustfmt clippy\` brings it" >&2; exit 1; }; \
 	done
 
-soak: setup ## The long reload tests: 60 s of load and 600 replacements; 1,000 while cells flap
-	CELLGATE_SOAK=full $(CARGO) test --locked --release --test it -- --nocapture --test-threads=1 soak:: streaming:: flapping:: under_fire::
+soak: setup-test ## The long forms of the load tests: 60 s and 600 reloads; 1,000 while cells flap; 1,000 changes in etcd
+	CELLGATE_SOAK=full $(CARGO) test --locked --release --test it -- --nocapture --test-threads=1 \
+	    soak:: streaming:: flapping:: under_fire:: control_etcd::
 
-measure: setup ## What resilience costs, how isolated cells are, how soon thousands of edges have a change; on a quiet machine
+measure: setup ## Cost of resilience, isolation of cells, time until thousands of edges have a change; on a quiet machine
 	CELLGATE_MEASURE=full $(CARGO) test --locked --release --test it -- --nocapture --test-threads=1 cost:: isolation:: control_edges::
 
 bench-build: setup

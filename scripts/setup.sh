@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Installs what the build needs and this machine lacks. Safe to run as often as you like: with nothing
-# missing it says nothing and changes nothing. With --test, also what the tests need.
+# Installs the packages that the build needs and this machine lacks, with --test also those of the tests.
+# With nothing missing it prints nothing and changes nothing.
 #
-# BoringSSL is built from source (cmake, a C and a C++ compiler) and bound by bindgen (libclang);
-# zlib-ng needs cmake as well. The client of etcd is made from its protocol's description (protoc).
+# BoringSSL is built from source (cmake, a C and a C++ compiler), with bindings by bindgen (libclang);
+# zlib-ng needs cmake as well. The etcd client is generated from protobuf files (protoc).
 set -euo pipefail
 
 tests=no
@@ -19,8 +19,8 @@ have() { command -v "$1" >/dev/null 2>&1; }
 have_libclang() {
     [ -n "${LIBCLANG_PATH:-}" ] && return 0
     local found
-    # llvm-config and ldconfig know most places; the globs cover Debian's versioned ones and macOS.
-    # libclang-cpp is another library, which GPU drivers bring along and bindgen has no use for.
+    # ldconfig knows most places; the globs cover Debian's versioned ones and macOS. libclang-cpp, which
+    # GPU drivers install, is another library that bindgen cannot use.
     if have ldconfig && ldconfig -p 2>/dev/null | grep -q 'libclang\(-[0-9][.0-9]*\)\?\.so'; then return 0; fi
     for found in /usr/lib/llvm-*/lib/libclang{.so,-[0-9]}* /usr/lib/*/libclang{.so,-[0-9]}* \
         /usr/lib*/libclang{.so,-[0-9]}* /Library/Developer/CommandLineTools/usr/lib/libclang.dylib; do
@@ -29,7 +29,7 @@ have_libclang() {
     return 1
 }
 
-# Descriptions that others refer to come with protoc, except on Debian.
+# The well-known protobuf files come with protoc, except on Debian.
 have_protoc() {
     [ -n "${PROTOC:-}" ] && return 0
     have protoc || return 1
@@ -57,15 +57,15 @@ fi
 
 if [ "${#packages[@]}" -gt 0 ]; then
     if ! have apt-get; then
-        say "this needs these Debian packages, or what this system calls them: ${packages[*]}"
-        say "there is no apt-get here; please install them by hand and run this again"
+        say "missing packages (Debian's names): ${packages[*]}"
+        say "there is no apt-get here; install them by hand and run this again"
         exit 1
     fi
     root=()
     if [ "$(id -u)" -ne 0 ]; then
         if ! have sudo; then
-            say "this needs: ${packages[*]}"
-            say "not root, and there is no sudo; please have them installed: apt-get install ${packages[*]}"
+            say "missing packages: ${packages[*]}"
+            say "not root, and there is no sudo; have them installed: apt-get install ${packages[*]}"
             exit 1
         fi
         root=(sudo)
@@ -77,7 +77,7 @@ if [ "${#packages[@]}" -gt 0 ]; then
         "${root[@]}" apt-get update -q >/dev/null
         "${install[@]}" "${packages[@]}" >/dev/null
     }
-    # Debian starts what it installs. The tests start their own, and nobody asked for this one.
+    # Debian starts the services that it installs. The tests start their own etcd.
     if [[ " ${packages[*]} " == *" etcd-server "* ]] && [ -d /run/systemd/system ]; then
         "${root[@]}" systemctl disable --now etcd >/dev/null 2>&1 || true
     fi
@@ -92,7 +92,7 @@ if ! have cargo; then
     exit 1
 fi
 
-# The version in Cargo.toml is the oldest that compiles this; better a clear word now than an error later.
+# Cargo.toml names the oldest version of Rust; a clear message here is better than a compile error later.
 wanted=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
 present=$(rustc --version | sed -n 's/^rustc \([0-9.]*\).*/\1/p')
 if [ -n "$wanted" ] && [ "$(printf '%s\n%s\n' "$wanted" "$present" | sort -V | head -n 1)" != "$wanted" ]; then

@@ -1,4 +1,4 @@
-//! The admin service: what it answers, and what it never tells.
+//! The admin service: what it answers and what it never reveals.
 
 use serde_json::{Value, json};
 
@@ -199,8 +199,8 @@ async fn metrics_count_what_happened() {
     }
 }
 
-/// Neither a routing key nor anything else that clients choose becomes a label: their number is not ours
-/// to bound.
+/// No routing key and no other value that clients choose becomes a metric label: the edge cannot bound how
+/// many there are.
 #[tokio::test]
 async fn no_label_is_a_tenant() {
     let (_cell, edge) = edge(|builder| builder).await;
@@ -223,7 +223,7 @@ async fn no_label_is_a_tenant() {
 #[tokio::test]
 async fn the_proxy_port_answers_debug_config_only_when_told_to() {
     let (cell, edge) = edge(|builder| builder).await;
-    // Off: a path like any other, which needs a key and goes to the cell.
+    // Switched off, the path is one like any other: it needs a key and goes to the cell.
     let plain = "GET /debug/config HTTP/1.1\r\nHost: e\r\n\r\n";
     edge.exchange(plain)
         .await
@@ -239,7 +239,7 @@ async fn the_proxy_port_answers_debug_config_only_when_told_to() {
         assert_eq!(response.status, 200, "{response:?}");
         assert_eq!(response.json()["version"], "1.0.0");
     }
-    // Nothing else of the admin service is there.
+    // No other path of the admin service is reachable there.
     client
         .send("GET /metrics HTTP/1.1\r\nHost: e\r\n\r\n")
         .await;
@@ -249,7 +249,7 @@ async fn the_proxy_port_answers_debug_config_only_when_told_to() {
         .assert_error(400, "missing_routing_key");
 }
 
-/// What operators see when a document was refused: where, what, and what would be valid.
+/// What operators see when a document was refused: the place, the value, and what would be valid.
 #[tokio::test]
 async fn last_error_is_for_people() {
     let (cell, edge) = edge(|builder| builder).await;

@@ -1,4 +1,4 @@
-//! Bodies and answers as they pass through: framing, interim answers, and nothing held back.
+//! Bodies and responses on their way through the edge: framing, interim responses, and no part held back.
 
 use std::time::Duration;
 
@@ -50,7 +50,8 @@ async fn trailers_do_not_disturb_the_body_or_the_connection() {
         let response = client.response().await;
         assert_eq!((response.status, response.text().as_str()), (200, "hello"));
         assert_eq!(cell.last().body, b"abc");
-        // Dropped, or passed on as the trailers that they are; never merged into the header (RFC 9110, section 6.5.1).
+        // Trailers may be dropped or passed on as trailers, but never merged into the header (RFC 9110,
+        // section 6.5.1).
         assert_eq!(cell.last().get("x-check"), None);
         assert_eq!(cell.last().head.all("x-routing-key"), ["acme"]);
         assert_eq!(response.get("x-sum"), None);
@@ -71,7 +72,8 @@ async fn trailers_do_not_disturb_the_body_or_the_connection() {
     assert_eq!(cell.connections(), 1, "the framing came apart on the way");
 }
 
-/// Each part of a request reaches the cell, and each part of an answer the client, before the next exists.
+/// Each part of a request reaches the cell, and each part of a response the client, before the next part is
+/// sent.
 #[tokio::test]
 async fn bodies_flow_as_they_come() {
     let cell = Cell::scripted("tier1", |mut conn| async move {
@@ -79,7 +81,7 @@ async fn bodies_flow_as_they_come() {
         conn.wire
             .send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
             .await?;
-        // Answers each chunk while the request goes on.
+        // Answers each chunk while the request is still being sent.
         loop {
             let chunk = conn.wire.chunk().await?;
             if chunk.is_empty() {
@@ -118,7 +120,7 @@ async fn bodies_flow_as_they_come() {
     assert_eq!(client.wire().chunk().await.expect("the end"), b"");
 }
 
-/// The client holds its body back until the *cell* asks for it.
+/// The client holds its body back until the *cell* sends 100 Continue.
 #[tokio::test]
 async fn expect_100_continue_is_the_cells_to_answer() {
     let cell = Cell::echo("tier1").await;
@@ -147,7 +149,7 @@ async fn expect_100_continue_is_the_cells_to_answer() {
     }
 }
 
-/// A cell that does not want the body says so at once, and the client never sends it.
+/// A cell that does not want the body refuses at once, and the client never sends it.
 #[tokio::test]
 async fn a_refused_expectation_is_passed_on() {
     let cell = Cell::scripted("tier1", |mut conn| async move {
@@ -226,7 +228,8 @@ async fn answers_without_a_body_keep_the_connection_in_step() {
             304,
             Some("77"),
         ),
-        // A length twice, where no parser looks for a body: one is passed on, or none (RFC 9110, section 8.6).
+        // Two Content-Length fields in a response that has no body: at most one is passed on (RFC 9110,
+        // section 8.6).
         (
             "GET",
             "HTTP/1.1 204 No Content\r\nContent-Length: 0\r\nContent-Length: 0\r\n\r\n",
@@ -280,7 +283,7 @@ async fn answers_without_a_body_keep_the_connection_in_step() {
     }
 }
 
-/// Our own errors to a HEAD have no body either.
+/// The edge's own error response to a HEAD request has no body either.
 #[tokio::test]
 async fn head_errors_have_no_body() {
     let cell = Cell::echo("tier1").await;
@@ -297,7 +300,7 @@ async fn head_errors_have_no_body() {
     assert_eq!(client.response().await.text(), "tier1");
 }
 
-/// The end of the connection to the cell is the end of the body: whole, and framed for the client.
+/// The cell ends the body by closing the connection; the client gets all of it, with a framing of its own.
 #[tokio::test]
 async fn an_answer_without_length_ends_with_its_connection() {
     let cell = Cell::scripted("tier1", |mut conn| async move {
@@ -316,7 +319,7 @@ async fn an_answer_without_length_ends_with_its_connection() {
     );
 }
 
-/// The cell answers before it has read the body; the client gets the answer all the same.
+/// The cell responds before it has read the body; the client still gets the response.
 #[tokio::test]
 async fn an_early_answer_is_delivered() {
     let cell = Cell::scripted("tier1", |mut conn| async move {
@@ -338,7 +341,7 @@ async fn an_early_answer_is_delivered() {
     assert_eq!((response.status, response.text().as_str()), (403, "no"));
 }
 
-/// What a cell has sent is on its way, whatever it sends later: of either framing, and however little.
+/// What a cell has sent is forwarded at once, however small and with either framing, whatever follows.
 #[tokio::test]
 async fn nothing_of_an_answer_is_held_back() {
     for framing in [
@@ -383,7 +386,7 @@ async fn nothing_of_an_answer_is_held_back() {
         assert_eq!(head.status(), 200);
         for step in 1..=2 {
             go.send_replace(step);
-            // Without a length, the edge may frame it anew.
+            // Without a length, the edge may choose the framing.
             let read = match head.framing() == Framing::Chunked {
                 true => client.wire().chunk().await,
                 false => client.wire().exactly(4).await,

@@ -1,4 +1,4 @@
-//! Circuit breakers and fallbacks: what opens one, who is let through, and where the others go.
+//! Circuit breakers and fallbacks: what opens a breaker, which requests it admits, and where the others go.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::harness::{Cell, Edge, Response, eventually, guarded};
 
-/// A placement with a breaker that opens after two failures, for so long.
+/// A placement whose breaker opens after two failures, for `timeout`.
 fn breaker(address: SocketAddr, timeout: &str) -> Value {
     json!({
         "url": format!("http://{address}"),
@@ -16,7 +16,7 @@ fn breaker(address: SocketAddr, timeout: &str) -> Value {
     })
 }
 
-/// A cell that answers with whatever status it is told to.
+/// A cell that answers with the status that the test sets.
 async fn moody(status: &Arc<AtomicU16>) -> Cell {
     let status = status.clone();
     Cell::scripted("one", move |mut conn| {
@@ -43,7 +43,7 @@ fn assert_circuit(response: &Response, status: u16, circuit: &str) {
     );
 }
 
-/// Asks until the breaker lets a request through again; returns that one's answer.
+/// Sends requests until the breaker admits one; returns the response to that one.
 async fn probed(edge: &Edge) -> Response {
     eventually("the breaker lets a request through", async || {
         let response = edge.get("acme", "/").await;
@@ -61,10 +61,10 @@ async fn failures_open_it_and_a_success_closes_it() {
     assert_circuit(&edge.get("acme", "/").await, 200, "closed");
     status.store(503, Ordering::SeqCst);
     assert_circuit(&edge.get("acme", "/").await, 503, "closed");
-    // A success in between: the failures that follow are counted anew.
+    // After a success, failures are counted from zero.
     status.store(404, Ordering::SeqCst);
     assert_circuit(&edge.get("acme", "/").await, 404, "closed");
-    // It is one only once its end was noticed, which the client sees a moment before.
+    // The edge counts the success when it sees the end of the exchange, a moment after the client does.
     eventually("the success is counted", async || {
         let counted = ["cellgate_requests_total", "status=\"4xx\""];
         (edge.metric(&counted).await >= 1.0).then_some(())
@@ -83,7 +83,7 @@ async fn failures_open_it_and_a_success_closes_it() {
     assert_eq!(open.get("x-failover-reason"), None);
     assert_eq!(cell.requests(), served, "it is left alone");
 
-    // Half-open, the one request fails, and it is open again.
+    // Half-open, the one request fails, and the breaker opens again.
     assert_circuit(&probed(&edge).await, 500, "half_open");
     assert_circuit(&edge.get("acme", "/").await, 503, "open");
     status.store(200, Ordering::SeqCst);
@@ -100,8 +100,7 @@ async fn failures_open_it_and_a_success_closes_it() {
     assert!(edge.metric(&rejected).await >= 1.0);
 }
 
-/// Each way in which a cell can fail counts: what the client is told, and after two of it the circuit
-/// is open.
+/// Each kind of failure of a cell counts: the client gets its error, and two of them open the breaker.
 #[tokio::test]
 async fn every_kind_of_failure_counts() {
     let refused = Cell::nobody().await;
@@ -142,12 +141,10 @@ async fn every_kind_of_failure_counts() {
         let edge = Edge::serving(&guarded("1", json!({"one": placement}))).await;
         for _ in 0..2 {
             let mut client = edge.client().await;
-            client
-                .send("GET / HTTP/1.1\r\nHost: e\r\nX-Routing-Key: acme\r\n\r\n")
-                .await;
+            client.ask("acme", "/").await;
             let head = client.wire().head().await.expect("a head").expect("a head");
             assert_eq!(head.status(), status, "{what}");
-            // Whatever follows, until the connection closes: the exchange is over.
+            // Reads what follows until the connection closes: the exchange is over.
             let _ = client.wire().rest().await;
         }
         let open = edge.get("acme", "/").await;
@@ -164,7 +161,7 @@ async fn every_kind_of_failure_counts() {
     }
 }
 
-/// What clients do is no failure of the cell's.
+/// What clients do does not count as a failure of the cell.
 #[tokio::test]
 async fn clients_do_not_open_it() {
     let cell = Cell::scripted("one", |mut conn| async move {
@@ -181,9 +178,7 @@ async fn clients_do_not_open_it() {
     let edge = Edge::serving(&guarded("1", json!({"one": breaker(cell.address, "1h")}))).await;
     for n in 1..=5 {
         let mut leaver = edge.client().await;
-        leaver
-            .send("GET /slow HTTP/1.1\r\nHost: e\r\nX-Routing-Key: acme\r\n\r\n")
-            .await;
+        leaver.ask("acme", "/slow").await;
         cell.wait_requests(n).await;
         drop(leaver);
     }
@@ -196,7 +191,7 @@ async fn clients_do_not_open_it() {
     assert_circuit(&edge.get("acme", "/").await, 200, "closed");
 }
 
-/// Half-open, exactly one request finds out, however many come.
+/// Half-open, exactly one request is admitted as a probe, however many arrive.
 #[tokio::test]
 async fn one_request_finds_out() {
     let (failing, asked) = (Arc::new(AtomicUsize::new(2)), Arc::new(AtomicUsize::new(0)));
@@ -213,7 +208,7 @@ async fn one_request_finds_out() {
                     continue;
                 }
                 asked.fetch_add(1, Ordering::SeqCst);
-                // Until the others were turned away.
+                // Held until the other requests have been refused.
                 conn.wire.rest().await?;
             }
             Ok(())
@@ -231,9 +226,7 @@ async fn one_request_finds_out() {
     let mut probes = Vec::new();
     eventually("one is let through", async || {
         let mut client = edge.client().await;
-        client
-            .send("GET / HTTP/1.1\r\nHost: e\r\nX-Routing-Key: acme\r\n\r\n")
-            .await;
+        client.ask("acme", "/").await;
         probes.push(client);
         (asked.load(Ordering::SeqCst) == 1).then_some(())
     })
@@ -242,13 +235,12 @@ async fn one_request_finds_out() {
         assert_circuit(&edge.get("acme", "/").await, 503, "half_open");
     }
     assert_eq!(asked.load(Ordering::SeqCst), 1);
-    // The one that was to find out leaves: the next one does.
+    // The client of the admitted request disconnects: the next request is admitted.
     drop(probes);
     let mut next = edge.client().await;
     eventually("another is let through", async || {
         next = edge.client().await;
-        next.send("GET / HTTP/1.1\r\nHost: e\r\nX-Routing-Key: acme\r\n\r\n")
-            .await;
+        next.ask("acme", "/").await;
         (asked.load(Ordering::SeqCst) == 2).then_some(())
     })
     .await;
@@ -270,7 +262,7 @@ async fn an_open_circuit_goes_to_the_fallback_and_back() {
     }
     let over = edge.get("acme", "/").await;
     assert_circuit(&over, 200, "open");
-    // The reason is the key's, the placement is the one that serves.
+    // The reason is that of the key; the placement is the one that serves.
     over.assert_routed("two", "tier");
     assert_eq!(over.get("x-failover-reason"), Some("circuit_open"));
     assert_eq!(over.get("x-cell-name"), Some("two"));
@@ -297,8 +289,8 @@ async fn an_open_circuit_goes_to_the_fallback_and_back() {
     assert!(edge.metric(&failovers).await >= 1.0);
 }
 
-/// A dead primary costs its clients the failures that open the breaker, and none after that: a request
-/// that finds it still dead goes on to the fallback.
+/// A dead primary costs its clients only the failures that open the breaker: a half-open request that finds
+/// it still dead goes on to the fallback.
 #[tokio::test]
 async fn errors_stop_once_the_breaker_is_open() {
     let two = Cell::echo("two").await;
@@ -318,7 +310,7 @@ async fn errors_stop_once_the_breaker_is_open() {
     .await;
 }
 
-/// No tenant reaches a cell that its table does not name, however sick its own is.
+/// No tenant reaches a cell that its table does not name, whatever state its own cell is in.
 #[tokio::test]
 async fn without_a_fallback_nobody_else_is_asked() {
     let (two, tier) = (Cell::echo("two").await, Cell::echo("tier1").await);
@@ -340,7 +332,7 @@ async fn without_a_fallback_nobody_else_is_asked() {
     assert_eq!(edge.get("stranger", "/").await.status, 200);
 }
 
-/// A body that breaks off again and again opens it, although every header was good.
+/// Truncated bodies open the breaker, although every response header was good.
 #[tokio::test]
 async fn long_answers_do_not_hold_it_half_open() {
     let failing = Arc::new(AtomicUsize::new(2));
@@ -375,9 +367,7 @@ async fn long_answers_do_not_hold_it_half_open() {
     let mut streams = Vec::new();
     eventually("two streams are open at a time", async || {
         let mut client = edge.client().await;
-        client
-            .send("GET / HTTP/1.1\r\nHost: e\r\nX-Routing-Key: acme\r\n\r\n")
-            .await;
+        client.ask("acme", "/").await;
         let head = client.wire().head().await.expect("a head").expect("a head");
         if head.status() == 200 {
             streams.push((client, head.get("x-circuit-state").map(str::to_owned)));
@@ -401,7 +391,7 @@ async fn a_reload_leaves_it_as_it_is() {
     edge.write_routing(&guarded("2", json!({"one": placement})));
     edge.wait_version("2").await;
     assert_circuit(&edge.get("acme", "/").await, 503, "open");
-    // Without a breaker there is nothing to be open.
+    // Without a breaker, every request is admitted.
     let bare = json!({"url": format!("http://{cell}")});
     edge.write_routing(&guarded("3", json!({"one": bare})));
     edge.wait_version("3").await;

@@ -1,4 +1,4 @@
-//! What may not open a breaker, close it, or hold it half-open: requests that say nothing of the cell.
+//! Requests that say nothing about the cell neither open nor close a breaker, nor hold it half-open.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::harness::{Cell, Client, Edge, eventually, guarded};
 
-/// A cell whose status the test sets; it reads every body first.
+/// A cell whose status the test sets; it reads each body before it responds.
 async fn moody(status: &Arc<AtomicU16>) -> Cell {
     let status = status.clone();
     Cell::scripted("one", move |mut conn| {
@@ -36,7 +36,7 @@ fn post(length: usize) -> String {
     format!("POST / HTTP/1.1\r\nHost: e\r\nX-Routing-Key: acme\r\nContent-Length: {length}\r\n\r\n")
 }
 
-/// A request that never left the edge is no success of the cell's.
+/// A request that never left the edge does not count as a success of the cell.
 #[tokio::test]
 async fn a_refused_body_says_nothing_of_the_cell() {
     let status = Arc::new(AtomicU16::new(500));
@@ -53,7 +53,7 @@ async fn a_refused_body_says_nothing_of_the_cell() {
     edge.get("acme", "/")
         .await
         .assert_error(503, "circuit_open");
-    // Half-open it is turned away as well, and the breaker stays what it was.
+    // Half-open, it is refused as well, and the breaker's state does not change.
     eventually("its timeout is over", async || {
         let response = edge.exchange(post(2000)).await;
         (response.status == 413).then_some(())
@@ -64,7 +64,7 @@ async fn a_refused_body_says_nothing_of_the_cell() {
     assert_eq!(probe.status, 500);
 }
 
-/// A client that takes its time over an upload does not keep the others out.
+/// A slow upload does not keep other requests from being admitted.
 #[tokio::test]
 async fn a_slow_client_does_not_hold_it_half_open() {
     let status = Arc::new(AtomicU16::new(500));
@@ -95,7 +95,7 @@ async fn a_slow_client_does_not_hold_it_half_open() {
     );
 }
 
-/// A cell that answers early waits for a body that the client withholds.
+/// A cell that responds early waits for a body that the client withholds.
 #[tokio::test]
 async fn a_client_that_stops_uploading_is_no_failure_of_the_cell() {
     let early = Cell::scripted("one", |mut conn| async move {
@@ -129,7 +129,7 @@ async fn a_client_that_stops_uploading_is_no_failure_of_the_cell() {
     );
 }
 
-/// What follows an upgrade is no request body, and its end no failure.
+/// The bytes after an upgrade are not a request body, and their end is not a failure.
 #[tokio::test]
 async fn tunnels_have_no_body_limit_and_no_outcome() {
     const SENT: usize = 5000;
@@ -167,7 +167,7 @@ async fn tunnels_have_no_body_limit_and_no_outcome() {
         client.send(&sent).await;
         let echoed = client.wire().exactly(sent.len()).await.expect("the echo");
         assert_eq!(echoed, sent);
-        // Quiet on both sides until stream_idle ends it.
+        // Neither side sends anything until stream_idle ends the tunnel.
         client.closed().await;
     }
     let after = edge.get("acme", "/").await;
@@ -177,11 +177,11 @@ async fn tunnels_have_no_body_limit_and_no_outcome() {
     );
 }
 
-/// A cell that closes kept connections is as well as any, also to requests that are not sent twice.
+/// A cell that closes idle connections is healthy, also for requests that are not retried.
 #[tokio::test]
 async fn a_kept_connection_that_was_closed_is_no_failure() {
     let cell = Cell::scripted("one", |mut conn| async move {
-        // One answer a connection, without a word that it ends; the next request finds out.
+        // One response a connection, without `Connection: close`; the next request finds it closed.
         conn.request().await?;
         conn.reply().await?;
         conn.head().await?;

@@ -1,4 +1,4 @@
-//! The other commands: the demo cell, the demo, checks, explanations, help.
+//! The other commands: demo cell, demo, check, explain, help.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -49,7 +49,7 @@ async fn the_demo_cell_echoes() {
         .await;
     assert_eq!(health.json(), json!({"status": "healthy", "cell": "demo"}));
 
-    // Bodies of any framing are read to their end, and the connection goes on.
+    // Bodies of either framing are read to their end, and the connection is kept.
     let mut client = Client::connect(cell.address).await;
     client
         .send(
@@ -133,7 +133,7 @@ async fn the_demo_cell_ends_on_signals_and_names_a_taken_port() {
     }
 }
 
-/// A directory with everything that the demo needs, or not quite.
+/// A directory with all the files of the demo; tests remove or break some of them.
 fn project() -> TempDir {
     let directory = TempDir::with_prefix("cellgate-demo-").expect("a temporary directory");
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -206,7 +206,7 @@ fn the_sample_document_is_valid() {
     assert_eq!(output(&["check", sample]).status.code(), Some(0));
 }
 
-/// Every settings file that comes with the project passes the test of what it is for.
+/// Every settings file in the repository passes the check of the command it is for.
 #[test]
 fn the_settings_that_we_ship_are_valid() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -308,7 +308,7 @@ fn help_reads_well() {
     assert!(text(&version.stdout).contains(env!("CARGO_PKG_VERSION")));
 }
 
-/// Whoever reads the output may have seen enough, as in `… | head -1`.
+/// The reader of the output may close it early, as in `… | head -1`.
 #[test]
 fn a_reader_that_left_is_no_crash() {
     let sample = concat!(env!("CARGO_MANIFEST_DIR"), "/config/routing.json");

@@ -21,14 +21,14 @@ async fn http_1_0_is_answered_and_closed() {
         cell.last().head.start
     );
 
-    // Host is not asked of HTTP/1.0 (RFC 9112, section 3.2).
+    // HTTP/1.0 requests need no Host (RFC 9112, section 3.2).
     let mut client = edge.client().await;
     client
         .send("GET / HTTP/1.0\r\nX-Routing-Key: acme\r\n\r\n")
         .await;
     assert_eq!(client.response().await.status, 200);
-    // The cell is asked in HTTP/1.1, which must have one; empty, for there is no name (RFC 9112, section
-    // 3.2).
+    // The request to the cell is HTTP/1.1 and must have a Host; it is empty, as there is no name (RFC 9112,
+    // section 3.2).
     assert_eq!(cell.last().head.all("host"), [""]);
 
     // Here the name is in the target.
@@ -42,7 +42,7 @@ async fn http_1_0_is_answered_and_closed() {
     }
 }
 
-/// HTTP/1.0 knows no interim answers (RFC 9110, section 15.2).
+/// HTTP/1.0 has no interim responses (RFC 9110, section 15.2).
 #[tokio::test]
 async fn http_1_0_gets_no_interim_answers() {
     let cell = Cell::answering(
@@ -73,7 +73,7 @@ async fn http_1_0_may_keep_its_connection() {
             .await;
         let response = client.response().await;
         assert_eq!((response.status, response.text().as_str()), (200, "tier1"));
-        // Kept only if the answer says so; then it must be.
+        // The connection is kept if and only if the response says so.
         if response.closes() {
             client.closed().await;
             return;
@@ -81,7 +81,7 @@ async fn http_1_0_may_keep_its_connection() {
     }
 }
 
-/// HTTP/1.0 knows no chunks (RFC 9112, section 6.1): there the end of the connection ends the body.
+/// HTTP/1.0 has no chunked coding (RFC 9112, section 6.1): the end of the connection ends the body.
 #[tokio::test]
 async fn http_1_0_gets_no_chunks() {
     let cell = Cell::answering(
@@ -121,7 +121,7 @@ async fn an_upgrade_becomes_a_tunnel() {
         Ok(())
     })
     .await;
-    // A tunnel lives as long as bytes flow, whatever the limits on requests are.
+    // A tunnel lives as long as bytes flow; the limits on requests do not apply to it.
     let edge = Edge::before(&cell)
         .set("cellgate.timeouts.response_header", "300ms")
         .set("cellgate.timeouts.request", "400ms")
@@ -167,6 +167,7 @@ async fn an_upgrade_becomes_a_tunnel() {
     for word in ["one;", "GET / HTTP/1.1\r\nHost: x\r\n\r\n;", "\0\u{1};"] {
         client.send(word).await;
         assert_eq!(read(&mut client).await, word.to_ascii_uppercase());
+        // The pauses add up to more than the deadlines of a request.
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
     assert_eq!(
@@ -188,7 +189,7 @@ async fn an_upgrade_becomes_a_tunnel() {
     cell.wait_unconnected().await;
 }
 
-/// A cell that ignores the wish to upgrade answers as usual, and the connection goes on as HTTP.
+/// A cell that ignores the upgrade responds as usual, and the connection stays HTTP.
 #[tokio::test]
 async fn a_declined_upgrade_is_an_ordinary_answer() {
     let cell = Cell::echo("tier1").await;
@@ -244,11 +245,12 @@ async fn pipelined_requests_are_answered_in_order() {
     }
 }
 
-/// Pipelined bytes must not end the request that is under way.
+/// Pipelined bytes must not disturb the request in progress.
 #[tokio::test]
 async fn a_pipelined_request_waits_for_the_one_before() {
     let cell = Cell::scripted("tier1", |mut conn| async move {
         while conn.request().await?.is_some() {
+            // Time for the second request to arrive while the first is in progress.
             tokio::time::sleep(Duration::from_millis(300)).await;
             conn.reply().await?;
         }
@@ -283,8 +285,8 @@ async fn a_client_connection_is_reused_and_closed_when_asked() {
     client.closed().await;
 }
 
-/// However a request is cut into packets, and with the empty lines some clients send before it
-/// (RFC 9112, section 2.2).
+/// A request may be split into any packets, and may follow the empty lines that some clients send (RFC 9112,
+/// section 2.2).
 #[tokio::test]
 async fn a_request_may_arrive_byte_by_byte() {
     let cell = Cell::echo("tier1").await;

@@ -1,4 +1,4 @@
-//! Who a control plane lets in, as a process with real sockets.
+//! Which clients a control plane admits, with real sockets.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -21,7 +21,7 @@ const UPGRADE: [(&str, &str); 4] = [
     ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="),
 ];
 
-/// What a request is answered with that has these fields, and no others but those of its body.
+/// The status of the response to a request with these fields, and no others except those of its body.
 async fn status(control: &ControlProcess, line: &str, fields: &[(&str, &str)], body: &str) -> u16 {
     let fields: String = fields
         .iter()
@@ -53,7 +53,7 @@ async fn web_pages_are_kept_out_where_no_token_does() {
         (vec![here, ("Sec-Fetch-Site", "cross-site")], true),
         (vec![here, ("Sec-Fetch-Site", "same-site")], true),
         (vec![here, ("Sec-Fetch-Site", "none")], false),
-        // A name of the page's own that leads here.
+        // The page's own host name, resolving to this address.
         (vec![("Host", "evil.example:8081")], true),
     ] {
         let put: Vec<_> = [&fields[..], &[JSON, bearer]].concat();
@@ -73,7 +73,7 @@ async fn web_pages_are_kept_out_where_no_token_does() {
         assert_eq!(status(&open, "GET /health", &fields, "").await, 200);
         assert_eq!(status(&open, "GET /metrics", &fields, "").await, 200);
     }
-    // What a page may send without being asked whether it may.
+    // What a page may send without a preflight request.
     for kind in [
         None,
         Some("text/plain"),
@@ -86,7 +86,7 @@ async fn web_pages_are_kept_out_where_no_token_does() {
     }
 }
 
-/// The status of the answer to a request over TLS.
+/// The status of the response to a request over TLS.
 async fn over_tls(
     address: SocketAddr,
     connector: &SslConnector,
@@ -117,7 +117,7 @@ fn at(path: &Path) -> Value {
     path.to_string_lossy().into()
 }
 
-/// Also after a reload that would have let in more.
+/// Also after a reload that would have admitted more.
 #[tokio::test]
 async fn a_certificate_alone_lets_an_edge_connect_and_no_more() {
     let (servers, clients) = (Authority::new("servers"), Authority::new("clients"));
@@ -154,7 +154,7 @@ async fn a_certificate_alone_lets_an_edge_connect_and_no_more() {
         assert!(refused.is_err(), "{refused:?}");
     };
     check().await;
-    // Settings that are good where they say they are listened on, and not where it is.
+    // Settings that are valid for the address that they name, but not for the address that is in use.
     let tokens = json!([{"name": "ops", "token": "secret", "roles": ["write"]}]);
     for (other, why) in [
         (plain.clone(), "neither tokens nor tls.client_ca"),

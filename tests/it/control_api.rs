@@ -1,4 +1,4 @@
-//! REST of a real control plane: what only sockets and a real store show.
+//! The REST API of a real control plane: what only sockets and a real store show.
 
 use serde_json::{Value, json};
 
@@ -13,7 +13,7 @@ fn etag(response: &Response) -> String {
     response.get("etag").expect("an etag").to_owned()
 }
 
-/// A control plane that was given this document.
+/// A control plane that serves this document.
 async fn serving(document: &Value) -> ControlProcess {
     let control = ControlProcess::builder().start().await;
     let put = put(&control, document, &[]).await;
@@ -75,7 +75,7 @@ async fn a_document_goes_in_and_comes_out() {
     );
 }
 
-/// Each adds one to a number that stands in the document, again and again, with the file store fsyncing.
+/// Two writers repeatedly increment a number in the document, while the file store syncs each generation.
 #[tokio::test]
 async fn two_writers_race_a_thousand_times_and_lose_nothing() {
     const EACH: usize = 500;
@@ -149,7 +149,7 @@ async fn a_generation_outlives_the_process() {
     );
 }
 
-/// Reading a document does not hold it several times over, however slowly it is read.
+/// Slow readers of a document do not each hold a copy of it.
 #[tokio::test]
 async fn a_large_document_is_streamed() {
     const KEYS: usize = 60_000;
@@ -159,7 +159,7 @@ async fn a_large_document_is_streamed() {
         .collect();
     let document = tiers("1", Value::Object(keys));
     let control = serving(&document).await;
-    // What follows on a change is not what is measured.
+    // The work that follows a change is not part of the measurement.
     eventually("the routing file is written", async || {
         (control.read_routing()? == document).then_some(())
     })
@@ -173,7 +173,7 @@ async fn a_large_document_is_streamed() {
         reader
             .send("GET /api/v1/document HTTP/1.1\r\nHost: localhost\r\n\r\n")
             .await;
-        // It has begun, and all that it holds is there.
+        // The response has begun, so everything it holds has been allocated.
         while reader.wire().pending().len() < 1000 {
             let read = reader.wire().fill().await.expect("a document");
             assert!(read > 0, "the connection was closed");
@@ -190,8 +190,8 @@ async fn a_large_document_is_streamed() {
         assert_eq!(got, Some(KEYS));
     }
     let extra = peak_memory(pid).saturating_sub(before);
-    // Of each, a list of the keys: their text and 16 bytes each. The rest is for buffers and for
-    // what the allocator keeps.
+    // Each response may hold a list of the keys: their text and 16 bytes each. The rest is for buffers and
+    // for what the allocator keeps.
     let bound = size * READERS as u64 * 3 / 2;
     assert!(
         extra < bound,

@@ -66,7 +66,7 @@ impl Shell {
         run(command).await
     }
 
-    /// The standard output of a command that is well.
+    /// The standard output of a command that succeeds.
     #[track_caller]
     fn good(&self, arguments: &[&str]) -> impl Future<Output = String> {
         let at = std::panic::Location::caller();
@@ -196,7 +196,7 @@ async fn a_document_is_read_edited_and_put() {
             lost.stderr
         );
 
-        // Problems are those of `check`, in its words.
+        // The problems are those that `check` reports, in the same words.
         fs::write(
             shell.control.path("broken.json"),
             text.replace(
@@ -415,7 +415,7 @@ async fn a_token_is_shown() {
 
 #[tokio::test]
 async fn nobody_there_is_something_else_than_a_refusal() {
-    // Bound and not listening: nothing else takes the port, and nothing answers there.
+    // The port is bound and nothing listens: nobody else takes it, and connections are refused.
     let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
     socket.bind(([127, 0, 0, 1], 0).into()).expect("a port");
     let url = format!("http://{}", socket.local_addr().expect("an address"));

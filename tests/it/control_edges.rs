@@ -1,4 +1,4 @@
-//! A control plane and many edges: how soon a change reaches all of them, and what they cost.
+//! A control plane and many edges: how soon a change reaches all of them, and what each edge costs.
 //!
 //! A short form with the other tests; with CELLGATE_MEASURE=full (`make measure`), thousands of edges, a
 //! million keys, and figures.
@@ -21,7 +21,7 @@ use crate::harness::{
     within,
 };
 
-/// A document of so many keys on `one` and `two`. Keys are as long as UUIDs, and as hard to compress.
+/// A document of `count` keys on `one` and `two`. Keys are as long as UUIDs and compress as badly.
 fn keys(version: &str, count: usize) -> Value {
     let mut random = StdRng::seed_from_u64(1);
     let keys = (0..count).map(|index| {
@@ -37,12 +37,12 @@ fn keys(version: &str, count: usize) -> Value {
     )
 }
 
-/// A control plane that has this document, and what an edge has that has it too.
+/// A control plane that serves this document, and the table that an edge has which received it.
 async fn serving(builder: &ControlBuilder, document: &Value) -> (ControlProcess, Held) {
     let control = builder.start().await;
     let body = document.to_string();
     let mut client = control.client().await;
-    // A million keys take a while, and longest in a debug build.
+    // A million keys take a while, above all in a debug build.
     client.patience(Duration::from_secs(120));
     let head = format!(
         "PUT /api/v1/document HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
@@ -62,7 +62,7 @@ async fn serving(builder: &ControlBuilder, document: &Value) -> (ControlProcess,
     (control, (Mark { generation, digest }, table))
 }
 
-/// Gives a key a placement. Says which generation that is, and when it was asked for and done.
+/// Assigns a key to a placement. Returns the generation, when the request was sent, and when it was answered.
 async fn put(control: &ControlProcess, key: &str, placement: &str) -> (u64, Instant, Instant) {
     let path = format!("/api/v1/keys/{key}");
     let body = json!({"placement": placement}).to_string();
@@ -76,7 +76,7 @@ async fn put(control: &ControlProcess, key: &str, placement: &str) -> (u64, Inst
     (generation, asked, done)
 }
 
-/// Waits until a metric says so much.
+/// Waits until a metric has this value.
 async fn counts(control: &ControlProcess, metric: &str, wanted: f64) {
     eventually(metric, async || {
         (control.metric(&[metric]).await == wanted).then_some(())
@@ -95,7 +95,7 @@ async fn a_change_reaches_a_hundred_edges_and_is_encoded_once() {
             .metric(&["cellgate_control_deltas_encoded_total"])
             .await;
         assert_eq!(encoded, (round + 1) as f64);
-        // What an edge has sent may be on its way still.
+        // Acks may still be on their way.
         counts(&control, "cellgate_control_edges_in_sync", 100.0).await;
     }
     counts(&control, "cellgate_control_push_seconds_count", 300.0).await;
@@ -113,7 +113,7 @@ async fn a_change_reaches_a_hundred_edges_and_is_encoded_once() {
     assert_eq!(edges[0]["sent"]["deltas"], 3);
 }
 
-/// The change was made while they were away, and the control plane was restarted since.
+/// The change was made while the edges were disconnected, and the control plane has been restarted since.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn edges_that_missed_a_change_get_it_from_a_control_plane_that_restarted() {
     let builder = ControlProcess::builder();
@@ -145,7 +145,7 @@ async fn a_herd_after_a_restart_takes_turns() {
     fleet.closed().await;
     control.exited().await;
 
-    // They come back with nothing, all at once.
+    // The edges come back without a table, all at once.
     let control = builder.start().await;
     let start = tokio::spawn(async move { Fleet::start(address, 100, None).await });
     let mut most = 0.0_f64;
@@ -170,12 +170,12 @@ async fn a_herd_after_a_restart_takes_turns() {
         }
     }
     assert!((1.0..=3.0).contains(&most), "{most} at a time");
-    // And have taken what they were sent for what it is.
+    // A delta applies, so the snapshots were right.
     let (generation, ..) = put(&control, "acme", "two").await;
     fleet.acked(generation).await;
 }
 
-/// Edges that read nothing, and connections that no edge would make.
+/// Edges that read nothing and connections that send garbage.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn neither_the_deaf_nor_the_mad_hold_others_up() {
     let (control, held) = serving(&ControlProcess::builder(), &keys("1", 1000)).await;
@@ -189,17 +189,17 @@ async fn neither_the_deaf_nor_the_mad_hold_others_up() {
         let mut mad = upgraded(control.address).await;
         let mut noise = [0; 2048];
         random.fill(&mut noise[..]);
-        // It may be cut off meanwhile.
+        // The control plane may have closed it already.
         let _ = mad.write_all(&noise).await;
         others.push(mad);
     }
-    let start = Instant::now();
-    for round in 0..20 {
-        let (generation, ..) = put(&control, "acme", ["two", "one"][round % 2]).await;
-        fleet.acked(generation).await;
-    }
-    let took = start.elapsed();
-    assert!(took < Duration::from_secs(20), "20 changes took {took:?}");
+    within("20 changes are made and acked", async {
+        for round in 0..20 {
+            let (generation, ..) = put(&control, "acme", ["two", "one"][round % 2]).await;
+            fleet.acked(generation).await;
+        }
+    })
+    .await;
     fleet.assert_well();
 }
 
@@ -233,7 +233,7 @@ async fn deaf(address: SocketAddr, index: usize) -> TcpStream {
     stream
 }
 
-/// The time that lies `share` of the way through these, which are in order.
+/// The quantile `share` of these times, which are sorted.
 fn quantile(times: &[Duration], share: f64) -> Duration {
     times[((times.len() - 1) as f64 * share).round() as usize]
 }

@@ -1,5 +1,7 @@
-//! Two control planes over one etcd, with edges on both: what is changed while processes are killed is on
-//! every edge in the end, once.
+//! Two control planes over one etcd, with edges on both: each change that is made while processes are killed
+//! reaches every edge, once.
+//!
+//! A short form with the other tests; with CELLGATE_SOAK=full (`make soak`), 1,000 changes.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -22,16 +24,21 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 
 use crate::etcd_store::{document, placement, store};
 use crate::harness::{ControlBuilder, ControlProcess, EtcdCluster, own_address, within};
+use crate::soak;
 
-/// How many keys are set, and by how many writers at a time.
-const CHANGES: usize = 1_000;
+/// How many writers set keys at a time.
 const WRITERS: usize = 4;
-/// How many keys each writer sets in turn, in each round to the other placement. So a change that were made once
-/// more, later, would be a generation more, or leave the wrong placement.
+/// How many keys each writer sets in turn, each time to the other placement. A change that was made twice would
+/// show as one more generation, or as the wrong placement.
 const KEYS: usize = 10;
 const EDGES: usize = 6;
 
-/// How long a part of all that may take on a busy machine.
+/// How many changes are made in all.
+fn changes() -> usize {
+    if soak::full() { 1_000 } else { 200 }
+}
+
+/// How long a fifth of the changes may take on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// The largest message that an edge takes.
@@ -63,8 +70,8 @@ async fn put(to: SocketAddr, path: &str, body: &[u8]) -> Option<u16> {
         stream.read_to_string(&mut answer).await.ok()?;
         answer.split(' ').nth(1)?.parse().ok()
     };
-    // Longer than any change may take to be made, or to be given up, behind the others: one that were given up
-    // here and made later would be made twice.
+    // Longer than the control plane takes to make a change or to give it up, with others before it: a change
+    // that is given up here and made later would be made twice.
     timeout(Duration::from_secs(90), exchange).await.ok()?
 }
 
@@ -74,16 +81,17 @@ fn nth(writer: usize, change: usize) -> (String, &'static str) {
     (key, ["two", "one"][change / KEYS % 2])
 }
 
-/// Sets its share of the keys, each until that is acknowledged. As through a load balancer: with the other
-/// control plane, if one does not do it.
+/// Makes one writer's share of the changes, repeating each until it is acknowledged. As a load balancer would,
+/// it alternates between the control planes.
 async fn write(writer: usize, addresses: [SocketAddr; 2], done: watch::Sender<usize>) {
-    for change in 0..CHANGES / WRITERS {
+    for change in 0..changes() / WRITERS {
         let (key, placement) = nth(writer, change);
         let path = format!("/api/v1/keys/{key}");
         let body = json!({"placement": placement}).to_string();
         for address in addresses.iter().cycle().skip(writer) {
             match put(*address, &path, body.as_bytes()).await {
                 Some(200 | 201) => break,
+                // A pause between attempts, as a client would make.
                 None | Some(500..) => tokio::time::sleep(Duration::from_millis(20)).await,
                 status => panic!("{path}: {status:?}"),
             }
@@ -92,7 +100,7 @@ async fn write(writer: usize, addresses: [SocketAddr; 2], done: watch::Sender<us
     }
 }
 
-/// An edge as far as the protocol goes: it keeps a table and says what it has.
+/// The protocol's part of an edge: it keeps a table and acknowledges what it has.
 struct LightEdge {
     held: Option<(Mark, RoutingTable)>,
     tell: watch::Sender<Option<Mark>>,
@@ -101,15 +109,16 @@ struct LightEdge {
 }
 
 impl LightEdge {
-    /// Connects to one address after the other, for ever.
+    /// Connects to one address after the other until it is dropped.
     async fn run(mut self, name: String, addresses: Vec<SocketAddr>) {
         for address in addresses.iter().cycle() {
             let _ = self.connection(&name, *address).await;
+            // A pause before the next attempt, as an edge makes.
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
 
-    /// Until the connection ends.
+    /// Follows over one connection until it ends.
     async fn connection(&mut self, name: &str, address: SocketAddr) -> Result<(), String> {
         let mut request = format!("ws://{address}/connect")
             .into_client_request()
@@ -245,14 +254,15 @@ async fn nothing_is_lost_when_the_leader_and_a_control_plane_are_killed() {
         let enough = timeout(PATIENCE, done.wait_for(|done| *done >= count)).await;
         enough.expect("changes go on").expect("writers");
     };
-    until(CHANGES / 5).await;
+    let count = changes();
+    until(count / 5).await;
     let leader = cluster.leader().await;
     cluster.kill(leader);
-    until(CHANGES * 2 / 5).await;
+    until(count * 2 / 5).await;
     one.kill().await;
-    until(CHANGES * 3 / 5).await;
+    until(count * 3 / 5).await;
     one = builders[0].start().await;
-    until(CHANGES * 4 / 5).await;
+    until(count * 4 / 5).await;
     cluster.restart(leader);
     for writer in writers {
         let end = timeout(PATIENCE, writer).await;
@@ -261,10 +271,10 @@ async fn nothing_is_lost_when_the_leader_and_a_control_plane_are_killed() {
 
     let newest = store(&cluster.settings()).newest().await;
     let newest = newest.expect("the newest").expect("the newest");
-    // Each once: one that was made twice would be another generation.
-    assert_eq!(newest.record.generation, 1 + CHANGES as u64);
+    // A change that was made twice would be one more generation.
+    assert_eq!(newest.record.generation, 1 + count as u64);
     assert_eq!(newest.table.key_count(), 1 + WRITERS * KEYS);
-    let each = CHANGES / WRITERS;
+    let each = count / WRITERS;
     for (writer, change) in
         (0..WRITERS).flat_map(|writer| (each - KEYS..each).map(move |c| (writer, c)))
     {

@@ -1,4 +1,4 @@
-//! An edge that follows a control plane: what it says, what it serves, what it shows.
+//! An edge that follows a control plane: what it sends, what it serves, what it shows.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -11,10 +11,10 @@ use crate::harness::{
 
 pub const URLS: &str = "cellgate.control_plane.urls";
 
-/// How often the routing file would be looked at.
+/// The polling interval of the routing file, which must not be polled here.
 const FILE_LOOKED_AT: Duration = Duration::from_millis(500);
 
-/// Two cells, a control plane, and an edge that is to follow it.
+/// Two cells, a control plane, and the builder of an edge that follows it.
 pub struct World {
     pub cells: Two,
     pub control: FakeControl,
@@ -37,7 +37,7 @@ impl World {
         }
     }
 
-    /// The same, for tests that end many connections: see [`urls`].
+    /// The same for tests that end many connections: see [`urls`].
     pub async fn often(dialect: Dialect) -> World {
         let mut world = World::new(dialect).await;
         world.builder = world.builder.set(URLS, urls(world.control.address));
@@ -49,7 +49,7 @@ impl World {
         Content::new(self.cells.to(version, placement))
     }
 
-    /// An edge that serves generation `generation`, which is `content`.
+    /// An edge that serves `content` as generation `generation`.
     pub async fn following(&self, generation: u64, content: &Content) -> (Edge, Link) {
         let edge = self.builder.spawn().ready().await;
         let (mut link, _) = self.control.greet(generation, content).await;
@@ -59,7 +59,7 @@ impl World {
     }
 }
 
-/// One control plane under many names: backoff only grows when all of them have failed.
+/// One control plane under many URLs: the backoff grows only when all of them have failed.
 pub fn urls(address: SocketAddr) -> Value {
     let urls = (0..50).map(|number| format!("ws://{address}/connect?{number}"));
     urls.collect::<Vec<_>>().into()
@@ -131,10 +131,10 @@ async fn a_snapshot_and_then_deltas_are_served() {
     ] {
         assert_eq!(edge.metric(parts).await, value, "{parts:?}");
     }
-    // The file is out of it.
+    // The routing file is no longer the source.
     edge.write_routing(&world.cells.to("other", "one"));
     edge.signal(libc::SIGHUP);
-    // Longer than the file would be looked at without the signal.
+    // Nothing must happen, so there is no event to wait for: two polling intervals.
     tokio::time::sleep(FILE_LOOKED_AT * 2).await;
     let config = edge.config().await;
     assert_eq!(
@@ -157,7 +157,7 @@ async fn nothing_is_said_of_a_control_plane_that_is_not_to_be() {
     assert!(!metrics.contains("cellgate_control_plane_"), "{metrics}");
 }
 
-/// A file with the content that the control plane has is all that there is to send.
+/// When the routing file has the control plane's content, nothing is sent.
 #[tokio::test]
 async fn content_that_is_here_already_is_not_sent_again() {
     let world = World::new(Dialect::V1).await;
@@ -176,7 +176,7 @@ async fn a_status_says_what_the_operator_needs_to_see() {
     let world = World::new(Dialect::V1).await;
     let one = world.content("1", "one");
     let (edge, mut link) = world.following(9, &one).await;
-    // Something to tell, so that the next status does not wait for its time.
+    // A nack is news, so the next status does not wait for its interval.
     let mut without_rates = 0;
     for older in 2..5 {
         link.moved(1, older, &one, "acme").await;
@@ -193,7 +193,7 @@ async fn a_status_says_what_the_operator_needs_to_see() {
         assert!(status["serving_since"].is_string() && status["stale_seconds"].is_u64());
         without_rates += u32::from(status.get("placements").is_none());
     }
-    // One of them may have gone at its time, and the others had none to say.
+    // One of the statuses may have been the regular one; those sent because of news have no rates.
     assert!(without_rates >= 1);
     for _ in 0..20 {
         assert_eq!(home(&edge).await, "one");
@@ -277,7 +277,7 @@ async fn all_urls_have_their_turn() {
     let refusing = format!("ws://{}", nobody.local_addr().expect("an address"));
     drop(nobody);
     let urls = format!("{refusing}, {},{}", world.control.url(), other.url());
-    // The variable wins.
+    // The environment variable takes precedence.
     let edge = world.builder.env("CONTROL_PLANE_URL", urls).spawn();
     let edge = edge.ready().await;
     let one = Content::new(world.cells.to("1", "one"));

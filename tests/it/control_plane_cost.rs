@@ -1,8 +1,8 @@
-//! What a one-key change costs an edge with a large table: bytes on the wire in both directions and processor
-//! time, beside the same change as a snapshot; with a state_dir and without.
+//! What a change of one key costs an edge with a large table: bytes on the wire in both directions and CPU
+//! time, compared to a snapshot; with and without a state_dir.
 //!
 //! A short form with the other tests, which shows that the cost does not grow with the table; with
-//! CELLGATE_MEASURE=full (`make measure`), a million keys and the figures that are promised.
+//! CELLGATE_MEASURE=full (`make measure`), a million keys and the documented limits.
 
 use std::fs;
 use std::path::PathBuf;
@@ -17,17 +17,17 @@ use crate::harness::{
     Content, Dialect, Edge, Link, cpu_time, document, eventually, placements, wait_control,
 };
 
-/// What is promised of a delta, on the wire in either direction, and at the edge.
+/// The documented limits of a delta: bytes on the wire in either direction, and CPU time at the edge.
 const BYTES: usize = 1024;
 const TIME: Duration = Duration::from_millis(1);
 
-/// How much there is to do.
+/// How much each run does.
 #[derive(Clone, Copy)]
 struct Size {
     keys: u64,
-    /// One right after the other.
+    /// Deltas sent back to back.
     deltas: u64,
-    /// Each when the one before is on disk.
+    /// Deltas each sent once the one before is on disk.
     apart: u64,
 }
 
@@ -46,23 +46,24 @@ fn size() -> Size {
     }
 }
 
-/// A control plane that sends one key after the other.
+/// A control plane that sends one change of a key after another.
 struct Stream {
     link: Link,
     table: RoutingTable,
     keys: u64,
     generation: u64,
-    /// The bytes of the largest message.
+    /// Size of the largest message in bytes.
     largest: usize,
 }
 
 impl Stream {
-    /// Starts an edge and sends it everything. Says what that takes there, short of writing it to disk.
+    /// Starts an edge and sends it a snapshot. Returns the CPU time that the edge took, without writing to
+    /// disk.
     async fn start(world: &World, keys: u64) -> (Edge, Stream, Duration) {
         let homes = (0..keys).map(|number| (format!("tenant-{number:07}"), Value::from("one")));
         let cells = placements(&[&world.cells.one, &world.cells.two]);
         let routing = Value::Object(homes.collect::<Map<_, _>>());
-        // Before there is an edge, which does not wait for it.
+        // Built before the edge starts, so that the edge does not wait for it.
         let content = Content::new(document("1", routing, cells, "one"));
         let edge = world.builder.spawn().ready().await;
         let mut link = world.control.accept().await;
@@ -86,7 +87,7 @@ impl Stream {
         (edge, stream, snapshot)
     }
 
-    /// Sends the next change, and waits until it is served.
+    /// Sends the next change and waits until it is served.
     async fn change(&mut self) {
         self.generation += 1;
         let generation = self.generation;
@@ -113,7 +114,7 @@ impl Stream {
         );
     }
 
-    /// What each of so many takes at the edge, status messages included.
+    /// CPU time of the edge for each of `deltas` changes, status messages included.
     async fn burst(&mut self, edge: &Edge, deltas: u64) -> Duration {
         let begun = cpu_time(edge.pid());
         for _ in 0..deltas {
@@ -159,7 +160,7 @@ async fn a_change_of_one_key_that_is_kept() {
         dir.display().to_string(),
     );
     let (edge, mut stream, snapshot) = Stream::start(&world, size.keys).await;
-    // Nothing that was sent before is written after this.
+    // Everything sent so far is on disk now.
     let changes = |number: u64| dir.join(format!("{number:020}.changes"));
     eventually("the table is on disk", async || {
         let config = edge.config().await;
@@ -183,7 +184,7 @@ async fn a_change_of_one_key_that_is_kept() {
     for _ in 0..size.apart {
         let before = length(changes(base));
         stream.change().await;
-        // The edge is not asked: that would be counted.
+        // Read from the disk: asking the edge would cost it CPU time.
         eventually("it is on disk", async || {
             (length(changes(base)) > before).then_some(())
         })
@@ -195,13 +196,11 @@ async fn a_change_of_one_key_that_is_kept() {
     println!("and {bytes} bytes on disk");
     assert!(bytes <= BYTES as u64, "{bytes} bytes");
 
-    // All that is found by the next process.
+    // The next process finds all of it.
     let digest = stream.table.digest().to_string();
     let config = edge.config().await;
     assert_eq!(config["control_plane"]["digest"], digest);
-    let mut edge = edge;
-    edge.signal(libc::SIGKILL);
-    edge.exited().await;
+    edge.kill().await;
     world.control.refuse(Some(503));
     let edge = world.builder.spawn().ready().await;
     let shown = wait_control(&edge, "it has its table", |shown| {

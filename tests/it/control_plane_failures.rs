@@ -1,4 +1,4 @@
-//! Whatever becomes of the control plane, no request fails: an edge without it is only stale.
+//! Whatever happens to the control plane, no request fails: an edge without it is only stale.
 
 use serde_json::{Value, json};
 
@@ -7,7 +7,7 @@ use crate::harness::{
     Content, Dialect, Edge, FakeControl, Link, Load, Plan, own_address, wait_control,
 };
 
-/// Answers that each state is watched for.
+/// How many responses each state is watched for.
 const WHILE: u64 = 200;
 
 /// Clients that ask for `acme`, wherever it lives.
@@ -25,13 +25,13 @@ async fn finish(load: Load) {
     load.finish().await.assert_no_failure();
 }
 
-/// The edge that says hello has this.
+/// Asserts what the edge's hello says it has.
 fn assert_has(hello: &Value, generation: u64, content: &Content) {
     assert_eq!(hello["generation"], generation, "{hello}");
     assert_eq!(hello["digest"], content.digest(), "{hello}");
 }
 
-/// It serves this generation, and shows why no other.
+/// Asserts that the edge still serves this generation.
 async fn assert_unharmed(edge: &Edge, content: &Content, generation: u64) {
     let config = edge.config().await;
     assert_eq!(
@@ -42,7 +42,7 @@ async fn assert_unharmed(edge: &Edge, content: &Content, generation: u64) {
     assert_eq!(home(edge).await, "two");
 }
 
-/// What is served as generation `from` is that of `version`, and can be changed.
+/// Asserts that a delta on generation `from`, which has `version`, applies.
 async fn still_follows(world: &World, edge: &Edge, link: &mut Link, from: u64, version: &str) {
     let one = world.content(version, "one");
     link.moved(from, from + 1, &one, "acme").await;
@@ -64,7 +64,7 @@ async fn absent_at_start_killed_and_restarted() {
     let line = edge.log.wait("no control plane: ").await;
     assert!(line.contains("refused"), "{line}");
 
-    // It comes, and brings a table.
+    // The control plane starts and sends a table.
     let two = Content::new(world.cells.to("2", "two"));
     world.control = FakeControl::start_at(Dialect::V1, address).await;
     let (mut link, hello) = world.control.greet(4, &two).await;
@@ -75,7 +75,7 @@ async fn absent_at_start_killed_and_restarted() {
     let status = link.status("a status", |_| true).await;
     assert!(status["stale_seconds"].is_u64(), "{status}");
 
-    // It is killed.
+    // The control plane is killed.
     drop((world.control, link));
     let shown = wait_control(&edge, "it is lost", |shown| {
         shown["state"] != "connected" && shown["retries"].as_u64() > Some(0)
@@ -93,7 +93,7 @@ async fn absent_at_start_killed_and_restarted() {
     .await;
     assert!(edge.metric(&["cellgate_control_plane_stale_seconds"]).await >= 1.0);
 
-    // It comes back, and nothing has to be sent again.
+    // It comes back; the edge needs no snapshot.
     world.control = FakeControl::start_at(Dialect::V1, address).await;
     let (mut link, hello) = world.control.greet(4, &two).await;
     assert_has(&hello, 4, &two);
@@ -114,7 +114,7 @@ async fn absent_at_start_killed_and_restarted() {
     );
 }
 
-/// Nothing comes any more, and nothing says so.
+/// The control plane falls silent without closing the connection.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn partitioned() {
     let world = World::often(Dialect::V1).await;
@@ -126,7 +126,7 @@ async fn partitioned() {
     link.welcome(4, Some(&two), 1).await;
     link.snapshot(1, 4, &two).await;
     link.expect_ack(4, &two).await;
-    // From here on, nobody reads or answers on this link.
+    // From here on, the test neither reads from nor writes to this link.
     let line = edge.log.wait("control plane lost: ").await;
     assert!(line.contains("nothing was received for 3"), "{line}");
     load.progress(WHILE).await;
@@ -136,7 +136,7 @@ async fn partitioned() {
     finish(load).await;
 }
 
-/// A link that is quiet but alive is kept: pings are sent and answered.
+/// A link without messages is kept as long as pings are answered.
 #[tokio::test]
 async fn quiet_is_not_dead() {
     let world = World::often(Dialect::V1).await;
@@ -147,7 +147,7 @@ async fn quiet_is_not_dead() {
     link.welcome(4, Some(&two), 1).await;
     link.snapshot(1, 4, &two).await;
     link.expect_ack(4, &two).await;
-    // Reading is what answers pings. Two statuses are ten seconds apart.
+    // Pings are answered while the test reads. Regular statuses are ten seconds apart.
     for what in ["a status", "another", "one more"] {
         link.status(what, |_| true).await;
     }
@@ -161,12 +161,12 @@ async fn garbage() {
     let (edge, first) = world.following(4, &two).await;
     let load = load(&edge);
     let zeros = |bytes: usize| vec![0_u8; bytes];
-    // Chunks of no snapshot are ignored, whatever they contain.
+    // Chunks outside a snapshot are ignored, whatever they contain.
     let mut link = first;
     link.send_binary(zeros(100)).await;
     link.send(json!({"type": "weather"})).await;
     edge.log.wait("ignoring messages of type \"weather\"").await;
-    // All else ends the connection, each with its code.
+    // Everything else ends the connection with its own close code.
     for (garbage, code) in [
         (Garbage::Text("{\"type\":".to_owned()), 1007),
         (Garbage::Text("[]".to_owned()), 1007),
@@ -195,7 +195,7 @@ async fn garbage() {
             Garbage::Binary(bytes) => link.send_binary(bytes).await,
         }
         let (closed, reason) = link.ended().await;
-        // What is above its bound may still be under way when the edge closes.
+        // When the message exceeds the bound, the rest of it may be in flight while the edge closes.
         assert!(
             closed == code || code == 1009 && closed == 1006,
             "{what}: {closed} {reason}"
@@ -210,7 +210,7 @@ async fn garbage() {
     finish(load).await;
 }
 
-/// An edge never reserves what was only announced; what is large may come in parts.
+/// An edge allocates nothing for an announced length; large messages may come in fragments.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn frames_and_documents_of_m3() {
     let world = World::often(Dialect::M3).await;
@@ -222,7 +222,7 @@ async fn frames_and_documents_of_m3() {
     let (second, third) = rest.split_at(rest.len() / 2);
     link.send_fragments(&[first, second, third]).await;
     assert_eq!(link.receive().await, json!({"type": "ack", "version": "2"}));
-    // Less than the largest document, and more than the largest frame.
+    // Below the largest document and above the largest frame.
     link.announce((64 << 20) + 1).await;
     let (code, reason) = link.ended().await;
     assert_eq!(code, 1009, "{reason}");
@@ -256,7 +256,7 @@ async fn broken_snapshots() {
         frame.extend(payload);
         frame
     };
-    // Bytes that are no zstd frame; then one that would be a gigabyte.
+    // Bytes that are not zstd; then a frame that decompresses to 64 MiB.
     link.send(begin(2)).await;
     link.send_binary(chunk(2, b"not zstd")).await;
     let resync = link.expect("resync").await;
@@ -268,21 +268,21 @@ async fn broken_snapshots() {
     let bomb = zstd::bulk::compress(&vec![0; 64 << 20], 3).expect("a bomb");
     link.send_binary(chunk(3, &bomb)).await;
     link.expect("resync").await;
-    // What is wrong with the content itself is refused, not asked for again.
+    // Invalid content is refused with a nack; the edge does not ask for it again.
     link.send(begin(4)).await;
     let head = zstd::bulk::compress(&[b'x'; 100], 3).expect("a frame");
     link.send_binary(chunk(4, &head)).await;
     let nack = link.expect("nack").await;
     assert_eq!(nack["generation"], 5);
     assert_unharmed(&edge, &two, 4).await;
-    // And the connection has survived it all.
+    // The connection is still the first one.
     link.snapshot(5, 6, &three).await;
     link.expect_ack(6, &three).await;
     still_follows(&world, &edge, &mut link, 6, "3").await;
     finish(load).await;
 }
 
-/// The connection breaks while a snapshot is under way: nothing of it is served, and nothing of it is left.
+/// The connection breaks during a snapshot: no part of it is served or kept.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_snapshot_that_is_cut_off() {
     let world = World::often(Dialect::V1).await;
@@ -332,7 +332,7 @@ async fn an_invalid_table() {
     let nacks = ["cellgate_control_plane_messages_total", "\"nack\""];
     assert_eq!(edge.metric(&nacks).await, 1.0);
 
-    // A head that is not valid, with the place in its text.
+    // An invalid head is refused with the line in its text.
     link.send(
         json!({"type": "delta", "from": 4, "generation": 6, "digest": two.digest(),
         "head": "{\n\"version\": \"\"}"}),
@@ -342,7 +342,7 @@ async fn an_invalid_table() {
     let problems = nack["problems"].as_array().expect("problems");
     let version = problems.iter().find(|it| it["pointer"] == "/head/version");
     assert_eq!(version.expect("the version")["line"], 2, "{nack}");
-    // It is not asked for again, and the next one is applied.
+    // The edge does not ask for it again, and applies the next one.
     link.checkpoint(6, &two).await;
     still_follows(&world, &edge, &mut link, 4, "2").await;
     assert_eq!(edge.config().await["last_error"], Value::Null);
@@ -368,7 +368,7 @@ async fn an_older_generation_and_a_wrong_digest() {
             (&json!(4), &json!(older))
         );
     }
-    // However many come, the log stays readable.
+    // Many refusals in a row do not flood the log.
     for from in 1..100 {
         link.moved(from % 7 + 1, from % 7 + 2, &old, "acme").await;
         link.expect("nack").await;
@@ -377,7 +377,7 @@ async fn an_older_generation_and_a_wrong_digest() {
     assert!((1..10).contains(&lines), "{lines} lines");
     assert_unharmed(&edge, &two, 9).await;
 
-    // The delta says one thing, its digest another.
+    // The delta and its digest disagree.
     let one = world.content("2", "one");
     link.send(
         json!({"type": "delta", "from": 9, "generation": 10, "digest": old.digest(),
@@ -391,7 +391,7 @@ async fn an_older_generation_and_a_wrong_digest() {
     link.expect_ack(10, &one).await;
     assert_eq!(home(&edge).await, "one");
 
-    // A delta that is missing in between; a checkpoint that says so.
+    // A delta is missing in between; then a checkpoint with another digest.
     link.moved(11, 12, &two, "acme").await;
     link.expect("resync").await;
     link.snapshot(4, 12, &two).await;
@@ -432,7 +432,7 @@ async fn m3_pushes_garbage() {
     finish(load).await;
 }
 
-/// Neither does one that never says a word keep the edge waiting for long.
+/// A control plane that never sends a welcome is given up.
 #[tokio::test]
 async fn no_welcome() {
     let world = World::often(Dialect::V1).await;

@@ -1,4 +1,4 @@
-//! A restart without the control plane: what it pushed last is served.
+//! A restart without the control plane: the table that was pushed last is served.
 
 use std::fs;
 use std::path::PathBuf;
@@ -33,11 +33,6 @@ async fn wait_stored(edge: &Edge, number: u64) {
     .await;
 }
 
-async fn kill(mut edge: Edge) {
-    edge.signal(libc::SIGKILL);
-    edge.exited().await;
-}
-
 #[tokio::test]
 async fn an_edge_without_its_control_plane_serves_the_last_pushed_table() {
     let world = remembering(World::often(Dialect::V1).await);
@@ -48,10 +43,10 @@ async fn an_edge_without_its_control_plane_serves_the_last_pushed_table() {
     link.moved(70, 71, &one, "acme").await;
     link.expect_ack(71, &one).await;
     wait_stored(&edge, 3).await;
-    kill(edge).await;
+    edge.kill().await;
     drop(link);
 
-    // No control plane, no file: it serves all the same, and says what it has.
+    // Without control plane and routing file, the edge still serves, and shows which table.
     let World {
         cells,
         control,
@@ -67,7 +62,7 @@ async fn an_edge_without_its_control_plane_serves_the_last_pushed_table() {
     assert_eq!(config["control_plane"]["digest"], one.digest());
     assert_eq!(config["last_error"], Value::Null);
     wait_control(&edge, "it is missed", |shown| shown["retries"] != 0).await;
-    // When it is back, nothing has to be sent again.
+    // When the control plane is back, it sends no snapshot.
     control.refuse(None);
     let (mut link, hello) = control.greet(71, &one).await;
     assert_eq!(
@@ -78,9 +73,9 @@ async fn an_edge_without_its_control_plane_serves_the_last_pushed_table() {
     link.moved(71, 72, &next, "acme").await;
     link.expect_ack(72, &next).await;
     wait_stored(&edge, 4).await;
-    kill(edge).await;
+    edge.kill().await;
 
-    // The newest one is damaged: the one before is served, and said so.
+    // The newest stored table is damaged: the one before is served, and the log says so.
     control.refuse(Some(503));
     let newest = state_dir(&builder).join(format!("{:020}.generation", 4));
     let mut bytes = fs::read(&newest).expect("the newest generation");
@@ -91,7 +86,7 @@ async fn an_edge_without_its_control_plane_serves_the_last_pushed_table() {
     assert_eq!(home(&edge).await, "one");
     assert_eq!(edge.config().await["control_plane"]["generation"], 71);
     edge.log.wait("generation 4 in").await;
-    // And mended by the control plane.
+    // The control plane brings the edge up to date.
     control.refuse(None);
     let (mut link, hello) = control.greet(72, &next).await;
     assert_eq!(hello["generation"], 71);
@@ -100,7 +95,7 @@ async fn an_edge_without_its_control_plane_serves_the_last_pushed_table() {
     assert_eq!(home(&edge).await, "two");
 }
 
-/// Keys of a table of which changes are kept as such, also when many come at once.
+/// How many keys a table needs for its changes to be stored as deltas, also when many come at once.
 const KEYS: u64 = 20_000;
 
 fn large(world: &World) -> Content {
@@ -110,7 +105,7 @@ fn large(world: &World) -> Content {
     Content::new(document("1", homes, cells, "one"))
 }
 
-/// Moves a tenant, and waits until that is served.
+/// Moves a tenant and waits until the change is served.
 async fn change(link: &mut Link, content: &mut Content, generation: u64) {
     let key = format!("tenant-{:020}", generation % KEYS);
     let delta = Delta {
@@ -130,7 +125,7 @@ async fn in_a_stream_of_changes_tables_prove_to_be_good_and_are_kept() {
     let (edge, mut link) = world.following(100, &content).await;
     wait_stored(&edge, 2).await;
     let mut generation = 100;
-    // Faster than any of them could serve for long enough on its own.
+    // Changes come faster than any one of them is served for `promote_after`.
     eventually("another one is promoted meanwhile", async || {
         for _ in 0..5 {
             generation += 1;
@@ -145,7 +140,7 @@ async fn in_a_stream_of_changes_tables_prove_to_be_good_and_are_kept() {
         .as_u64()
         .expect("a number");
     wait_stored(&edge, number).await;
-    kill(edge).await;
+    edge.kill().await;
     drop(link);
 
     // The whole table was written once.
@@ -166,9 +161,9 @@ async fn in_a_stream_of_changes_tables_prove_to_be_good_and_are_kept() {
     assert_eq!(config["generation"], number);
     assert_eq!(config["control_plane"]["generation"], generation);
     assert_eq!(config["control_plane"]["digest"], content.digest());
-    kill(edge).await;
+    edge.kill().await;
 
-    // The newest change is torn: the one before is served, and said so.
+    // The newest stored change is truncated: the one before is served, and the log says so.
     let changes = dir.join(format!("{:020}.changes", 2));
     let bytes = fs::read(&changes).expect("the changes");
     fs::write(&changes, &bytes[..bytes.len() - 7]).expect("tear them");
@@ -182,7 +177,7 @@ async fn in_a_stream_of_changes_tables_prove_to_be_good_and_are_kept() {
         (101..generation).contains(&served),
         "{served} of {generation}"
     );
-    // The control plane sends what is missing, and all of that is kept again.
+    // The control plane sends the missing changes, and they are stored again.
     world.control.refuse(None);
     let (mut link, hello) = world.control.greet(generation, &content).await;
     assert_eq!(hello["generation"], served);
@@ -193,7 +188,7 @@ async fn in_a_stream_of_changes_tables_prove_to_be_good_and_are_kept() {
         .as_u64()
         .expect("a number");
     wait_stored(&edge, number).await;
-    kill(edge).await;
+    edge.kill().await;
     let edge = world.builder.spawn().ready().await;
     let config = edge.config().await;
     assert_eq!(config["control_plane"]["digest"], content.digest());
@@ -206,14 +201,14 @@ async fn how_long_nothing_was_heard_is_not_forgotten_in_a_restart() {
     let (edge, link) = world.following(70, &two).await;
     wait_stored(&edge, 2).await;
     assert_eq!(edge.config().await["control_plane"]["stale_seconds"], 0);
-    kill(edge).await;
+    edge.kill().await;
     drop(link);
     world.control.refuse(Some(503));
     let file = state_dir(&world.builder).join("journal.json");
     let text = fs::read_to_string(&file).expect("the journal");
     let mut journal: Value = serde_json::from_str(&text).expect("JSON");
     let heard = journal["contact"].as_str().expect("the last contact");
-    // As if that were an hour ago.
+    // Makes the edge's record an hour old.
     let heard = humantime::parse_rfc3339(heard).expect("a time") - Duration::from_secs(3600);
     journal["contact"] = humantime::format_rfc3339_millis(heard).to_string().into();
     fs::write(&file, journal.to_string()).expect("set it back");
@@ -229,7 +224,7 @@ async fn how_long_nothing_was_heard_is_not_forgotten_in_a_restart() {
         shown["stale_seconds"] == 0
     })
     .await;
-    // The control plane is told how long it was.
+    // The status tells the control plane how long the edge has been stale.
     let status = link.status("any", |_| true).await;
     assert!(status["stale_seconds"].as_u64() >= Some(3600), "{status}");
 }

@@ -1,5 +1,5 @@
-//! A real edge and a real control plane, and what may happen to one of them or between them. No request fails,
-//! and what has changed meanwhile arrives.
+//! A real edge and a real control plane, with faults in either and between them. No request fails, and
+//! changes made meanwhile arrive.
 
 use serde_json::json;
 
@@ -9,17 +9,17 @@ use crate::harness::{
     wait_control,
 };
 
-/// Answers that each state is watched for.
+/// How many responses each state is watched for.
 const WHILE: u64 = 200;
 
-/// A control plane that notices soon when nobody is there any more, and has `acme` on `two`.
+/// A control plane that soon notices a dead edge, and has `acme` on `two`.
 fn control(cells: &Two) -> ControlBuilder {
     let document = cells.to("1", "two");
     let builder = ControlProcess::builder().routing(&document);
     builder.set("ping_seconds", 1)
 }
 
-/// An edge that follows whoever is at `address`, and clients of it.
+/// An edge that follows the control plane at `address`, under load.
 async fn following(cells: &Two, address: std::net::SocketAddr) -> (Edge, Load) {
     let builder = Edge::builder().routing(&cells.to("file", "one"));
     let edge = builder.set(URLS, urls(address)).start().await;
@@ -45,7 +45,7 @@ async fn move_acme(control: &ControlProcess, cell: &str) {
     assert!(matches!(response.status, 200 | 201), "{}", response.text());
 }
 
-/// The link is noticed to be dead by its silence, and serving goes on.
+/// The edge detects the dead link by its silence, and keeps serving.
 async fn goes_silent(edge: &Edge, load: &Load) {
     let line = edge.log.wait("control plane lost: ").await;
     assert!(line.contains("nothing was received for 3"), "{line}");
@@ -58,7 +58,7 @@ async fn goes_silent(edge: &Edge, load: &Load) {
     assert_eq!(home(edge).await, "two");
 }
 
-/// It is connected again, and what was changed has arrived.
+/// The edge is connected again and has the change.
 async fn is_back(edge: &Edge, load: Load) {
     wait_home(edge, "one").await;
     wait_control(edge, "it is back", |shown| shown["state"] == "connected").await;
@@ -66,7 +66,7 @@ async fn is_back(edge: &Edge, load: Load) {
     load.finish().await.assert_no_failure();
 }
 
-/// It does nothing, and the kernel still answers for it.
+/// SIGSTOP: the process does nothing, while the kernel still accepts its connections and data.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_control_plane_that_is_stopped() {
     let cells = Two::new().await;
@@ -89,7 +89,7 @@ async fn a_network_that_loses_everything() {
     relay.cut();
     move_acme(&control, "one").await;
     goes_silent(&edge, &load).await;
-    // The other side has noticed as well.
+    // The control plane has noticed as well.
     eventually("the edge is missed", async || {
         let edges = control.metric(&["cellgate_control_edges{"]).await;
         (edges == 0.0).then_some(())
@@ -110,7 +110,7 @@ async fn a_control_plane_that_is_killed() {
     edge.log.wait("control plane lost: ").await;
     load.progress(WHILE).await;
     let control = builder.start().await;
-    // What the edge has is what there is, so nothing is sent again.
+    // The edge has the newest table, so no snapshot is sent.
     let shown = wait_control(&edge, "it is back", |shown| shown["state"] == "connected").await;
     let known = eventually("the edge is known", async || {
         let edges = control.get("/api/v1/edges").await.json();

@@ -1,4 +1,4 @@
-//! The control plane as a process: how it starts, what it keeps, how it ends.
+//! The control plane as a process: how it starts, what it stores, how it ends.
 
 use std::fs;
 use std::io;
@@ -20,7 +20,7 @@ const GENERATION: &[&str] = &["cellgate_control_generation "];
 const KEYS: &[&str] = &["cellgate_control_keys "];
 const FILE_ERROR: &[&str] = &["cellgate_control_file_error "];
 
-/// A document of so many keys, all of which live on `placement`.
+/// A document of `count` keys, all of them on `placement`.
 fn keys(version: &str, count: usize, placement: &str) -> Value {
     let keys: Map<String, Value> = (0..count)
         .map(|number| (format!("key-{number:04}"), placement.into()))
@@ -47,7 +47,7 @@ async fn it_starts_with_nothing_and_ends_when_told() {
         assert!(metrics.contains(line), "{line}:\n{metrics}");
     }
 
-    // A connection without a request does not hold it up.
+    // A connection without a request does not delay the end.
     let mut idle = control.client().await;
     control.signal(libc::SIGTERM);
     idle.closed().await;
@@ -160,7 +160,7 @@ async fn edits_by_hand_become_generations() {
     control.signal(libc::SIGTERM);
     assert!(control.ended().await.status.success());
 
-    // The mistake is still there, and nothing else is changed by it.
+    // The file is still invalid, and that changes nothing else.
     let control = builder.start().await;
     assert_eq!(control.metric(GENERATION).await, 2.0);
     assert_eq!(control.metric(FILE_ERROR).await, 1.0);
@@ -185,11 +185,11 @@ async fn a_killed_control_plane_has_lost_nothing_that_it_acknowledged() {
             })
             .await;
         }
-        // In the middle of another one.
+        // Killed while it handles another edit.
         control.write_routing(&keys("1", count + 1, "one"));
         tokio::time::sleep(std::time::Duration::from_millis(20 * round)).await;
         control.kill().await;
-        // So that only the generations can tell.
+        // Without the file, only the store has the keys.
         fs::remove_file(builder.routing_path()).expect("remove the routing file");
         let control = builder.start().await;
         let kept = control.metric(KEYS).await as usize;
@@ -240,7 +240,7 @@ async fn a_damaged_store_is_spoken_of() {
     .await;
 }
 
-/// Sets how large a file may become that the process writes.
+/// Sets the largest size of a file that the process may write (RLIMIT_FSIZE).
 fn limit_files(pid: u32, bytes: libc::rlim_t) {
     let limit = libc::rlimit {
         rlim_cur: bytes,
@@ -259,7 +259,7 @@ async fn a_full_disk_loses_nothing() {
     // SAFETY: signal(2) may be called between fork and exec.
     unsafe {
         command.pre_exec(|| {
-            // So that the write fails, as on a full disk, and the process lives.
+            // With SIGXFSZ ignored, the write fails as on a full disk and the process lives.
             libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
             Ok(())
         });
@@ -267,7 +267,7 @@ async fn a_full_disk_loses_nothing() {
     let control = builder.spawn_by(command).ready().await;
     limit_files(control.pid(), 8192);
     let (mut generation, mut round) = (1.0, 0);
-    // Every edit moves all keys, until there is no space left.
+    // Every edit moves all keys, until no space is left.
     let refused = loop {
         round += 1;
         let placement = ["one", "two"][round % 2];
@@ -307,7 +307,7 @@ async fn a_full_disk_loses_nothing() {
     .await;
 }
 
-/// What `GET /health` is answered with over TLS, or why it is not.
+/// The response to `GET /health` over TLS, or the error.
 async fn health(address: SocketAddr, connector: &SslConnector) -> io::Result<(String, String)> {
     let stream = TcpStream::connect(address).await?;
     let ssl = connector.configure().map_err(io::Error::other)?;
@@ -364,7 +364,7 @@ async fn tls_with_certificates_on_both_sides() {
     .await;
     assert!(!matches!(plain, Ok(Some(answer)) if answer.status == 200));
 
-    // A bad certificate changes nothing, another one is shown from then on.
+    // An invalid certificate is ignored; a valid new one is used from then on.
     fs::write(&cert, "no certificate").expect("write it");
     control.signal(libc::SIGHUP);
     control.log.wait("nothing has changed").await;

@@ -1,30 +1,30 @@
-//! What health checks, breakers, limits, retries, a fallback and balancing cost on a healthy path: the
-//! processor time of one edge per request, with all of it off and on in the document, in turns.
+//! What health checks, breakers, limits, retries, a fallback and load balancing cost while nothing fails: CPU
+//! time of one edge per request, with all of them off and on in the document, in turns.
 //!
-//! A short form with the other tests, which shows that it works; with CELLGATE_MEASURE=full (`make
-//! measure`), figures and the bound that is promised of them.
+//! A short form with the other tests, which shows that the measurement works; with CELLGATE_MEASURE=full
+//! (`make measure`), figures and the documented bound.
 
 use serde_json::{Value, json};
 
 use crate::harness::{Cell, Edge, Load, Plan, cpu_time, document, guarded, median, pin, table};
 
-/// Whether measurements that need the machine for themselves were asked for.
+/// Whether the long measurements were asked for, which need the machine for themselves.
 pub fn full() -> bool {
     std::env::var("CELLGATE_MEASURE").is_ok_and(|value| value == "full")
 }
 
 const CLIENTS: usize = 32;
-/// What a request may cost with everything on, compared to everything off.
+/// The most that a request may cost with everything on, relative to everything off.
 const BOUND: f64 = 1.03;
 
-/// What is compared: by name, the documents' indexes in [`Cells::documents`].
+/// What is compared: a name, and two indexes into [`Cells::documents`].
 const PAIRS: [(&str, usize, usize); 4] = [
     ("off, one endpoint, and the same again", 0, 4),
     ("off and on, one endpoint", 0, 1),
     ("off and on, two endpoints", 2, 3),
     ("off with one endpoint, on with two", 0, 3),
 ];
-/// Those of them that differ in nothing but what is on.
+/// The pairs that differ only in what is on.
 const BOUNDED: [usize; 2] = [1, 2];
 
 struct Cells {
@@ -66,9 +66,9 @@ impl Cells {
     }
 }
 
-/// Microseconds of the edge's processor time per request, over so many of them.
+/// CPU time of the edge in microseconds per request, over `requests` of them.
 async fn cost(edge: &Edge, load: &Load, requests: u64) -> f64 {
-    // What the change of document set in motion is not counted.
+    // Work that the new document causes is not counted.
     load.progress(requests / 10).await;
     let (time, done) = (cpu_time(edge.pid()), load.done());
     load.progress(requests).await;
@@ -76,8 +76,8 @@ async fn cost(edge: &Edge, load: &Load, requests: u64) -> f64 {
     time.as_secs_f64() * 1e6 / done as f64
 }
 
-/// One process serves all documents, one after the other, so nothing differs but what they say. The edge
-/// has a processor for itself; clients and cells have the other ones.
+/// One process serves all documents in turn, so that only their content differs. The edge has one CPU to
+/// itself; clients and cells have the others.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_protects_costs_little_while_nothing_fails() {
     let (cycles, requests) = if full() { (30, 15_000) } else { (2, 200) };
@@ -100,7 +100,7 @@ async fn what_protects_costs_little_while_nothing_fails() {
     let mut costs: [Vec<f64>; 5] = Default::default();
     for cycle in 0..cycles {
         let mut order = [0, 1, 2, 3, 4];
-        // Whatever drifts, drifts in favour of either.
+        // In reverse order, so that drift favours neither side.
         if cycle % 2 == 1 {
             order.reverse();
         }

@@ -1,4 +1,4 @@
-//! Endpoint names: resolved in the background, and never a reason not to serve the others.
+//! Endpoint names: resolved in the background; one that does not resolve does not affect other placements.
 
 use serde_json::json;
 
@@ -21,7 +21,7 @@ async fn a_name_that_does_not_resolve_fails_alone() {
     assert_eq!(edge.admin("/readyz").await.status, 200);
 }
 
-/// The same in a document that arrives later: it is applied.
+/// The same in a document that arrives later: the document is applied.
 #[tokio::test]
 async fn a_name_that_does_not_resolve_never_refuses_a_document() {
     let cell = Cell::echo("fine").await;
@@ -60,7 +60,7 @@ async fn hosts_in_the_settings_win() {
     assert!(route.contains(&cell.address.to_string()), "{route}");
 }
 
-/// A name that the system knows, and a cell that listens on one of its addresses only.
+/// A name with several addresses, and a cell that listens on only one of them.
 #[tokio::test]
 async fn names_resolve_to_all_their_addresses() {
     let cell = Cell::echo("tier1").await;
@@ -72,7 +72,8 @@ async fn names_resolve_to_all_their_addresses() {
         "tier1",
     ))
     .await;
-    // Where ::1 comes first, nobody listens: the other address is tried, and the client sees none of it.
+    // Where ::1 comes first, nothing listens there: the edge tries the other address, and the client notices
+    // nothing.
     for _ in 0..10 {
         let response = edge.get("acme", "/").await;
         assert_eq!(response.status, 200, "{response:?}");

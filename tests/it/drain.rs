@@ -1,9 +1,7 @@
-//! Where a drain begins in the middle of something.
+//! Drains that begin in the middle of a connection or a response.
 
 use crate::harness::{Cell, Client, Edge, eventually};
 use crate::lifecycle::gated;
-
-const GET: &str = "GET / HTTP/1.1\r\nHost: e\r\nX-Routing-Key: acme\r\n\r\n";
 
 async fn not_ready(edge: &Edge) {
     eventually("not ready", async || {
@@ -12,18 +10,18 @@ async fn not_ready(edge: &Edge) {
     .await;
 }
 
-/// The kernel has told these clients that they are connected; nobody tells them otherwise.
+/// The kernel has completed these connections; a client that the kernel accepted must be served.
 #[tokio::test]
 async fn connections_that_wait_in_the_kernel_are_served() {
     let cell = Cell::echo("tier1").await;
     let mut edge = Edge::before(&cell).start().await;
     assert_eq!(edge.get("acme", "/").await.status, 200);
-    // A stopped process accepts nothing; its kernel goes on.
+    // A stopped process accepts nothing; the kernel still completes connections.
     edge.signal(libc::SIGSTOP);
     let mut clients = Vec::new();
     for _ in 0..50 {
         let mut client = Client::connect(edge.proxy).await;
-        client.send(GET).await;
+        client.ask("acme", "/").await;
         clients.push(client);
     }
     edge.signal(libc::SIGTERM);
@@ -31,14 +29,14 @@ async fn connections_that_wait_in_the_kernel_are_served() {
     for client in &mut clients {
         let response = client.response().await;
         assert_eq!((response.status, response.text().as_str()), (200, "tier1"));
-        // Who is answered before the process has seen its signal is not told that the connection ends.
+        // A response sent before the process handled its signal does not announce the end of the connection.
         client.closed().await;
     }
     assert!(edge.exited().await.success());
 }
 
-/// An answer whose header is written after the drain began says that the connection ends, whenever its
-/// request came.
+/// A response whose header is written after the drain began has `Connection: close`, whenever its request
+/// arrived.
 #[tokio::test]
 async fn an_answer_that_a_drain_overtakes_says_close() {
     let (cell, go) = gated().await;
@@ -47,7 +45,7 @@ async fn an_answer_that_a_drain_overtakes_says_close() {
         .start()
         .await;
     let mut client = edge.client().await;
-    client.send(GET).await;
+    client.ask("acme", "/").await;
     cell.wait_requests(1).await;
     edge.signal(libc::SIGTERM);
     not_ready(&edge).await;
@@ -56,12 +54,13 @@ async fn an_answer_that_a_drain_overtakes_says_close() {
     assert_eq!(response.status, 200);
     assert!(response.closes(), "{response:?}");
     client.closed().await;
-    // The delay is for the balancer; asked again, it ends at once.
+    // The drain delay is for load balancers; a second signal ends it at once.
     edge.signal(libc::SIGTERM);
     edge.exited().await;
 }
 
-/// An answer whose header went out before is finished, and its client, who could not know, gets one more.
+/// A response whose header was sent before the drain is finished, and one more request on that connection is
+/// answered.
 #[tokio::test]
 async fn an_answer_under_way_is_finished_and_the_next_says_close() {
     let (go, gate) = tokio::sync::watch::channel(false);
@@ -80,7 +79,7 @@ async fn an_answer_under_way_is_finished_and_the_next_says_close() {
     .await;
     let mut edge = Edge::before(&cell).start().await;
     let mut client = edge.client().await;
-    client.send(GET).await;
+    client.ask("acme", "/").await;
     let head = client.wire().head().await.expect("a head");
     let head = head.expect("an answer");
     assert_eq!(head.status(), 200);
@@ -94,7 +93,7 @@ async fn an_answer_under_way_is_finished_and_the_next_says_close() {
     not_ready(&edge).await;
     go.send_replace(true);
     assert_eq!(client.wire().exactly(4).await.expect("the rest"), b"more");
-    client.send(GET).await;
+    client.ask("acme", "/").await;
     let response = client.response().await;
     assert_eq!(
         (response.status, response.text().as_str()),

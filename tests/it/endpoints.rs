@@ -1,4 +1,4 @@
-//! Placements with several endpoints: who gets which request, and what is tried again.
+//! Placements with several endpoints: which endpoint gets a request, and which requests are retried.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::harness::{Cell, Edge, eventually, guarded, within};
 
-/// A placement `one` with these endpoints, and what else `policy` says.
+/// A placement `one` with these endpoints and the fields of `policy`.
 fn placed(version: &str, endpoints: Value, policy: Value) -> Value {
     let mut placement = policy;
     placement["endpoints"] = endpoints;
@@ -18,7 +18,7 @@ fn url(address: SocketAddr) -> Value {
     json!({"url": format!("http://{address}")})
 }
 
-/// How often each cell answers of `count` requests with one key.
+/// How many of `count` requests with one key each cell answers.
 async fn answers(edge: &Edge, key: &str, count: usize) -> BTreeMap<String, usize> {
     let mut client = edge.client().await;
     let mut seen = BTreeMap::new();
@@ -67,7 +67,7 @@ async fn a_tenant_stays_at_its_endpoint_by_hash() {
         assert_eq!(seen.len(), 1, "{key}: {seen:?}");
         homes.insert(key, seen.into_keys().next().expect("one"));
     }
-    // One leaves: only its own tenants move.
+    // One endpoint is removed: only its tenants move.
     edge.write_routing(&placed("2", json!(endpoints[1..]), policy()));
     edge.wait_version("2").await;
     for (key, home) in &homes {
@@ -80,7 +80,7 @@ async fn a_tenant_stays_at_its_endpoint_by_hash() {
     }
 }
 
-/// One of two that nobody listens at: no client notices, whatever it sends.
+/// Nothing listens at one of two endpoints: no client notices, whatever it sends.
 #[tokio::test]
 async fn an_endpoint_that_is_down_is_no_failure() {
     let well = Cell::echo("well").await;
@@ -129,7 +129,7 @@ async fn attempts_are_limited_and_can_be_switched_off() {
             .metric(&["cellgate_upstream_connect_failures_total", "refused"])
             .await;
         assert_eq!(failures, attempts, "{retries}");
-        // Having nowhere else to go is no trouble with names.
+        // Having no further endpoint to try is not counted as a DNS failure.
         let names = edge
             .metric(&["cellgate_upstream_connect_failures_total", "dns"])
             .await;
@@ -137,7 +137,7 @@ async fn attempts_are_limited_and_can_be_switched_off() {
     }
 }
 
-/// Retries are a share of the requests: with everything down, they do not double the load.
+/// Retries are limited to a share of the requests: with everything down, they do not double the load.
 #[tokio::test]
 async fn retries_have_a_budget() {
     let endpoints = json!([url(Cell::nobody().await), url(Cell::nobody().await)]);
@@ -162,15 +162,15 @@ async fn retries_have_a_budget() {
         requests,
         "each had another endpoint to go to"
     );
-    // One in five of the last ten seconds, and ten in any case.
+    // One in five requests of the last ten seconds, and ten in any case.
     assert!(
         (10.0..=10.0 + requests / 5.0).contains(&made),
         "{made} made"
     );
 }
 
-/// A connection that breaks before a byte of the answer: tried elsewhere if the document says so, and
-/// only what may be repeated.
+/// A connection that breaks before the first byte of the response: the request is retried at another endpoint
+/// if the document says so and the method is idempotent.
 #[tokio::test]
 async fn a_reset_is_tried_elsewhere_when_that_is_safe() {
     let well = Cell::echo("well").await;
@@ -204,7 +204,7 @@ async fn a_reset_is_tried_elsewhere_when_that_is_safe() {
         let asked = (resets.requests() - before.0, well.requests() - before.1);
         assert_eq!(asked, (1, 1), "{request}");
     }
-    // By default it is not.
+    // By default it is not retried.
     let edge = Edge::serving(&placed("1", endpoints, on(json!(["connect"])))).await;
     let statuses = [
         edge.get("acme", "/").await.status,
@@ -216,7 +216,7 @@ async fn a_reset_is_tried_elsewhere_when_that_is_safe() {
     );
 }
 
-/// Never after a byte of the response: what was begun is not begun again.
+/// No retry after the first byte of the response.
 #[tokio::test]
 async fn a_begun_answer_is_not_begun_again() {
     let cut = "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\npart";
@@ -231,15 +231,13 @@ async fn a_begun_answer_is_not_begun_again() {
     let endpoints = json!([url(one.address), url(two.address)]);
     let edge = Edge::serving(&placed("1", endpoints, policy)).await;
     let mut client = edge.client().await;
-    client
-        .send("GET / HTTP/1.1\r\nHost: e\r\nX-Routing-Key: acme\r\n\r\n")
-        .await;
+    client.ask("acme", "/").await;
     let read = client.try_response("GET").await;
     assert!(read.is_err(), "a cut answer stays cut: {read:?}");
     assert_eq!(one.requests() + two.requests(), 1);
 }
 
-/// The dead one is tried again by itself, and used as soon as it is there.
+/// A dead endpoint is tried again without a request of its own, and used as soon as it accepts.
 #[tokio::test]
 async fn an_endpoint_that_comes_back_is_used_again() {
     let well = Cell::echo("well").await;
@@ -264,7 +262,7 @@ async fn an_endpoint_that_comes_back_is_used_again() {
     assert_eq!(seen.get("back"), Some(&5), "{seen:?}");
 }
 
-/// Deadlines and the Host of one placement, where they differ from the settings.
+/// Deadlines and Host of one placement override the settings.
 #[tokio::test]
 async fn a_placement_has_its_own_deadlines_and_host() {
     let hanging = Cell::scripted("hanging", |mut conn| async move {
@@ -305,18 +303,18 @@ async fn a_placement_has_its_own_deadlines_and_host() {
     }
 }
 
-/// Whoever answers can be reached, also on a connection that was kept: an endpoint that once could not be
-/// connected to gets its share again although no new connection is ever needed.
+/// A response on a kept connection proves that an endpoint can be reached: one that once refused a connection
+/// gets its share again, although no new connection is needed.
 #[tokio::test]
 async fn an_answer_on_a_kept_connection_ends_the_avoidance() {
     let (a, b) = (Cell::echo("a").await, Cell::echo("b").await);
     let endpoints = json!([url(a.address), url(b.address)]);
     let policy = json!({"load_balancing": "round_robin"});
     let edge = Edge::serving(&placed("1", endpoints, policy)).await;
-    // Both have a connection in the pool.
+    // The pool has a connection to each.
     answers(&edge, "acme", 4).await;
     a.stop_accepting().await;
-    // Two at a time need a second connection, which a does not take.
+    // Two requests at a time need a second connection, which `a` refuses.
     eventually("a is avoided", async || {
         let (mut one, mut two) = (edge.client().await, edge.client().await);
         let mut three = edge.client().await;
@@ -338,8 +336,8 @@ async fn an_answer_on_a_kept_connection_ends_the_avoidance() {
     .await;
 }
 
-/// What a request failed by first is its answer, and where: not the state of the fallback that could not
-/// take it either.
+/// The response reports the first failure and its placement, not the state of the fallback that could not
+/// serve the request either.
 #[tokio::test]
 async fn a_failure_is_told_of_the_cell_that_failed() {
     let hanging = Cell::scripted("two", |mut conn| async move {
@@ -356,8 +354,7 @@ async fn a_failure_is_told_of_the_cell_that_failed() {
     document["routingTable"] = json!({"acme": "one", "other": "two"});
     let edge = Edge::serving(&document).await;
     let mut held = edge.client().await;
-    held.send("GET / HTTP/1.1\r\nHost: e\r\nX-Routing-Key: other\r\n\r\n")
-        .await;
+    held.ask("other", "/").await;
     hanging.wait_requests(1).await;
     let first = edge.get("acme", "/").await;
     first.assert_error(502, "upstream_unreachable");
@@ -365,7 +362,7 @@ async fn a_failure_is_told_of_the_cell_that_failed() {
     edge.log.wait("placement=one").await;
     let made = edge.metric(&["cellgate_retries_total", "made"]).await;
     assert_eq!(made, 0.0, "no second attempt was made");
-    // The next one is not sent to the first at all, and the second is full.
+    // The next request is not sent to the first at all, and the second is full.
     let second = edge.get("acme", "/").await;
     second.assert_error(429, "concurrency_limit");
     second.assert_routed("two", "tier");
@@ -373,7 +370,7 @@ async fn a_failure_is_told_of_the_cell_that_failed() {
     assert_eq!(second.get("x-circuit-state"), Some("open"));
 }
 
-/// A fallback that is nowhere is none: the answer is the one of a placement without.
+/// A fallback without addresses is no fallback: the response is that of a placement without one.
 #[tokio::test]
 async fn a_fallback_without_an_address_is_none() {
     let one = json!({

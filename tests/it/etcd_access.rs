@@ -17,7 +17,7 @@ async fn refusal(settings: &EtcdSettings) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_user_and_a_password_that_changes() {
-    let cluster = EtcdCluster::start().await;
+    let cluster = EtcdCluster::start_one().await;
     let mut admin = cluster.client().await;
     admin
         .user_add("root", "root-secret", None)
@@ -54,12 +54,12 @@ async fn a_user_and_a_password_that_changes() {
     std::fs::write(&password, "first\n").expect("a password");
     let one = truth_with(&settings, 10).await;
     commit(&one, Edit::Document(document(1).into())).await;
-    // With bases, leases and deletes.
+    // Enough changes for bases, leases and deletes.
     for change in 0..40 {
         commit(&one, set(&[&format!("key-{change}")], "two")).await;
     }
 
-    // Another password: the old login is of no use any more, and the file is read again.
+    // A new password invalidates the old login; the store reads the file again.
     let options = ConnectOptions::new().with_user("root", "root-secret");
     let mut admin = cluster.client_with(options).await;
     admin
@@ -97,14 +97,14 @@ async fn tls_both_ways() {
     let newest = store(&settings).newest().await.expect("it").expect("it");
     assert_eq!(newest.record.generation, 2);
 
-    // A cluster that another authority vouches for.
+    // The store trusts another authority than the cluster's.
     let other = Authority::new("another CA");
     other.write(&cluster.path("other.pem"));
     let mut wrong = settings.clone();
     wrong.ca_file = Some(cluster.path("other.pem"));
     let error = refusal(&wrong).await;
     assert!(error.to_lowercase().contains("certificate"), "{error}");
-    // Nor does it help that the system trusts the right one.
+    // With `ca_file`, the system's trusted certificates do not count.
     let mut control = crate::harness::ControlProcess::builder().set(
         "store",
         serde_json::json!({"etcd": {
@@ -119,23 +119,24 @@ async fn tls_both_ways() {
     assert!(!ended.status.success(), "{ended:?}");
     let said = ended.log.to_lowercase();
     assert!(said.contains("certificate"), "{ended:?}");
-    // A name that the certificate is not for.
+    // The certificate is for another address.
     let mut wrong = settings.clone();
     for url in &mut wrong.endpoints {
         let port = url.port().expect("a port");
         let other = crate::harness::own_address(port);
-        // Every address of 127.0.0.0/8 is this machine, but etcd listens on its own only: a relay to it.
+        // Every address of 127.0.0.0/8 is this machine, but etcd listens on only one of them, so a relay
+        // forwards to it.
         let to = url.socket_addrs(|| None).expect("an address")[0];
         relay(other, to).await;
         url.set_ip_host(other.ip()).expect("a host");
     }
     let error = refusal(&wrong).await;
     assert!(error.to_lowercase().contains("certificate"), "{error}");
-    // Nothing to show.
+    // No client certificate.
     let mut wrong = settings.clone();
     (wrong.client_cert, wrong.client_key) = (None, None);
     refusal(&wrong).await;
-    // A key of another certificate.
+    // A key that does not belong to the certificate.
     let (cert, key) = (cluster.path("spare.pem"), cluster.path("spare.key"));
     authority.issue("spare").write(&cert, &key);
     let mut wrong = settings.clone();
@@ -148,7 +149,7 @@ async fn tls_both_ways() {
     commit(&one, set(&["visa"], "two")).await;
 }
 
-/// Passes bytes on.
+/// Forwards connections from one address to another.
 async fn relay(from: std::net::SocketAddr, to: std::net::SocketAddr) {
     let listener = tokio::net::TcpListener::bind(from).await.expect("a relay");
     tokio::spawn(async move {

@@ -12,15 +12,15 @@ use crate::harness::{EtcdCluster, eventually, within};
 /// How many keys each writer sets in turn.
 const KEYS: usize = 5;
 
-/// The key that a writer's change sets, and to what: in each round to the other of two placements. So a change
-/// that were made once more, later, would be a generation more, or leave the wrong placement.
+/// The key that a writer's change sets, and its placement, which alternates from round to round. A change
+/// that was made twice would show as one more generation, or as the wrong placement.
 fn nth(name: &str, change: usize) -> (String, &'static str) {
     let key = format!("{name}-{}", change % KEYS);
     (key, ["two", "one"][change / KEYS % 2])
 }
 
-/// Sets one key after the other until told to stop; what is acknowledged is counted. A change that may have
-/// been made or not is made again, which changes nothing if it was.
+/// Sets one key after another until `stop`, and counts acknowledged changes. A change whose outcome is
+/// unknown is repeated, which has no effect if it was made.
 async fn write(
     truth: Arc<Truth>,
     name: &'static str,
@@ -47,7 +47,8 @@ async fn write(
     0
 }
 
-/// Two control planes write; `fault` happens while they do. Then nothing is lost, and both have the same.
+/// Two control planes write while `fault` happens. Afterwards nothing is lost, and both have the same
+/// generation.
 async fn under_writes(
     mut cluster: EtcdCluster,
     mut fault: impl AsyncFnMut(&mut EtcdCluster, usize),
@@ -96,7 +97,7 @@ async fn under_writes(
             assert_eq!(found, Some(placement), "{key} after {written}");
         }
     }
-    // One generation each: nothing was made twice.
+    // One generation for each change: none was made twice.
     let all = written.iter().sum::<usize>() as u64;
     assert_eq!(newest.record.generation, 1 + all);
     for truth in [&one, &other] {
@@ -140,7 +141,7 @@ async fn the_leader_stops_while_two_write_and_goes_on_later() {
     .await;
 }
 
-/// The watch is with the member that stops: what others add is seen all the same.
+/// The watch is at the member that stops: changes of others are still seen.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_watch_that_falls_silent_is_noticed() {
     let cluster = EtcdCluster::start().await;
@@ -149,7 +150,7 @@ async fn a_watch_that_falls_silent_is_noticed() {
     let leader = cluster.leader().await;
     let follower = (leader + 1) % 3;
     let mut settings = cluster.settings();
-    // With this member first, and another to turn to.
+    // This member first, and one to fall back to.
     settings.endpoints = vec![
         settings.endpoints[follower].clone(),
         settings.endpoints[leader].clone(),
@@ -190,14 +191,14 @@ async fn the_whole_cluster_goes_and_comes_back() {
     }
     let store = store(&cluster.settings());
     let lost = change(&last, "lost");
-    // Nobody was there to be asked, so that it is known.
+    // No member received the change, so its failure is certain.
     let result = within("a refusal", one.store().append(&lost)).await;
     assert!(matches!(result, Err(AppendError::Failed(_))), "{result:?}");
     let error = within("an error", store.newest())
         .await
         .expect_err("nobody answers");
     assert!(error.0.contains("onnection refused"), "{error}");
-    // What there was is served on.
+    // The newest generation is still served.
     assert_eq!(
         one.newest().expect("the newest").record.mark(),
         last.record.mark()
@@ -220,7 +221,7 @@ async fn the_whole_cluster_goes_and_comes_back() {
     follow.abort();
 }
 
-/// Two of three are gone: the third cannot say what becomes of a change, and so it is not said.
+/// With two of three members gone, the outcome of a change is unknown, and reported as such.
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_majority_nothing_is_added() {
     let mut cluster = EtcdCluster::start().await;
@@ -241,7 +242,7 @@ async fn without_a_majority_nothing_is_added() {
 
     gone.iter().for_each(|&index| cluster.restart(index));
     cluster.leader().await;
-    // Whatever became of it, asking again leads to what was asked for, once.
+    // Whatever its outcome was, repeating the change leads to one generation.
     let asked = one.commit(set(&["acme"], "two"), &Expected::Anything, author());
     let generation = within("a commit", asked).await.expect("a commit");
     assert_eq!(generation.generation().record.generation, 2);

@@ -1,4 +1,4 @@
-//! The store in etcd, over a real cluster that is well.
+//! The store in etcd, over a real and healthy cluster.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -10,13 +10,13 @@ use cellgate::control::store::{AppendError, Author, Commit, Generation, News, Re
 use cellgate::table::{self, Delta, RoutingTable};
 use serde_json::json;
 
-use crate::harness::{EtcdCluster, eventually, within};
+use crate::harness::{Etcd, EtcdCluster, eventually, within};
 
 pub fn store(settings: &EtcdSettings) -> Arc<EtcdStore> {
     Arc::new(EtcdStore::new(settings, 1_000).expect("a store"))
 }
 
-/// A truth over a store of its own, as a control plane has it.
+/// A truth over a store of its own, as in a control plane.
 pub async fn truth(settings: &EtcdSettings) -> Arc<Truth> {
     truth_with(settings, 1_000).await
 }
@@ -66,7 +66,7 @@ pub async fn commit(truth: &Arc<Truth>, edit: Edit) -> Arc<Generation> {
     }
 }
 
-/// A commit of a key on top of `parent`, as a truth would make it.
+/// A commit of one key on top of `parent`, as a truth would make it.
 pub fn change(parent: &Generation, key: &str) -> Commit {
     let delta = Delta {
         set: vec![(key.to_owned(), "two".to_owned())],
@@ -102,8 +102,8 @@ fn numbers(records: &[Record]) -> Vec<u64> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_generation_follows_another_and_all_can_be_read() {
-    let cluster = EtcdCluster::start().await;
-    let settings = cluster.settings();
+    let etcd = Etcd::shared().await;
+    let settings = etcd.settings();
     let store = store(&settings);
     assert!(store.newest().await.expect("nothing").is_none());
     assert!(matches!(store.since(0).await, Ok(News::Nothing)));
@@ -125,7 +125,7 @@ async fn one_generation_follows_another_and_all_can_be_read() {
         let generation = expected.record.generation;
         let found = store.generation(generation).await.expect("a generation");
         let found = found.expect("a generation");
-        // To the millisecond, as it is stored.
+        // Times are stored to the millisecond.
         let mut record = expected.record.clone();
         record.at = found.record.at;
         assert_eq!(found.record, record);
@@ -153,21 +153,21 @@ async fn one_generation_follows_another_and_all_can_be_read() {
     };
     assert_eq!(steps.len(), 2);
     assert_eq!(steps[1].0.mark(), third.record.mark());
-    // The first one is made of nothing.
+    // The first generation has no parent.
     assert!(matches!(store.since(0).await, Ok(News::Whole(_))));
     assert!(store.since(9).await.is_err());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn only_what_is_made_of_the_newest_is_added() {
-    let cluster = EtcdCluster::start().await;
-    let truth = truth(&cluster.settings()).await;
+    let etcd = Etcd::shared().await;
+    let truth = truth(&etcd.settings()).await;
     let first = commit(&truth, Edit::Document(document(1).into())).await;
-    let (one, other) = (store(&cluster.settings()), store(&cluster.settings()));
+    let (one, other) = (store(&etcd.settings()), store(&etcd.settings()));
     let (mine, theirs) = (change(&first, "acme"), change(&first, "visa"));
     assert_eq!(one.append(&mine).await, Ok(()));
     assert_eq!(other.append(&theirs).await, Err(AppendError::Conflict));
-    // The first again, whose answer might have been lost.
+    // The first commit again, as if its response had been lost.
     assert_eq!(one.append(&mine).await, Err(AppendError::Conflict));
     let newest = other
         .newest()
@@ -182,11 +182,8 @@ async fn only_what_is_made_of_the_newest_is_added() {
 #[tokio::test(flavor = "multi_thread")]
 async fn of_two_that_race_nothing_is_lost() {
     const EACH: usize = 100;
-    let cluster = EtcdCluster::start().await;
-    let (one, other) = (
-        truth(&cluster.settings()).await,
-        truth(&cluster.settings()).await,
-    );
+    let etcd = Etcd::shared().await;
+    let (one, other) = (truth(&etcd.settings()).await, truth(&etcd.settings()).await);
     commit(&one, Edit::Document(document(1).into())).await;
     let write = |truth: Arc<Truth>, name: &'static str| async move {
         for change in 0..EACH {
@@ -198,7 +195,7 @@ async fn of_two_that_race_nothing_is_lost() {
         write(Arc::clone(&other), "other")
     );
 
-    let newest = store(&cluster.settings()).newest().await;
+    let newest = store(&etcd.settings()).newest().await;
     let newest = newest.expect("the newest").expect("the newest");
     assert_eq!(newest.table.key_count(), 1 + 2 * EACH);
     assert_eq!(newest.record.generation, 1 + 2 * EACH as u64);
@@ -217,10 +214,10 @@ async fn of_two_that_race_nothing_is_lost() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_change_is_seen_by_the_others_at_once() {
-    let cluster = EtcdCluster::start().await;
-    let one = truth(&cluster.settings()).await;
+    let etcd = Etcd::shared().await;
+    let one = truth(&etcd.settings()).await;
     commit(&one, Edit::Document(document(1).into())).await;
-    let other = truth(&cluster.settings()).await;
+    let other = truth(&etcd.settings()).await;
     let follower = Arc::clone(&other);
     let follow = tokio::spawn(async move { follower.follow().await });
     let mut watch = other.watch();
@@ -233,7 +230,7 @@ async fn a_change_is_seen_by_the_others_at_once() {
             watch.wait_for(|seen| seen.as_ref().is_some_and(|seen| seen.record.mark() == mark));
         within("the change", seen).await.expect("the truth");
         latencies.push(begun.elapsed());
-        // As a step, so that edges are sent no more than that.
+        // The truth has it as a delta, so edges need no snapshot.
         let held = other.newest().expect("the newest").record.parent;
         let held = one.store().generation(held).await.expect("it").expect("it");
         assert!(matches!(
@@ -244,19 +241,19 @@ async fn a_change_is_seen_by_the_others_at_once() {
     follow.abort();
     latencies.sort();
     println!("seen by the other after {:?} (median)", latencies[10]);
-    // By the watch, and not by looking now and then.
+    // By the watch: without it, the store looks every 3 s, and half of the changes would wait 1.5 s or more.
     assert!(latencies[10].as_millis() < 1_000, "{latencies:?}");
 }
 
-/// 200,000 keys in one change: seen whole or not at all, while someone looks all the time.
+/// 200,000 keys in one change: a reader sees all of them or none, however often it reads.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bulk_change_is_seen_whole_or_not_at_all() {
     const KEYS: usize = 200_000;
-    let cluster = EtcdCluster::start().await;
-    let one = truth(&cluster.settings()).await;
+    let etcd = Etcd::shared().await;
+    let one = truth(&etcd.settings()).await;
     commit(&one, Edit::Document(document(10).into())).await;
     let looking = {
-        let store = store(&cluster.settings());
+        let store = store(&etcd.settings());
         tokio::spawn(async move {
             let mut looks = 0;
             loop {
@@ -288,11 +285,11 @@ async fn a_bulk_change_is_seen_whole_or_not_at_all() {
     let changed = commit(&one, Edit::Delta(delta)).await;
     let looks = looking.await.expect("looks");
     println!("{looks} looks while it was written");
-    let pieces = cluster.keys("blobs/").await;
+    let pieces = etcd.keys("blobs/").await;
     assert!(pieces.len() > 3, "{pieces:?}");
 
-    // Whoever follows gets it as a step, and whoever starts has it.
-    let store = store(&cluster.settings());
+    // A follower gets it as a delta, and a new store reads it whole.
+    let store = store(&etcd.settings());
     let Ok(News::Steps(steps)) = store.since(1).await else {
         panic!("no steps");
     };
@@ -305,17 +302,17 @@ async fn a_bulk_change_is_seen_whole_or_not_at_all() {
     assert_eq!(newest.table.digest(), changed.table.digest());
 }
 
-/// A history of 20: bases are written, and what is older is deleted with all that belongs to it.
+/// A history of 20: bases are written, and older generations are deleted with all their keys.
 #[tokio::test(flavor = "multi_thread")]
 async fn history_is_bounded_and_all_of_it_can_be_read() {
     const HISTORY: usize = 20;
-    let cluster = EtcdCluster::start().await;
-    let settings = cluster.settings();
+    let etcd = Etcd::shared().await;
+    let settings = etcd.settings();
     let one = truth_with(&settings, HISTORY as u64).await;
     commit(&one, Edit::Document(document(2_000).into())).await;
     let mut marks = vec![one.newest().expect("the first").record.mark()];
     for change in 0..100 {
-        // Some of them in blobs.
+        // Large changes are stored in blobs.
         let keys = if change % 7 == 0 { 1_500 } else { 1 };
         let keys: Vec<String> = (0..keys)
             .map(|key| format!("key-{key:040}-{change}"))
@@ -325,12 +322,12 @@ async fn history_is_bounded_and_all_of_it_can_be_read() {
     }
     let newest = marks.last().expect("marks").generation;
     let kept = eventually("an end of history", async || {
-        let kept = cluster.keys("commits/").await;
+        let kept = etcd.keys("commits/").await;
         (kept.len() <= 2 * HISTORY + 5).then_some(kept)
     })
     .await;
     assert!(kept.len() >= HISTORY, "{kept:?}");
-    assert!(cluster.keys("bases/").await.len() <= 4);
+    assert!(etcd.keys("bases/").await.len() <= 4);
 
     let fresh = store(&settings);
     for mark in marks.iter().rev().take(HISTORY) {
@@ -347,23 +344,23 @@ async fn history_is_bounded_and_all_of_it_can_be_read() {
     let seen = truth(&settings).await.newest().expect("the newest");
     assert_eq!(seen.record.mark(), *marks.last().expect("marks"));
 
-    // No blob is left without what names it.
+    // No blob is left without a generation that refers to it.
     let oldest = records.last().expect("a record").generation;
-    for blob in cluster.keys("blobs/").await {
+    for blob in etcd.keys("blobs/").await {
         let generation: u64 = blob["blobs/".len()..][..20].parse().expect("a generation");
         assert!(generation >= oldest, "{blob}");
     }
 }
 
-/// Pieces of a change that was never made, such as those of a process that was killed, are deleted when they
-/// can be nothing any more; those of a change that may yet come are not.
+/// Blobs of a change that was never committed, such as those of a killed process, are deleted once the change
+/// can no longer be committed, and not before.
 #[tokio::test(flavor = "multi_thread")]
 async fn orphans_are_deleted() {
-    let cluster = EtcdCluster::start().await;
-    let settings = cluster.settings();
+    let etcd = Etcd::shared().await;
+    let settings = etcd.settings();
     let one = truth_with(&settings, 10).await;
     commit(&one, Edit::Document(document(1).into())).await;
-    let mut client = cluster.client().await;
+    let mut client = etcd.client().await;
     let ids = [
         "00000000000000000012-c-0123456789abcdef0123456789abcdef",
         "00000000000000000012-b-0123456789abcdef0123456789abcdef",
@@ -371,7 +368,7 @@ async fn orphans_are_deleted() {
     ];
     for id in ids {
         for piece in 0..2 {
-            let key = format!("/cellgate/blobs/{id}/{piece:010}");
+            let key = etcd.key(&format!("blobs/{id}/{piece:010}"));
             client.put(key, "piece", None).await.expect("put");
         }
     }
@@ -379,7 +376,7 @@ async fn orphans_are_deleted() {
     eventually("orphans are deleted", async || {
         change += 1;
         commit(&one, set(&[&format!("key-{change}")], "two")).await;
-        let left = cluster.keys("blobs/").await;
+        let left = etcd.keys("blobs/").await;
         let has = |id: &str| left.iter().any(|key| key.contains(id));
         assert!(has(ids[2]), "{left:?}");
         (!has(ids[0]) && !has(ids[1])).then_some(())
@@ -388,10 +385,10 @@ async fn orphans_are_deleted() {
     truth(&settings).await;
 }
 
-/// Nothing depends on etcd's own history.
+/// The store does not depend on etcd's own history.
 #[tokio::test(flavor = "multi_thread")]
 async fn compaction_is_survived() {
-    let cluster = EtcdCluster::start().await;
+    let cluster = EtcdCluster::start_one().await;
     let one = truth(&cluster.settings()).await;
     commit(&one, Edit::Document(document(1).into())).await;
     let other = truth(&cluster.settings()).await;
@@ -414,31 +411,33 @@ async fn compaction_is_survived() {
     assert_eq!(newest.expect("the newest").table.key_count(), 21);
 }
 
-/// What someone else wrote there is not taken for ours, and is left alone.
+/// Foreign values are reported and left in place.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_not_ours_is_an_error() {
-    let cluster = EtcdCluster::start().await;
-    let mut client = cluster.client().await;
+    let etcd = Etcd::shared().await;
+    let mut client = etcd.client().await;
     client
-        .put("/cellgate/head", "hello", None)
+        .put(etcd.key("head"), "hello", None)
         .await
         .expect("put");
-    let error = store(&cluster.settings())
+    let error = store(&etcd.settings())
         .newest()
         .await
         .expect_err("an error");
     assert!(
-        error.0.contains("\"/cellgate/head\" is none of cellgate's"),
+        error
+            .0
+            .contains(&format!("{:?} is none of cellgate's", etcd.key("head"))),
         "{error}"
     );
 
-    // A later format says so, and a damaged generation is not served.
-    let mut settings = cluster.settings();
-    settings.prefix = "/cellgate/b/".to_owned();
+    // A later format is named in the error, and a damaged generation is not served.
+    let mut settings = etcd.settings();
+    settings.prefix = etcd.key("b/");
     let one = truth(&settings).await;
     commit(&one, Edit::Document(document(1).into())).await;
     commit(&one, set(&["acme"], "two")).await;
-    let key = format!("/cellgate/b/commits/{:020}", 2);
+    let key = etcd.key(&format!("b/commits/{:020}", 2));
     let found = client.get(&*key, None).await.expect("it");
     let value = found.kvs()[0].value_str().expect("JSON").to_owned();
     client
@@ -462,26 +461,26 @@ async fn what_is_not_ours_is_an_error() {
     );
 }
 
-/// Etcd is put back to what it was before, and goes on from there to the number that was the newest.
+/// etcd is restored to an earlier state and continues up to the generation number that was the newest.
 #[tokio::test(flavor = "multi_thread")]
 async fn another_content_of_the_same_number_is_noticed() {
-    let cluster = EtcdCluster::start().await;
-    let one = truth(&cluster.settings()).await;
+    let etcd = Etcd::shared().await;
+    let one = truth(&etcd.settings()).await;
     commit(&one, Edit::Document(document(1).into())).await;
     commit(&one, set(&["lost"], "two")).await;
-    let mut client = cluster.client().await;
+    let mut client = etcd.client().await;
     let all = etcd_client::DeleteOptions::new().with_prefix();
     client
-        .delete("/cellgate/", Some(all))
+        .delete(etcd.key(""), Some(all))
         .await
         .expect("delete");
-    let other = truth(&cluster.settings()).await;
+    let other = truth(&etcd.settings()).await;
     commit(&other, Edit::Document(document(1).into())).await;
     commit(&other, set(&["theirs"], "two")).await;
 
     let made = commit(&one, set(&["ours"], "two")).await;
     assert_eq!((made.record.generation, made.record.parent), (3, 2));
-    let newest = store(&cluster.settings()).newest().await;
+    let newest = store(&etcd.settings()).newest().await;
     let newest = newest.expect("the newest").expect("the newest");
     assert_eq!(newest.record.mark(), made.record.mark());
     for (key, expected) in [
@@ -493,11 +492,11 @@ async fn another_content_of_the_same_number_is_noticed() {
     }
 }
 
-/// Whoever starts knows what led to the newest generation, so that edges that missed the last changes get them.
+/// A new truth knows the last deltas, so that edges that missed them need no snapshot.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_start_knows_the_last_steps() {
-    let cluster = EtcdCluster::start().await;
-    let one = truth(&cluster.settings()).await;
+    let etcd = Etcd::shared().await;
+    let one = truth(&etcd.settings()).await;
     let mut marks = vec![
         commit(&one, Edit::Document(document(1).into()))
             .await
@@ -505,7 +504,7 @@ async fn a_start_knows_the_last_steps() {
             .mark(),
     ];
     for change in 0..5 {
-        // One of them in a blob.
+        // One of them is stored in a blob.
         let keys = if change == 2 { 2_000 } else { 1 };
         let keys: Vec<String> = (0..keys)
             .map(|key| format!("key-{key:040}-{change}"))
@@ -513,7 +512,7 @@ async fn a_start_knows_the_last_steps() {
         let keys: Vec<&str> = keys.iter().map(|key| &**key).collect();
         marks.push(commit(&one, set(&keys, "two")).await.record.mark());
     }
-    let again = truth(&cluster.settings()).await;
+    let again = truth(&etcd.settings()).await;
     for (index, mark) in marks.iter().enumerate().take(5) {
         match again.since(Some(*mark)) {
             Since::Steps(steps) => assert_eq!(steps.len(), 5 - index),

@@ -1,4 +1,4 @@
-//! Reloads under load while cells fail and recover: what the edge counts and remembers comes out right.
+//! Reloads under load while cells fail and recover: the edge's counts and states stay correct.
 //!
 //! A short form with the other tests; with CELLGATE_SOAK=full (`make soak`), 1,000 reloads.
 
@@ -7,9 +7,9 @@ use serde_json::{Value, json};
 use crate::harness::{Cell, DemoCell, Edge, Failure, Load, Plan, eventually, memory, open_files};
 use crate::soak;
 
-/// What memory may grow by between the first quarter and the end, in bytes.
+/// The most that memory may grow between the first quarter and the end, in bytes.
 const FLAT: u64 = 12 << 20;
-/// Reloads from one death of a cell to the next; it comes back half-way.
+/// Reloads from one death of a cell to the next; it is restarted half-way.
 const LIFE: usize = 20;
 
 struct Cells {
@@ -17,13 +17,13 @@ struct Cells {
     well: DemoCell,
     /// Two endpoints of one placement; the second is killed and started again.
     pair: [DemoCell; 2],
-    /// Resets connections, in turns.
+    /// Resets connections in every other interval.
     resets: DemoCell,
-    /// Answers 500, in turns.
+    /// Answers 500 in every other interval.
     errs: DemoCell,
-    /// Fails the one request that opens its breaker. No other may ever come.
+    /// Fails the one request that opens its breaker. No other request may reach it.
     dead: Cell,
-    /// Named by documents, but no tenant lives there and nobody falls back to it.
+    /// Named by the documents, but no tenant lives there and no placement falls back to it.
     trap: Cell,
 }
 
@@ -42,9 +42,8 @@ impl Cells {
         }
     }
 
-    /// `dead` and `pair` are the same in every round. Of the others, each changes something that a request
-    /// in flight has to do with: the limit that it is counted against, the breaker, the balancing, or
-    /// whether there is such a placement at all.
+    /// `dead` and `pair` are the same in every round. Each of the others changes something that requests in
+    /// flight depend on: their limit, the breaker, the load balancing, or whether the placement exists.
     fn document(&self, round: usize) -> Value {
         let odd = round % 2 == 1;
         let pair = [&self.pair[0], &self.pair[1]].map(|cell| json!({"url": cell.url()}));
@@ -76,7 +75,7 @@ impl Cells {
             "defaultPlacement": "well",
         });
         if round % 4 == 3 {
-            // It comes back two rounds later, with no past.
+            // It comes back two rounds later with a new state.
             let placements = document["placements"].as_object_mut().expect("an object");
             placements.remove("errs");
             document["routingTable"]["errs"] = json!("resets");
@@ -97,8 +96,7 @@ fn keys(keys: &[(&str, &[&str])]) -> Vec<(String, Vec<String>)> {
         .collect()
 }
 
-/// What the edge has in flight, by its own account: at every placement, and at every backend that a
-/// tenant could meet.
+/// What the edge reports as in flight: at every placement, and at every backend that a tenant can reach.
 async fn in_flight(edge: &Edge, tenants: &[&str]) -> f64 {
     let mut sum = edge
         .metric(&["cellgate_placement_requests_in_flight"])
@@ -115,15 +113,15 @@ async fn in_flight(edge: &Edge, tenants: &[&str]) -> f64 {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn reloads_while_cells_flap_lose_nothing() {
-    let rounds = if soak::full() { 1_000 } else { 100 };
+    let rounds = if soak::full() { 1_000 } else { 60 };
     let mut cells = Cells::new().await;
     let edge = Edge::builder()
         .routing(&cells.document(0))
-        // Kept connections would hide a lost one.
+        // Long idle times would hide a leaked connection.
         .set("cellgate.timeouts.upstream_idle", "500ms")
         .start()
         .await;
-    // The first answers of the admin service and the first reload may open what stays open.
+    // The first response of the admin service and the first reload may open files that stay open.
     edge.write_routing(&cells.document(1));
     edge.wait_version("v1").await;
     let files = open_files(edge.pid());
@@ -195,7 +193,7 @@ async fn reloads_while_cells_flap_lose_nothing() {
     assert_eq!(config["generation"], rounds + 1, "each was applied");
     assert_eq!(cells.trap.connections(), 0, "no table sends anybody there");
 
-    // Not one breaker was reset: that would have let a request through.
+    // The breaker was never reset: that would have admitted a request.
     assert_eq!(cells.dead.requests(), 1);
     let dead = edge.admin("/debug/route?key=dead").await.json();
     assert_eq!(dead["candidates"][0]["circuit"], "open", "{dead}");

@@ -1,4 +1,4 @@
-//! What a cell receives of a request, and what a client receives of an answer.
+//! What a cell receives of a request, and what a client receives of a response.
 
 use serde_json::json;
 
@@ -119,7 +119,7 @@ async fn the_request_id_is_kept_or_made_and_returned() {
         assert!(ids.insert(id), "an id came twice");
     }
 
-    // One that does not belong in a log is replaced.
+    // An id that must not be logged is replaced.
     for bad in ["with space", "", &"x".repeat(5_000)] {
         client
             .send(format!(
@@ -207,7 +207,7 @@ async fn response_fields_for_the_edge_alone_stop_there() {
     }
 }
 
-/// The cell's wish to close its connection is no reason to close the client's.
+/// `Connection: close` from the cell does not close the client's connection.
 #[tokio::test]
 async fn a_closing_cell_does_not_close_the_client() {
     let cell = Cell::scripted("tier1", |mut conn| async move {
@@ -226,7 +226,7 @@ async fn a_closing_cell_does_not_close_the_client() {
     }
 }
 
-/// What a cell claims about routing is not what the client is told.
+/// Routing headers that a cell sets do not reach the client.
 #[tokio::test]
 async fn a_cell_cannot_forge_the_decision() {
     let cell = Cell::answering(
@@ -242,7 +242,7 @@ async fn a_cell_cannot_forge_the_decision() {
     assert_ne!(response.head.all("x-request-id"), ["forged"]);
 }
 
-/// What the edge adds is added to the head, however long that is, and to nothing that looks like one.
+/// The edge adds its fields to the head, however long it is, and not to a body that looks like one.
 #[tokio::test]
 async fn the_decision_is_in_the_head_and_nowhere_else() {
     const LIKE_A_HEAD: &str = "HTTP/1.1 200 OK\r\nServer: body\r\n\r\n";
@@ -306,7 +306,7 @@ async fn the_access_log_has_one_line_a_request() {
     assert!(line["routing_key"].is_null(), "{line}");
 }
 
-/// A key in a field that the edge writes for the cell is still the client's when it is looked at again.
+/// When the edge overwrites the field that holds the key, a retry still uses the client's value.
 #[tokio::test]
 async fn the_key_may_be_in_a_field_that_the_edge_sets() {
     let cell = Cell::echo("tier1").await;
@@ -331,7 +331,7 @@ async fn the_key_may_be_in_a_field_that_the_edge_sets() {
     }
 }
 
-/// Log rotation: the file is moved away, and SIGUSR1 has the edge begin a new one.
+/// Log rotation: the file is moved away, and on SIGUSR1 the edge opens a new one.
 #[tokio::test]
 async fn the_access_log_is_reopened_when_told() {
     let cell = Cell::echo("tier1").await;

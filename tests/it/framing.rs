@@ -1,7 +1,7 @@
-//! What RFC 9112 forbids is refused before a cell sees it.
+//! Requests that RFC 9112 forbids are refused before a cell sees them.
 //!
-//! Each case is a message on which two servers may disagree where it ends or where it goes. The edge must
-//! not be one of two servers in disagreement.
+//! Each case is a message on whose end or target two servers may disagree (request smuggling). The edge must
+//! refuse it.
 
 use crate::harness::{Cell, Client, Edge, document, placements, table};
 
@@ -26,7 +26,7 @@ async fn refused(edge: &Edge, cell: &Cell, request: &[u8], status: u16) {
     let before = cell.requests();
     let mut client = edge.client().await;
     client.send(request).await;
-    // What no cell may see must not cost it a wait for more bytes either.
+    // The request must be refused without waiting for more bytes.
     client.wire().finish().await.expect("half-close");
     match client.try_response("GET").await {
         Ok(Some(response)) => {
@@ -164,7 +164,8 @@ async fn lengths_in_conflict() {
 async fn transfer_codings_that_we_do_not_know() {
     let (cell, edge) = edge().await;
     let head = format!("POST / HTTP/1.1\r\nHost: e\r\n{KEY}");
-    // Whose end is known, and whose end is not (RFC 9112, section 6.3).
+    // With chunked as the final coding the end of the body is known; without it, it is not (RFC 9112, section
+    // 6.3).
     for (status, coding) in [
         (501, "gzip, chunked"),
         (400, "gzip"),
@@ -189,7 +190,7 @@ async fn connect_is_not_for_this_proxy() {
     refused(&edge, &cell, request.as_bytes(), 405).await;
 }
 
-/// Equal lengths given twice are one length, or a refusal: never two fields at the cell.
+/// Two equal Content-Length fields become one or are refused: the cell never gets two.
 #[tokio::test]
 async fn equal_lengths_are_merged_or_refused() {
     let (cell, edge) = edge().await;
@@ -211,8 +212,8 @@ async fn equal_lengths_are_merged_or_refused() {
     }
 }
 
-/// A body that breaks its framing ends the request; nothing after it is ever taken for one, and no cell
-/// takes the part that came for the whole.
+/// A body with broken framing ends the request: what follows is not read as a request, and the cell does not
+/// take the part that came for the whole.
 #[tokio::test]
 async fn chunked_bodies_that_break_off_the_rules() {
     let (cell, edge) = edge().await;
@@ -257,7 +258,7 @@ async fn chunked_bodies_that_break_off_the_rules() {
     }
 }
 
-/// The same in halves: the break comes when the head is at the cell already.
+/// The same when the cell already has the head as the framing breaks.
 #[tokio::test]
 async fn a_body_that_breaks_off_late_is_not_completed() {
     let cell = Cell::scripted("tier1", |mut conn| async move {
@@ -325,7 +326,7 @@ async fn a_short_body_is_not_filled_up_by_others() {
     );
 }
 
-/// After a refusal other clients, and the same one on a new connection, go on as if nothing happened.
+/// After a refusal, other clients and the same client on a new connection are served as usual.
 #[tokio::test]
 async fn a_refusal_disturbs_nobody() {
     let (_cell, edge) = edge().await;

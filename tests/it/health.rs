@@ -1,4 +1,4 @@
-//! Active health checks: who is probed and how, and what a failing probe means for requests.
+//! Active health checks: which backends are probed and how, and what a failing probe means for requests.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -7,14 +7,14 @@ use serde_json::{Value, json};
 
 use crate::harness::{Authority, Cell, Edge, eventually, guarded, tls_cell};
 
-/// A check that is quick to find out.
+/// A health check with short intervals.
 fn check() -> Value {
     json!({
         "interval": "100ms", "timeout": "100ms", "healthy_threshold": 2, "unhealthy_threshold": 2,
     })
 }
 
-/// A cell whose `/health` answers with the status that the test says; all else is 200.
+/// A cell whose `/health` answers with the status that the test sets; all else is 200.
 async fn probed(name: &str, health: &Arc<AtomicU16>) -> Cell {
     let health = health.clone();
     Cell::scripted(name, move |mut conn| {
@@ -113,7 +113,7 @@ async fn an_unhealthy_placement_goes_to_its_fallback_and_nowhere_else() {
     assert_eq!(over.get("x-failover-reason"), Some("upstream_unhealthy"));
     assert_eq!(over.get("x-circuit-state"), None, "it has no breaker");
 
-    // The health of what did not change survives.
+    // The health of unchanged backends survives a reload.
     edge.write_routing(&document("2", Value::Null));
     edge.wait_version("2").await;
     let served = two.requests();
@@ -123,14 +123,14 @@ async fn an_unhealthy_placement_goes_to_its_fallback_and_nowhere_else() {
     assert_eq!(down.get("retry-after"), Some("1"));
     assert_eq!(two.requests(), served);
 
-    // Without a check nothing is known against it.
+    // Without a health check, the backend counts as healthy.
     edge.write_routing(&guarded("3", json!({"one": {"url": one.url()}})));
     edge.wait_version("3").await;
     assert_eq!(edge.get("acme", "/").await.status, 200);
     assert_eq!(candidate(&edge, 0).await["health"], Value::Null);
 }
 
-/// What is asked for, and as whom.
+/// The path, Host and other fields of a probe.
 #[tokio::test]
 async fn probes_ask_what_the_document_says() {
     let cell = Cell::echo("one").await;
@@ -159,7 +159,7 @@ async fn probes_ask_what_the_document_says() {
     .await;
 }
 
-/// Everything a probe can run into, each told apart for the operator.
+/// Every failure of a probe has its own message for the operator.
 #[tokio::test]
 async fn every_way_to_fail_is_named() {
     let hanging = Cell::scripted("one", |mut conn| async move {
@@ -202,7 +202,7 @@ async fn every_way_to_fail_is_named() {
     }
 }
 
-/// A probe trusts no more than a request does.
+/// A probe verifies TLS as a request does.
 #[tokio::test]
 async fn https_probes_verify_the_cell() {
     let (ours, theirs) = (Authority::new("ours"), Authority::new("theirs"));
@@ -224,7 +224,7 @@ async fn https_probes_verify_the_cell() {
     }
 }
 
-/// A new endpoint is used before it was ever probed.
+/// A new endpoint is used before its first probe.
 #[tokio::test]
 async fn what_was_never_probed_is_used() {
     let cell = Cell::echo("one").await;
@@ -238,7 +238,7 @@ async fn what_was_never_probed_is_used() {
     assert_eq!(first.status, 200);
 }
 
-/// Three hundred cells that hang cost so many connections at a time, and delay nobody.
+/// Three hundred cells that hang cost a bounded number of connections, and delay no other probe.
 #[tokio::test]
 async fn probes_are_bounded() {
     const SICK: usize = 300;
@@ -264,10 +264,10 @@ async fn probes_are_bounded() {
     let edge = Edge::serving(&guarded("1", Value::Object(placements))).await;
     wait_health(&edge, 0, "healthy").await;
     hanging.wait_requests(SICK).await;
-    // 128, and those that the edge has left and the cell has not noticed yet.
+    // 128 at a time, and those that the edge has closed and the cell has not noticed yet.
     let most = hanging.most_open();
     assert!((64..200).contains(&most), "{most} probes at a time");
-    // And the healthy one is watched as closely as before.
+    // The healthy cell is still probed at its interval.
     well.store(500, Ordering::SeqCst);
     wait_health(&edge, 0, "unhealthy").await;
     assert_eq!(edge.admin("/readyz").await.status, 200);

@@ -1,7 +1,7 @@
-//! One sick cell of a hundred, and what the tenants of the other 99 notice of it.
+//! One sick cell of a hundred, and its effect on the tenants of the other 99.
 //!
-//! A short form with the other tests, which only asserts that nobody else fails; with
-//! CELLGATE_MEASURE=full (`make measure`), also that nobody else is slowed down.
+//! A short form with the other tests, which asserts only that no other tenant fails; with
+//! CELLGATE_MEASURE=full (`make measure`), also that none is slowed down.
 
 use serde_json::{Map, Value, json};
 
@@ -11,18 +11,17 @@ use crate::harness::{Cell, DemoCell, Edge, Failure, Load, Pace, Plan, eventually
 const WELL: usize = 99;
 /// The sick placement's `concurrency_limit`.
 const LIMIT: usize = 100;
-/// How often the sick cell's tenants ask, in requests a second; while it floods, fewer, since each gets a
-/// megabyte.
+/// Requests per second of the sick cell's tenants; fewer while it floods, since each response has a megabyte.
 const ASKING: f64 = 100.0;
 const FLOODED: f64 = 20.0;
-/// What the 99th percentile of the others may rise to, with a cell that hangs and without.
+/// The most that the 99th percentile of the others may rise when a cell hangs, as a ratio.
 const BOUND: f64 = 1.1;
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Sickness {
-    /// Nobody asks for the sick cell.
+    /// No requests to the sick cell.
     Absent,
-    /// Its limit is reached by requests that it never answers; the others are turned away.
+    /// Requests that it never answers fill its limit; further ones are refused.
     Hang,
     /// Each request is answered by a reset.
     Reset,
@@ -45,9 +44,9 @@ impl Sickness {
     }
 }
 
-/// What the tenants of the sick cell do meanwhile.
+/// The load on the sick cell.
 struct Siege {
-    /// Those that wait, for nothing, at its limit.
+    /// Requests that hang and fill the limit.
     waiting: Option<Load>,
     asking: Load,
 }
@@ -81,12 +80,12 @@ impl Siege {
         Siege { waiting, asking }
     }
 
-    /// Ends it, and sees to it that it was one.
+    /// Ends the load and asserts that it got the expected responses.
     async fn lift(self, edge: &Edge, sickness: Sickness) {
         let tally = self.asking.finish().await;
         assert_eq!(tally.failed, 0, "{sickness:?}: {tally:#?}");
         let (all, of) = match sickness {
-            // Whoever asked found the limit reached, from the first to the last.
+            // Every request found the limit reached.
             Hang => (429, tally.expected),
             Reset => (502, tally.expected),
             _ => (200, tally.ok),
@@ -145,11 +144,11 @@ async fn one_sick_cell_of_a_hundred_slows_nobody_else() {
         ..Plan::new(edge.proxy, 32, keys.collect())
     };
     let mut p99: [Vec<f64>; KINDS.len()] = Default::default();
-    // The first round opens the connections to all cells, and is not counted.
+    // The first round opens the connections to all cells and is not counted.
     Load::start(&plan).join().await.assert_no_failure();
     for cycle in 0..cycles {
         for turn in 0..KINDS.len() {
-            // Nobody always comes after the same one.
+            // The order is reversed in every other cycle, so that no kind always follows the same one.
             let which = if cycle % 2 == 0 {
                 turn
             } else {

@@ -1,14 +1,14 @@
-//! Deadlines and bounds towards clients: whoever holds on is let go.
+//! Deadlines and limits towards clients: slow and idle connections are closed.
 
 use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::harness::{Cell, Client, Edge, document, eventually, memory};
+use crate::harness::{Cell, Client, Edge, document, eventually, memory, within};
 
-const REQUEST: &str = "GET / HTTP/1.1\r\nHost: e\r\nX-Routing-Key: acme\r\n\r\n";
+const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: e\r\nX-Routing-Key: acme\r\n\r\n";
 
-/// Sends a byte now and then: each read succeeds, and the header never ends.
+/// A client that sends a byte now and then: each read succeeds, and the header never ends.
 #[tokio::test]
 async fn a_dripping_header_is_cut_off() {
     let cell = Cell::echo("tier1").await;
@@ -21,19 +21,19 @@ async fn a_dripping_header_is_cut_off() {
     client
         .send("GET / HTTP/1.1\r\nHost: e\r\nX-Routing-Key: acme\r\nX-Slow: ")
         .await;
-    let answer = loop {
-        tokio::select! {
-            answer = client.try_response("GET") => break answer,
-            () = tokio::time::sleep(Duration::from_millis(50)) => {}
+    let dripping = async {
+        loop {
+            tokio::select! {
+                answer = client.try_response("GET") => break answer,
+                // The pace of the drip.
+                () = tokio::time::sleep(Duration::from_millis(50)) => {}
+            }
+            if client.wire().send(b"x").await.is_err() {
+                break client.try_response("GET").await;
+            }
         }
-        if client.wire().send(b"x").await.is_err() {
-            break client.try_response("GET").await;
-        }
-        assert!(
-            began.elapsed() < Duration::from_secs(15),
-            "the drip goes on"
-        );
     };
+    let answer = within("the end of the drip", dripping).await;
     assert!(
         began.elapsed() >= Duration::from_millis(590),
         "{:?}",
@@ -47,7 +47,7 @@ async fn a_dripping_header_is_cut_off() {
     assert_eq!(cell.requests(), 0);
 }
 
-/// The same on a connection that was good for some requests before: it has no licence.
+/// The same on a connection that has served requests before.
 #[tokio::test]
 async fn a_dripping_header_is_cut_off_on_a_kept_connection() {
     let cell = Cell::echo("tier1").await;
@@ -67,13 +67,10 @@ async fn a_dripping_header_is_cut_off_on_a_kept_connection() {
     }
     client.closed().await;
     let waited = began.elapsed();
-    assert!(
-        waited >= Duration::from_millis(590) && waited < Duration::from_secs(10),
-        "{waited:?}"
-    );
+    assert!(waited >= Duration::from_millis(590), "{waited:?}");
 }
 
-/// A connection that never says anything is a header that never comes.
+/// A connection without any byte is closed after the header timeout.
 #[tokio::test]
 async fn a_silent_connection_is_closed() {
     let cell = Cell::echo("tier1").await;
@@ -101,7 +98,7 @@ async fn an_idle_kept_connection_is_closed() {
         assert_eq!(client.get("acme", "/").await.status, 200);
     }
     let began = Instant::now();
-    // Between requests there is nothing to answer: it just closes.
+    // Between requests there is nothing to respond to: the connection is just closed.
     client.closed().await;
     let waited = began.elapsed();
     assert!(waited >= Duration::from_millis(350), "{waited:?}");
@@ -123,7 +120,7 @@ async fn a_header_may_be_large_but_not_too_large() {
     let response = edge.exchange(request(17_000)).await;
     response.assert_error(431, "header_too_large");
     assert!(response.closes());
-    // However it is put together: one long line, many short ones, or a long target.
+    // The limit counts one long line, many short ones, and a long target alike.
     let many = "X-A: b\r\n".repeat(3_000);
     let many = format!("GET / HTTP/1.1\r\nHost: e\r\nX-Routing-Key: acme\r\n{many}\r\n");
     edge.exchange(many)
@@ -133,7 +130,7 @@ async fn a_header_may_be_large_but_not_too_large() {
     edge.exchange(long)
         .await
         .assert_error(431, "header_too_large");
-    // Without an end, it is still refused once it is too much, and the memory for it is bounded.
+    // An endless header is refused at the limit, and its memory is bounded.
     let before = memory(edge.pid());
     let mut endless = edge.client().await;
     let chunk = "X-More: 0123456789\r\n".repeat(1_000);
@@ -161,10 +158,10 @@ async fn connections_have_a_cap() {
         assert_eq!(client.get("acme", "/").await.status, 200);
         clients.push(client);
     }
-    // One too many is closed at once, or kept waiting; those within the cap notice nothing.
+    // A connection above the limit is closed at once or not served; the others are not affected.
     let mut surplus = Client::connect(edge.proxy).await;
     surplus.patience(Duration::from_millis(500));
-    let _ = surplus.wire().send(REQUEST.as_bytes()).await;
+    let _ = surplus.wire().send(REQUEST).await;
     if let Ok(Some(response)) = surplus.try_response("GET").await {
         assert_eq!(response.status, 503, "{response:?}");
     }
@@ -173,18 +170,18 @@ async fn connections_have_a_cap() {
         assert_eq!(client.get("acme", "/").await.status, 200);
     }
     assert!(edge.metric(&["cellgate_client_connections_refused"]).await >= 1.0);
-    // A place that becomes free is given away again.
+    // A connection that ends makes room for another.
     clients.pop();
     eventually("a free place is taken", async || {
         let mut next = Client::connect(edge.proxy).await;
-        next.wire().send(REQUEST.as_bytes()).await.ok()?;
+        next.wire().send(REQUEST).await.ok()?;
         let answer = next.try_response("GET").await.ok()??;
         (answer.status == 200).then_some(())
     })
     .await;
 }
 
-/// The admin service is reachable when the proxy's connections are used up.
+/// The admin service is reachable when the proxy has reached its connection limit.
 #[tokio::test]
 async fn the_cap_is_not_the_admin_services() {
     let cell = Cell::echo("tier1").await;
@@ -197,7 +194,7 @@ async fn the_cap_is_not_the_admin_services() {
     assert_eq!(edge.admin("/readyz").await.status, 200);
 }
 
-/// A client that stops reading an endless answer.
+/// A client that stops reading an endless response.
 #[tokio::test]
 async fn a_stalled_reader_is_let_go() {
     let cell = Cell::scripted("tier1", |mut conn| async move {
@@ -215,7 +212,7 @@ async fn a_stalled_reader_is_let_go() {
         .start()
         .await;
     let mut client = Client::connect_narrow(edge.proxy).await;
-    client.send(REQUEST).await;
+    client.ask("acme", "/").await;
     cell.wait_requests(1).await;
     cell.wait_unconnected().await;
 }
@@ -247,7 +244,7 @@ async fn a_stalled_sender_is_let_go() {
     cell.wait_unconnected().await;
 }
 
-/// A cell that stops in the middle of an answer.
+/// A cell that stops in the middle of a response.
 #[tokio::test]
 async fn a_stalled_answer_is_given_up() {
     let cell = Cell::scripted("tier1", |mut conn| async move {
@@ -263,8 +260,8 @@ async fn a_stalled_answer_is_given_up() {
         .start()
         .await;
     let mut client = edge.client().await;
-    client.send(REQUEST).await;
-    // What there is of it comes at once, and then the end, which is not the end of a whole answer.
+    client.ask("acme", "/").await;
+    // The client gets what the cell sent, and then a closed connection, not a complete response.
     let head = client
         .wire()
         .head()
@@ -277,7 +274,7 @@ async fn a_stalled_answer_is_given_up() {
     cell.wait_unconnected().await;
 }
 
-/// An answer that flows, however slowly, is not a stalled one.
+/// A slow response that keeps flowing is not a stalled one.
 #[tokio::test]
 async fn a_slow_stream_goes_on() {
     let cell = Cell::scripted("tier1", |mut conn| async move {
@@ -299,7 +296,7 @@ async fn a_slow_stream_goes_on() {
     assert_eq!(edge.get("acme", "/").await.text(), "x".repeat(15));
 }
 
-/// Many clients that read nothing cost little each.
+/// Clients that read nothing cost little memory each.
 #[tokio::test]
 async fn slow_readers_do_not_fill_the_memory() {
     let cell = Cell::scripted("tier1", |mut conn| async move {
@@ -317,7 +314,7 @@ async fn slow_readers_do_not_fill_the_memory() {
     let mut clients = Vec::new();
     for _ in 0..100 {
         let mut client = Client::connect_narrow(edge.proxy).await;
-        client.send(REQUEST).await;
+        client.ask("acme", "/").await;
         clients.push(client);
     }
     for client in &mut clients {
@@ -332,7 +329,7 @@ async fn slow_readers_do_not_fill_the_memory() {
             200
         );
     }
-    // Settled: the memory stops growing while nobody reads.
+    // Memory has stopped growing once five looks in a row show no growth.
     let mut last = memory(edge.pid());
     let mut steady = 0;
     let now = eventually("the memory settles", async || {
@@ -352,8 +349,8 @@ async fn slow_readers_do_not_fill_the_memory() {
     assert!(each < 2 << 20, "{each} bytes for each slow reader");
 }
 
-/// Whoever reads the log stops reading it, while one cell's failures fill it: an operator loses lines, no
-/// tenant a request.
+/// The reader of the log stops reading while failures of one cell fill the pipe: log lines are lost, requests
+/// are not.
 #[tokio::test]
 async fn a_log_that_nobody_reads_holds_up_nobody() {
     let cell = Cell::echo("good").await;
@@ -368,9 +365,7 @@ async fn a_log_that_nobody_reads_holds_up_nobody() {
     // A pipe holds 64 KiB (pipe(7)); a failure's line has more than 200 bytes.
     let mut client = edge.client().await;
     for _ in 0..600 {
-        client
-            .send("GET / HTTP/1.1\r\nHost: e\r\nX-Routing-Key: b\r\n\r\n")
-            .await;
+        client.ask("b", "/").await;
         let response = client.response().await;
         response.assert_error(502, "upstream_unreachable");
         if response.closes() {
@@ -380,12 +375,6 @@ async fn a_log_that_nobody_reads_holds_up_nobody() {
     for _ in 0..20 {
         assert_eq!(edge.get("a", "/").await.text(), "good");
     }
-    let began = Instant::now();
     edge.signal(libc::SIGTERM);
     assert!(edge.exited().await.success());
-    assert!(
-        began.elapsed() < Duration::from_secs(10),
-        "{:?}",
-        began.elapsed()
-    );
 }

@@ -1,4 +1,4 @@
-//! What an edge remembers of the tables that it served, across crashes, full disks and upgrades.
+//! What an edge keeps on disk of the tables that it served, across crashes, full disks and upgrades.
 
 use std::ffi::CString;
 use std::fs;
@@ -13,7 +13,7 @@ use crate::harness::{Edge, EdgeBuilder, Two, eventually};
 const DIR: &str = "cellgate.control_plane.state_dir";
 const PROMOTE_AFTER: &str = "cellgate.control_plane.promote_after";
 
-/// An edge that remembers, and never sees a table for long enough to take it for a good one.
+/// An edge with a state directory that never serves a table for long enough to mark it as good.
 fn remembering(document: &Value) -> EdgeBuilder {
     let builder = Edge::builder().routing(document);
     let dir = state_dir(&builder).display().to_string();
@@ -103,11 +103,11 @@ async fn a_killed_edge_comes_back_without_its_routing_file() {
     ] {
         assert_eq!(after[field], before[field], "{field}");
     }
-    // What it served last is good enough to serve, but the file is still missed.
+    // The last table is served, and the missing file is still reported.
     let error = edge.wait_refused().await.to_string();
     assert!(error.contains("routing.json"), "{error}");
 
-    // When it is back, numbers go on.
+    // When the file is back, generation numbers continue.
     edge.write_routing(&cells.to("3", "one"));
     assert_eq!(edge.wait_version("3").await["generation"], 3);
     assert_eq!(home(&edge).await, "one");
@@ -139,7 +139,7 @@ async fn a_damaged_table_is_skipped_with_a_word() {
         .await;
     end(edge, libc::SIGKILL).await;
 
-    // With nothing left that can be used, it says what it wanted.
+    // With no usable table left, the error names the missing file.
     fs::write(file(&builder, 1), "").expect("damage it");
     let ended = builder.run().await;
     ended.assert_failed(&["routing.json", "is skipped: its end is missing"]);
@@ -172,12 +172,12 @@ async fn a_table_that_crashes_the_edge_twice_is_given_up() {
     let why = fallback["why"].as_str().expect("a reason");
     assert!(why.contains("crashed"), "{why}");
     assert_eq!(edge.metric(&["cellgate_state_fallback"]).await, 1.0);
-    // The routing file still has it.
+    // The routing file still has the table that crashed the edge.
     let error = edge.wait_refused().await.to_string();
     assert!(error.contains("this edge's generation 2 "), "{error}");
     assert_eq!(home(&edge).await, "one");
 
-    // Under another version it is another attempt.
+    // Another version counts as another table.
     edge.write_routing(&cells.to("2b", "two"));
     assert_eq!(edge.wait_version("2b").await["generation"], 3);
     let state = wait_stored(&edge, 3).await;
@@ -194,7 +194,7 @@ async fn an_edge_that_is_told_to_end_did_not_crash() {
         wait_stored(&edge, 1).await;
         end(edge, signal).await;
     }
-    // Nor did one that could not start.
+    // An edge that could not start did not crash either.
     let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = taken.local_addr().expect("an address").to_string();
     let builder = builder.set("cellgate.listen", json!([address]));
@@ -241,18 +241,18 @@ async fn a_directory_that_cannot_be_made_does_not_keep_the_edge_from_serving() {
     assert_eq!(wait_stored(&edge, 1).await["error"], Value::Null);
 }
 
-/// Something that keeps files from being written in a directory.
+/// A fault that prevents writing files in a directory.
 enum Obstacle {
-    /// It is the root of a file system that is full.
+    /// The directory is a full file system.
     Full(PathBuf),
-    /// It may not be written to.
+    /// The directory is read-only.
     ReadOnly(PathBuf),
-    /// There is a file in its place.
+    /// A file is in place of the directory.
     Gone(PathBuf),
 }
 
 impl Obstacle {
-    /// The hardest that can be had.
+    /// The most realistic fault that this process may set up.
     fn prepare(dir: &Path) -> Obstacle {
         fs::create_dir(dir).expect("make the directory");
         let target = CString::new(dir.as_os_str().as_bytes()).expect("a path");
@@ -271,7 +271,7 @@ impl Obstacle {
         match (mounted, root) {
             (0, _) => Obstacle::Full(dir.to_owned()),
             (_, false) => Obstacle::ReadOnly(dir.to_owned()),
-            // Root may write where nobody may.
+            // Root may write in read-only directories.
             (_, true) => Obstacle::Gone(dir.to_owned()),
         }
     }
@@ -301,7 +301,7 @@ impl Obstacle {
         }
     }
 
-    /// What the system says of it.
+    /// The system's words for it.
     fn error(&self) -> &'static str {
         match self {
             Obstacle::Full(_) => "No space left on device",
@@ -319,7 +319,7 @@ impl Drop for Obstacle {
                 // SAFETY: the path ends with NUL and outlives the call.
                 unsafe { libc::umount2(target.as_ptr(), libc::MNT_DETACH) };
             }
-            // So that it can be removed.
+            // Makes it removable.
             Obstacle::ReadOnly(dir) => set_mode(dir, 0o700),
             Obstacle::Gone(_) => {}
         }

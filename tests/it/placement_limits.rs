@@ -1,10 +1,10 @@
-//! What a placement limits: requests in flight, and the size of a body.
+//! Limits of a placement: requests in flight, and the size of request bodies.
 
 use serde_json::{Value, json};
 
 use crate::harness::{Cell, Client, Edge, eventually, guarded};
 
-/// A cell that answers when its test says so: each connection waits for a byte on `/hold`.
+/// A cell that holds a request for `/hold` until its connection closes, and answers all others.
 async fn holding(name: &str) -> Cell {
     Cell::scripted(name, |mut conn| async move {
         while let Some(request) = conn.request().await? {
@@ -21,8 +21,7 @@ async fn holding(name: &str) -> Cell {
 
 async fn hold(edge: &Edge, key: &str) -> Client {
     let mut client = edge.client().await;
-    let request = format!("GET /hold HTTP/1.1\r\nHost: e\r\nX-Routing-Key: {key}\r\n\r\n");
-    client.send(request).await;
+    client.ask(key, "/hold").await;
     client
 }
 
@@ -59,7 +58,7 @@ async fn requests_over_the_limit_are_turned_away() {
     let gauge = ["cellgate_placement_requests_in_flight", "placement=\"one\""];
     assert_eq!(edge.metric(&gauge).await, 2.0);
 
-    // Lowered below what is there, raised, and taken away.
+    // The limit is lowered below what is in flight, raised, and removed.
     for (version, limit, status) in [
         ("2", json!(1), 429),
         ("3", json!(3), 200),
@@ -80,7 +79,7 @@ async fn requests_over_the_limit_are_turned_away() {
     .await;
 }
 
-/// The place is taken at the placement that really serves.
+/// A request counts at the placement that serves it.
 #[tokio::test]
 async fn a_fallback_takes_the_place_where_it_serves() {
     let two = holding("two").await;
@@ -122,7 +121,7 @@ async fn a_body_over_the_limit_is_refused_by_its_length() {
         )
     };
     assert_eq!(edge.exchange(post(10, "0123456789")).await.status, 200);
-    // Whether it is worth reading or not: the connection ends, with the answer delivered.
+    // The connection ends after the response, which reaches the client.
     for (length, body) in [(11, "0123456789a"), (1 << 30, "0123456789a")] {
         let mut client = edge.client().await;
         client.send(post(length, body)).await;
@@ -133,7 +132,7 @@ async fn a_body_over_the_limit_is_refused_by_its_length() {
         client.closed().await;
     }
     assert_eq!(cell.requests(), 1);
-    // A client that asks first is spared the sending.
+    // A client with `Expect: 100-continue` does not need to send the body.
     let mut polite = edge.client().await;
     polite
         .send(
@@ -148,7 +147,8 @@ async fn a_body_over_the_limit_is_refused_by_its_length() {
     assert_eq!(cell.requests(), 1, "no cell saw any of it");
 }
 
-/// Chunks announce no length, so they are counted. The cell must not take what came for the whole.
+/// Chunked bodies announce no length, so they are counted as they pass. The cell must not take a part for the
+/// whole.
 #[tokio::test]
 async fn a_chunked_body_over_the_limit_is_cut_off() {
     let cell = Cell::echo("one").await;
@@ -165,7 +165,7 @@ async fn a_chunked_body_over_the_limit_is_cut_off() {
     assert_eq!(fits.status, 200);
     assert_eq!(cell.last().body, b"abcdefghij");
 
-    // In one go, and in pieces.
+    // In one write, and in pieces.
     let whole = edge
         .exchange(format!("{head}b\r\nabcdefghijk\r\n0\r\n\r\n"))
         .await;
@@ -184,11 +184,11 @@ async fn a_chunked_body_over_the_limit_is_cut_off() {
     assert_eq!(cell.requests(), 1, "neither was whole to the cell");
     let rejected = ["cellgate_requests_rejected_total", "body_too_large"];
     assert_eq!(edge.metric(&rejected).await, 2.0);
-    // None of it was the cell's fault.
+    // None of this counts as a failure of the cell.
     assert_eq!(edge.get("acme", "/").await.status, 200);
 }
 
-/// 0 allows only requests without a body, and says nothing against those.
+/// 0 allows requests without a body and no others.
 #[tokio::test]
 async fn no_body_at_all() {
     let cell = Cell::echo("one").await;

@@ -1,4 +1,4 @@
-//! What an operator is shown of placements: `/debug/placements` and what goes with it.
+//! What operators see of placements: `/debug/placements` and its metrics and log lines.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,12 +7,12 @@ use serde_json::{Value, json};
 
 use crate::harness::{Cell, Conn, Edge, eventually};
 
-/// Probed often. Two failures in a row, so that a moment when the machine was busy is none.
+/// Short intervals. Two failures in a row, so that one late probe on a busy machine does not count.
 fn often() -> Value {
     json!({"interval": "300ms", "timeout": "300ms", "healthy_threshold": 1, "unhealthy_threshold": 2})
 }
 
-/// A cell that is ill whenever the switch says so, and then only to those who ask for `/health`.
+/// A cell whose `/health` fails while the switch is on; other requests succeed.
 async fn moody(name: &str) -> (Cell, Arc<AtomicBool>) {
     let ill = Arc::new(AtomicBool::new(false));
     let switch = ill.clone();
@@ -42,7 +42,7 @@ fn routing(version: &str, placements: Value) -> Value {
     })
 }
 
-/// The only address of a placement, as `/debug/placements` has it.
+/// The only address of a placement in `/debug/placements`.
 async fn backend(edge: &Edge, placement: &str) -> Value {
     let shown = edge
         .admin(&format!("/debug/placements?placement={placement}"))
@@ -107,7 +107,7 @@ async fn a_cell_is_shown_to_fall_ill_and_to_get_well() {
     assert_eq!(edge.get("acme", "/").await.text(), "one");
 }
 
-/// The health of what stays survives a reload; what is no longer probed is as new.
+/// The health of an unchanged backend survives a reload; a backend that is no longer probed starts anew.
 #[tokio::test]
 async fn a_reload_keeps_the_health_of_what_it_keeps() {
     let nobody = Cell::nobody().await;
@@ -116,7 +116,7 @@ async fn a_reload_keeps_the_health_of_what_it_keeps() {
     let edge = Edge::serving(&routing("1", at(often()))).await;
     let before = becomes(&edge, "one", "unhealthy").await;
     assert_eq!(before["last_failure"]["detail"], "connection refused");
-    // At this pace nothing but a state that was kept can be unhealthy.
+    // With these intervals, only a state that was kept can be unhealthy.
     let hourly = json!({"interval": "1h", "unhealthy_threshold": 100});
     edge.write_routing(&routing("2", at(hourly.clone())));
     edge.wait_version("2").await;

@@ -1,4 +1,4 @@
-//! New routing documents while the edge serves: applied whole, or refused whole.
+//! New routing documents while the edge serves: applied as a whole or refused as a whole.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ async fn a_change_is_live_and_counted() {
     assert_eq!(after["last_error"], Value::Null);
 }
 
-/// The polling interval is the longest that a change may take; with nothing else it is enough.
+/// Polling alone is enough to apply a change.
 #[tokio::test]
 async fn a_connection_that_stays_sees_the_new_table() {
     let cells = Two::new().await;
@@ -118,7 +118,7 @@ async fn every_kind_of_bad_document_is_refused_and_named() {
     }
 }
 
-/// Everything that is wrong is said at once, each with its place.
+/// All problems are reported at once, each with its place.
 #[tokio::test]
 async fn all_problems_are_reported_together() {
     let cells = Two::new().await;
@@ -158,7 +158,7 @@ async fn a_refused_document_is_logged_once_and_stays_visible() {
         .await;
     edge.write_routing(&cells.to("2", "nowhere"));
     edge.log.wait("Config reload failed").await;
-    // Twenty polls later, and after being told to look again.
+    // Nothing must happen, so there is no event to wait for: SIGHUP and many polls.
     for _ in 0..4 {
         edge.signal(libc::SIGHUP);
         tokio::time::sleep(Duration::from_millis(250)).await;
@@ -171,14 +171,14 @@ async fn a_refused_document_is_logged_once_and_stays_visible() {
     );
     assert!(!edge.config().await["last_error"].is_null());
 
-    // Another mistake is news.
+    // Another mistake is logged.
     edge.write_routing(&cells.to("3", "elsewhere"));
     eventually("the second refusal is logged", async || {
         (edge.log.count("Config reload failed") == 2).then_some(())
     })
     .await;
 
-    // The good one that is live already clears the error without a new generation.
+    // The document that is live clears the error, without a new generation.
     edge.write_routing(&cells.to("1", "one"));
     eventually("last_error is cleared", async || {
         edge.config().await["last_error"].is_null().then_some(())
@@ -186,7 +186,7 @@ async fn a_refused_document_is_logged_once_and_stays_visible() {
     .await;
     assert_eq!(edge.config().await["generation"], 1);
 
-    // And the same mistake again is news again.
+    // The first mistake is logged again when it comes back.
     edge.write_routing(&cells.to("2", "nowhere"));
     eventually("the third refusal is logged", async || {
         (edge.log.count("Config reload failed") == 3).then_some(())
@@ -209,12 +209,13 @@ async fn identical_content_is_no_reload() {
     for _ in 0..10 {
         edge.write_routing(&cells.to("1", "one"));
         edge.signal(libc::SIGHUP);
+        // Nothing must happen, so there is no event to wait for.
         tokio::time::sleep(Duration::from_millis(60)).await;
     }
     assert_eq!(edge.config().await, before);
 }
 
-/// SIGHUP alone is enough: no polling for an hour.
+/// SIGHUP alone is enough: the polling interval is an hour.
 #[tokio::test]
 async fn sighup_reloads_at_once() {
     let cells = Two::new().await;
@@ -231,8 +232,7 @@ async fn sighup_reloads_at_once() {
     }
 }
 
-/// A request is answered by the table it began with, however long it takes and whatever is applied
-/// meanwhile.
+/// A request is answered by the table it began with, whatever is applied meanwhile.
 #[tokio::test]
 async fn a_request_in_flight_finishes_on_its_generation() {
     // The cell answers when the test says so.
@@ -266,7 +266,7 @@ async fn a_request_in_flight_finishes_on_its_generation() {
         .await;
     slow.wait_requests(1).await;
 
-    // Cell `one` is gone from the new table altogether.
+    // The new table does not have cell `one` at all.
     edge.write_routing(&document(
         "2",
         table(&[("acme", "two")]),
@@ -283,11 +283,11 @@ async fn a_request_in_flight_finishes_on_its_generation() {
     let line: Value =
         serde_json::from_str(&edge.output.wait("\"long\"").await).expect("an access log line");
     assert_eq!(line["generation"], 1, "{line}");
-    // The same client connection is on the new table with its next request.
+    // The next request on the same client connection uses the new table.
     assert_eq!(client.get("acme", "/").await.text(), "two");
 }
 
-/// What did not change keeps its connections.
+/// Unchanged placements keep their connections.
 #[tokio::test]
 async fn an_unchanged_cell_keeps_its_connections() {
     let cells = Two::new().await;
@@ -296,7 +296,7 @@ async fn an_unchanged_cell_keeps_its_connections() {
     assert_eq!(client.get("acme", "/").await.text(), "one");
     for round in 1..=10 {
         let version = round.to_string();
-        // Only the other key changes.
+        // Only the other key's placement changes.
         let routes = table(&[
             ("acme", "one"),
             ("b", if round % 2 == 0 { "one" } else { "two" }),
@@ -313,7 +313,7 @@ async fn an_unchanged_cell_keeps_its_connections() {
     );
 }
 
-/// A placement that moves to another address is another cell, at once and for everybody.
+/// When a placement's address changes, all requests go to the new address at once.
 #[tokio::test]
 async fn an_endpoint_may_move() {
     let (old, new) = (Cell::echo("tier1").await, Cell::echo("tier1").await);

@@ -1,7 +1,7 @@
-//! The ways in which a routing file gets replaced on real machines.
+//! The ways in which routing files are replaced in practice.
 //!
-//! File notification alone must do where the polling interval is an hour, and polling alone where the
-//! notification cannot help.
+//! File notification alone must be enough where the polling interval is an hour, and polling alone where
+//! notification cannot work.
 
 use std::fs;
 use std::io::{Seek, Write};
@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::harness::{Cell, Edge, EdgeBuilder, document};
 
-/// A document whose only news is its version: these tests are about files, not about routes.
+/// A document that differs only in its version: these tests are about files, not routes.
 fn version(version: &str) -> Value {
     document(
         version,
@@ -48,7 +48,7 @@ async fn rewrites_in_place() {
     }
 }
 
-/// Piece by piece: no state in between is ever live, and none of them stays as an error.
+/// A file written in pieces: no state in between is applied, and none is left as an error.
 #[tokio::test]
 async fn a_file_that_is_being_written_is_never_applied() {
     let edge = Edge::builder()
@@ -77,8 +77,7 @@ async fn a_file_that_is_being_written_is_never_applied() {
     }
 }
 
-/// A longer valid document that is cut to a shorter valid one while it is rewritten: both parse, so only
-/// waiting for the writer to be done tells them apart.
+/// A rewrite whose intermediate states are valid documents too: the edge must wait until the writer is done.
 #[tokio::test]
 async fn a_valid_state_in_between_is_never_applied() {
     let edge = Edge::builder()
@@ -88,7 +87,7 @@ async fn a_valid_state_in_between_is_never_applied() {
         .await;
     let mut file = fs::File::create(edge.path("routing.json")).expect("truncate");
     for round in 0..200 {
-        // Each of these is a valid document of its own, and none of them is what the writer means.
+        // Each of these is a valid document, but not the one that is being written.
         file.set_len(0).expect("truncate");
         file.rewind().expect("rewind");
         file.write_all(version(&format!("between-{round}")).to_string().as_bytes())
@@ -108,7 +107,7 @@ async fn deleted_and_created_again() {
     let edge = never_polling().routing(&version("0")).start().await;
     for round in 1..=5 {
         fs::remove_file(edge.path("routing.json")).expect("remove");
-        // Gone is an error that says so, and no reason to stop serving.
+        // A missing file is reported, and the edge keeps serving.
         edge.signal(libc::SIGHUP);
         let error = edge.wait_refused().await;
         assert!(error.to_string().contains("routing.json"), "{error}");
@@ -150,7 +149,7 @@ async fn a_config_map_swap() {
     }
 }
 
-/// The target of a link is rewritten; the link's own directory never changes.
+/// The target of a link is rewritten; the directory of the link does not change.
 #[tokio::test]
 async fn the_target_of_a_link_changes() {
     let builder = never_polling();
@@ -166,7 +165,7 @@ async fn the_target_of_a_link_changes() {
     }
 }
 
-/// The directory itself is replaced: what was watched is gone, and polling finds the new one.
+/// The directory itself is replaced: the watched one is gone, and polling finds the new one.
 #[tokio::test]
 async fn the_directory_is_replaced() {
     let builder = Edge::builder().set("cellgate.routing.poll_interval", "200ms");
@@ -184,7 +183,7 @@ async fn the_directory_is_replaced() {
         fs::write(&at, version(&round.to_string()).to_string()).expect("write");
         edge.wait_version(&round.to_string()).await;
     }
-    // And notification follows: a change in the new directory is seen as well.
+    // Notification works in the new directory as well.
     replace(&at, &version("last"));
     edge.wait_version("last").await;
 }
@@ -192,7 +191,7 @@ async fn the_directory_is_replaced() {
 #[tokio::test]
 async fn an_unreadable_file_keeps_the_table() {
     let edge = Edge::builder().routing(&version("0")).start().await;
-    // A directory in its place is as unreadable as it gets, for root as well.
+    // A directory in place of the file cannot be read, not even by root.
     fs::remove_file(edge.path("routing.json")).expect("remove");
     fs::create_dir(edge.path("routing.json")).expect("a directory");
     edge.log.wait("Config reload failed").await;
@@ -204,7 +203,7 @@ async fn an_unreadable_file_keeps_the_table() {
     edge.wait_version("1").await;
 }
 
-/// The quickest writer: only the last state counts, and it always wins.
+/// A fast writer: the last state is applied in the end.
 #[tokio::test]
 async fn a_burst_of_changes_ends_with_the_last() {
     let edge = never_polling().routing(&version("0")).start().await;
@@ -216,7 +215,7 @@ async fn a_burst_of_changes_ends_with_the_last() {
     }
 }
 
-/// Other files in the same directory are nobody's business.
+/// Changes of other files in the same directory are ignored.
 #[tokio::test]
 async fn neighbours_do_not_matter() {
     let cell = Cell::echo("one").await;

@@ -1,10 +1,10 @@
-//! Large routing files: within the limit they load while requests go on, beyond it they are refused.
+//! Large routing files: up to the limit they load while requests are served, above it they are refused.
 
 use serde_json::{Value, json};
 
 use crate::harness::{Edge, Two, document, placements};
 
-/// Larger than `limits.routing_file_bytes` is refused without reading it all.
+/// A file larger than `limits.routing_file_bytes` is refused without reading all of it.
 #[tokio::test]
 async fn a_huge_file_is_refused() {
     let cells = Two::new().await;
@@ -25,7 +25,7 @@ async fn a_huge_file_is_refused() {
     edge.wait_version("3").await;
 }
 
-/// A large table is read like a small one, and compiling it holds up nobody.
+/// Compiling a large table delays no request.
 #[tokio::test]
 async fn a_large_table_loads_while_requests_go_on() {
     let cells = Two::new().await;

@@ -1,4 +1,4 @@
-//! Which cell a request goes to, and what both sides are told about it.
+//! Which cell a request goes to, and which headers tell client and cell about it.
 
 use serde_json::json;
 
@@ -44,7 +44,7 @@ async fn each_key_goes_to_its_placement() {
     }
 }
 
-/// A placement is a shared one when several keys live there, whatever its name.
+/// A placement is shared when several keys live there, whatever its name.
 #[tokio::test]
 async fn reasons_follow_the_table() {
     let cells = [
@@ -165,7 +165,7 @@ async fn keys_with_odd_bytes_are_only_keys() {
     }
 }
 
-/// One key a request, on one connection: nothing of the one before sticks.
+/// Several keys on one connection: each request is routed by its own key.
 #[tokio::test]
 async fn tenants_share_a_connection_without_mixing() {
     let (cells, edge) = sample().await;

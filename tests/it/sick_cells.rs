@@ -1,4 +1,4 @@
-//! Real cells that misbehave, die and come back, and the tenants of others meanwhile.
+//! Real cells that misbehave, die and come back, and the tenants of other cells meanwhile.
 
 use serde_json::{Value, json};
 
@@ -21,7 +21,7 @@ fn before(cells: &[&DemoCell]) -> EdgeBuilder {
     Edge::builder().routing(&routing)
 }
 
-/// Requests for a cell, at a rate, by the key that is named like it.
+/// Requests to a cell at a fixed rate, with the key of the same name.
 fn plan(edge: &Edge, cell: &DemoCell, per_second: f64, requests: usize) -> Plan {
     let keys = vec![(cell.name.clone(), vec![cell.name.clone()])];
     let pace = Pace {
@@ -75,7 +75,7 @@ async fn every_misbehaviour_is_told_apart_and_hurts_nobody_else() {
         assert_eq!(answers, (all, all), "{told}: {tally:#?}");
     }
 
-    // The cell's own 5xx is passed on as it is, without a code of the edge's.
+    // The cell's own 5xx is passed on unchanged, without an error code of the edge.
     sick.misbehave(json!({"status": 503})).await;
     let storm = Plan {
         expect: |failure| {

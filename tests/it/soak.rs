@@ -16,14 +16,14 @@ pub fn full() -> bool {
 
 const PAUSE: Duration = Duration::from_millis(100);
 const CLIENTS: usize = 32;
-/// What memory may grow by between the warm-up and the end, in bytes.
+/// The most that memory may grow between the warm-up and the end, in bytes.
 const FLAT: u64 = 12 << 20;
 
 struct Cells {
     red: Cell,
     blue: Cell,
     visa: Cell,
-    /// Named by invalid documents only. Nothing may ever connect to it.
+    /// Named by invalid documents only. Nothing may connect to it.
     trap: Cell,
 }
 
@@ -37,7 +37,7 @@ impl Cells {
         }
     }
 
-    /// A valid document: tenants a and b swap places with each round, visa never moves.
+    /// A valid document: tenants a and b swap placements in each round, visa never moves.
     fn valid(&self, round: usize) -> Value {
         let (a, b) = if round.is_multiple_of(2) {
             ("red", "blue")
@@ -50,7 +50,7 @@ impl Cells {
         document(&format!("v{round}"), routes, endpoints, a)
     }
 
-    /// An invalid one that would send everybody into the trap.
+    /// An invalid document that would send all tenants to the trap.
     fn invalid(&self, round: usize) -> Value {
         let endpoints =
             json!({"red": self.trap.url(), "blue": self.trap.url(), "trap": self.trap.url()});
@@ -65,7 +65,7 @@ impl Cells {
         document
     }
 
-    /// The same, complete and valid but for its end, which is missing.
+    /// The same, valid except that its end is missing.
     fn torn(&self, round: usize) -> Vec<u8> {
         let endpoints = json!({"red": self.trap.url(), "blue": self.trap.url()});
         let routes = json!({"a": "red", "b": "blue", "visa": "red"});
@@ -103,7 +103,7 @@ async fn reloads_under_load_fail_no_request() {
     for round in 1..=rounds {
         clock.tick().await;
         if round % 10 == 5 {
-            // In place, as a careless deploy does; half of them are completed a moment later.
+            // Written in place, as a careless deployment does; half of them are completed a moment later.
             fs::write(edge.path("routing.json"), cells.torn(round)).expect("write");
             if round % 20 == 5 {
                 tokio::task::yield_now().await;
@@ -141,7 +141,8 @@ async fn reloads_under_load_fail_no_request() {
         0,
         "a cell that no valid table names was connected to"
     );
-    // Most valid documents stand long enough to be noticed; if hardly any was applied, this showed nothing.
+    // Most valid documents stay long enough to be applied; with only a few applied, the test would show
+    // nothing.
     assert!(
         generation > rounds as u64 / 4,
         "only {generation} generations"

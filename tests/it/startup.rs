@@ -1,4 +1,4 @@
-//! Starting, and refusing to start: one clear line for each reason, and an exit code.
+//! Starting and refusing to start: one line for each reason, and an exit code.
 
 use std::fs;
 use std::net::TcpListener;
@@ -31,7 +31,7 @@ async fn with_a_routing_file_that_is_not_valid() {
     document["routingTable"]["acme"] = json!("oen");
     document["defaultPlacement"] = json!("two");
     let ended = Edge::builder().routing(&document).run().await;
-    // All of it, not the first one only.
+    // All problems, not only the first.
     ended.assert_failed(&["routing.json", "oen", "two", "line 1"]);
 }
 
@@ -52,7 +52,7 @@ async fn with_a_routing_file_that_is_a_directory() {
     builder.run().await.assert_failed(&["routing.json"]);
 }
 
-/// At once, and not after half a minute of trying.
+/// The edge ends at once, without retrying for half a minute.
 #[tokio::test]
 async fn with_a_port_in_use() {
     let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
@@ -203,7 +203,7 @@ async fn a_test_run_lists_every_problem() {
     assert_eq!(ended.status.code(), Some(1));
 }
 
-/// The default routing file is not the one that was meant.
+/// With an invalid setting, the default routing file is not checked in place of the intended one.
 #[tokio::test]
 async fn a_test_run_judges_no_other_routing_file() {
     let builder = builder();
@@ -216,7 +216,7 @@ async fn a_test_run_judges_no_other_routing_file() {
     assert!(!ended.log.contains("routing.json"), "{}", ended.log);
 }
 
-/// What a daemon could not do is said before it leaves the terminal.
+/// A daemon reports what would fail later before it leaves the terminal.
 #[tokio::test]
 async fn with_what_a_daemon_cannot_have() {
     let builder = builder()
@@ -311,7 +311,7 @@ async fn several_listeners() {
     }
 }
 
-/// The routing file is the only source of a table, and a relative path is relative to where the edge runs.
+/// The routing file is the only source of a table; a relative path is relative to the working directory.
 #[tokio::test]
 async fn a_relative_routing_path() {
     let edge = builder()
@@ -321,14 +321,21 @@ async fn a_relative_routing_path() {
     assert_eq!(edge.config().await["version"], "1");
 }
 
-/// What the manifest names has to be in the image's build context, or the image cannot be built.
+/// All files that the manifest names must be in the image's build context.
 #[test]
 fn the_image_is_built_from_all_that_the_manifest_names() {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
     let read = |name: &str| std::fs::read_to_string(root.join(name)).expect(name);
     let (dockerfile, ignored) = (read("Dockerfile"), read(".dockerignore"));
     let manifest = read("Cargo.toml");
-    let mut named = vec!["Cargo.toml", "Cargo.lock", "src", "conf", "config"];
+    let mut named = vec![
+        "Cargo.toml",
+        "Cargo.lock",
+        "src",
+        "crates",
+        "conf",
+        "config",
+    ];
     if manifest.contains("[[bench]]") {
         named.push("benches");
     }

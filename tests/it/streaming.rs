@@ -1,4 +1,4 @@
-//! Bodies larger than any buffer: they flow through, and the edge's memory stays flat.
+//! Bodies larger than any buffer: they stream through the edge, and its memory stays constant.
 //!
 //! 256 MiB each way; with CELLGATE_SOAK=full, 1 GiB.
 
@@ -9,7 +9,7 @@ use crate::harness::{
 };
 
 const BLOCK: usize = 64 * 1024;
-/// What a few buffers, and nothing that grows with the body, may come to.
+/// The most that memory may grow: room for a few buffers, independent of the size of the body.
 const FLAT: u64 = 24 << 20;
 
 fn size() -> usize {
@@ -17,7 +17,7 @@ fn size() -> usize {
     mebibytes << 20
 }
 
-/// Takes any body, counts it and says how much there was; sends `size()` bytes for a GET.
+/// A cell that counts the bytes of a body and responds with the count; a GET gets `size()` bytes.
 async fn warehouse() -> Cell {
     Cell::scripted("tier1", |mut conn| async move {
         conn.wire.patience(Duration::from_secs(120));
@@ -76,7 +76,7 @@ async fn send(conn: &mut crate::harness::Conn, chunked: bool) -> std::io::Result
     }
 }
 
-/// One block of a body, as a chunk or bare.
+/// One block of a body, as a chunk or plain.
 fn block(chunked: bool) -> Vec<u8> {
     let data = vec![b'd'; BLOCK];
     if !chunked {
@@ -88,13 +88,13 @@ fn block(chunked: bool) -> Vec<u8> {
 async fn edge(cell: &Cell) -> Edge {
     let routes = table(&[("acme", "tier1")]);
     let edge = Edge::serving(&document("1", routes, placements(&[cell]), "tier1")).await;
-    // Everything that is set up once is set up before the memory is looked at.
+    // A first request, so that one-time allocations are made before memory is measured.
     let warm = "PUT / HTTP/1.1\r\nHost: e\r\nX-Routing-Key: acme\r\nContent-Length: 1\r\n\r\nx";
     assert_eq!(edge.exchange(warm).await.text(), "1");
     edge
 }
 
-/// Runs `transfer` and asserts that the edge's memory did not follow the body.
+/// Runs `transfer` and asserts that the edge's memory did not grow with the body.
 async fn flat(edge: &Edge, what: &str, transfer: impl Future<Output = ()>) {
     reset_peak_memory(edge.pid());
     let before = memory(edge.pid());
@@ -160,11 +160,7 @@ async fn download(chunked: bool) {
         },
         async {
             let path = if chunked { "/chunked" } else { "/" };
-            client
-                .send(format!(
-                    "GET {path} HTTP/1.1\r\nHost: e\r\nX-Routing-Key: acme\r\n\r\n"
-                ))
-                .await;
+            client.ask("acme", path).await;
             let head = client
                 .wire()
                 .head()

@@ -1,4 +1,4 @@
-//! What a request line asks for.
+//! Request targets.
 
 use crate::harness::{Cell, Edge, eventually};
 
@@ -34,8 +34,8 @@ async fn the_absolute_form_becomes_the_origin_form() {
     }
 }
 
-/// RFC 3986 has no place for these bytes in a target; whichever parser finds them first, the answer is ours
-/// and the connection is counted out again.
+/// RFC 3986 does not allow these bytes in a target. Whichever parser finds them first, the edge itself
+/// responds, and its count of connections stays right.
 #[tokio::test]
 async fn targets_with_bytes_that_no_uri_has() {
     let (cell, edge) = edge().await;
@@ -57,7 +57,7 @@ async fn targets_with_bytes_that_no_uri_has() {
                 .await;
             let response = client.response().await;
             if response.status == 200 {
-                // Passed on as it came.
+                // Passed on unchanged.
                 assert!(
                     target.starts_with('/') || target.starts_with("http://e/"),
                     "{target}"

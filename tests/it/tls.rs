@@ -1,10 +1,10 @@
-//! `https` endpoints: always verified, and unreachable when they cannot be.
+//! `https` endpoints: always verified, and not used when verification fails.
 
 use serde_json::json;
 
 use crate::harness::{Authority, Cell, Edge, EdgeBuilder, document, table, tls_cell};
 
-/// An edge that trusts `authority` and sends everything to `endpoint`; `hosts` all resolve to 127.0.0.1.
+/// An edge that trusts `authority` and sends all requests to `endpoint`; `hosts` all resolve to 127.0.0.1.
 fn trusting(authority: &Authority, endpoint: &str) -> EdgeBuilder {
     let builder = Edge::builder();
     let ca = builder.directory().join("ca.pem");
@@ -45,7 +45,7 @@ async fn a_verified_cell_is_served() {
         "{} handshakes for 10 requests",
         cell.connections()
     );
-    // Host is the client's, whatever name the cell was verified by.
+    // Host is that of the client, whatever name the cell was verified by.
     assert_eq!(cell.last().get("host"), Some("edge"));
 }
 
@@ -57,7 +57,7 @@ async fn a_cell_verified_by_its_address() {
         .start()
         .await;
     let response = edge.get("acme", "/").await;
-    // Verified by the address in its certificate, or refused: never let through unverified.
+    // A cell is verified by the address in its certificate or refused, never used unverified.
     if response.status != 200 {
         response.assert_error(502, "upstream_unverified");
     }
@@ -113,7 +113,7 @@ async fn a_certificate_whose_time_is_over() {
     unverified(&edge, &cell).await;
 }
 
-/// Without `ca_file`, the system's authorities decide; ours is not among them.
+/// Without `ca_file`, the system's certificates are trusted; the test's authority is not among them.
 #[tokio::test]
 async fn the_system_does_not_know_our_authority() {
     let cell = tls_cell("tier1", &Authority::new("ours").issue("cell.test")).await;
@@ -131,7 +131,7 @@ async fn the_system_does_not_know_our_authority() {
     unverified(&edge, &cell).await;
 }
 
-/// The pool must not hand a connection that was verified for one name to another name at the same address.
+/// A pooled connection that was verified for one name must not serve another name at the same address.
 #[tokio::test]
 async fn a_connection_verified_for_one_name_is_not_used_for_another() {
     let authority = Authority::new("ours");
@@ -156,7 +156,7 @@ async fn a_connection_verified_for_one_name_is_not_used_for_another() {
     assert_eq!(cell.requests(), 5);
 }
 
-/// A plain cell at an `https` endpoint, and a silent one.
+/// A plain HTTP cell at an `https` endpoint, and a silent one.
 #[tokio::test]
 async fn a_cell_that_does_not_speak_tls() {
     let authority = Authority::new("ours");

@@ -8,17 +8,19 @@ use crate::harness::{DemoCell, Edge, Failure, Load, Plan, eventually, guarded};
 use crate::soak;
 
 const CLIENTS: usize = 16;
-/// Answers that a state is watched for.
-const WHILE: u64 = 300;
+/// How many responses each state is watched for.
+fn answers() -> u64 {
+    if soak::full() { 300 } else { 150 }
+}
 
-/// Tenants of the placement `one`, enough of them that by hash some live at either endpoint.
+/// Tenants of the placement `one`, so many that with `hash` some live at either endpoint.
 fn tenants(allowed: &[&str]) -> Vec<(String, Vec<String>)> {
     let allowed: Vec<String> = allowed.iter().map(|&name| name.to_owned()).collect();
     let tenant = |n| (format!("tenant-{n}"), allowed.clone());
     (0..16).map(tenant).collect()
 }
 
-/// Asks for one tenant after the other until `cell` answers, and allows no failure meanwhile.
+/// Sends requests of one tenant after another until `cell` answers one; none may fail.
 async fn wait_served_by(edge: &Edge, cell: &str, tenants: &[(String, Vec<String>)]) {
     let mut client = edge.client().await;
     let mut keys = tenants.iter().map(|(key, _)| key).cycle();
@@ -36,14 +38,14 @@ async fn circuit(edge: &Edge) -> Value {
     shown["candidates"][0]["circuit"].take()
 }
 
-/// One of two endpoints is killed under load, and later comes back: no request fails but those whose
-/// answer had begun.
+/// One of two endpoints is killed under load and comes back later: the only requests that fail are those
+/// whose response had begun.
 ///
-/// That holds for requests without a body that may be repeated (RFC 9110, section 9.2.2), such as these
-/// GETs, with `"on": ["connect", "reset"]`. What was sent on a kept connection when the cell died is
-/// sent again under any policy, since a kept connection that ends may just have been closed for being
-/// idle. What was sent on a new one, the default policy answers with 502: the cell may have begun to act
-/// on it, and it is for the document's author to say that asking twice does no harm.
+/// That holds for idempotent requests without a body (RFC 9110, section 9.2.2), such as these GETs, with
+/// `"on": ["connect", "reset"]`. A request that was sent on a kept connection is retried under any policy,
+/// since the cell may have closed an idle connection. A request that was sent on a new connection gets a 502
+/// under the default policy: the cell may have begun to act on it, and only the document's author knows
+/// whether a retry is harmless.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_endpoint_killed_under_load_costs_only_what_it_had_begun() {
     let deaths = if soak::full() { 20 } else { 2 };
@@ -68,26 +70,25 @@ async fn an_endpoint_killed_under_load_costs_only_what_it_had_begun() {
             ..Plan::new(edge.proxy, CLIENTS, tenants.clone())
         });
         for death in 0..deaths {
-            load.progress(WHILE).await;
+            load.progress(answers()).await;
             let dying = &mut cells[death % 2];
             dying.kill();
-            load.progress(WHILE).await;
+            load.progress(answers()).await;
             dying.restart().await;
             wait_served_by(&edge, &dying.name, &tenants).await;
         }
-        load.progress(WHILE).await;
+        load.progress(answers()).await;
         let tally = load.finish().await;
         tally.assert_no_failure();
-        // Each client had at most one answer under way at each death.
+        // Each client had at most one response in progress at each death.
         let cut = (deaths * CLIENTS) as u64;
         assert!(tally.expected <= cut, "{balancing}: {tally:#?}");
         assert_eq!(tally.cells.len(), 2, "{balancing}: {tally:#?}");
     }
 }
 
-/// The primary is killed under load. Errors stop once its breaker is open: whoever asks from then on is
-/// served by the fallback, also while single requests find out in vain whether it is back, and by the
-/// primary again, without anybody's doing, once it is.
+/// The primary is killed under load. Errors stop once its breaker is open: from then on requests are served
+/// by the fallback, also while half-open probes fail, and by the primary again once it is back.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_dead_primary_costs_no_request_once_its_breaker_is_open_under_load() {
     const THRESHOLD: usize = 5;
@@ -112,13 +113,13 @@ async fn a_dead_primary_costs_no_request_once_its_breaker_is_open_under_load() {
             },
             ..plan.clone()
         });
-        before.progress(WHILE).await;
+        before.progress(answers()).await;
         primary.kill();
         eventually("the breaker opens", async || {
             (circuit(&edge).await != "closed").then_some(())
         })
         .await;
-        // From here on nothing may fail; what was asked before the breaker opened still may.
+        // From here on no request may fail, except those sent before the breaker opened.
         let since = Load::start(&plan);
         let before = before.finish().await;
         before.assert_no_failure();
@@ -142,7 +143,7 @@ async fn a_dead_primary_costs_no_request_once_its_breaker_is_open_under_load() {
             (answer.get("x-routed-to") == Some("one")).then_some(())
         })
         .await;
-        since.progress(WHILE).await;
+        since.progress(answers()).await;
         assert_eq!(circuit(&edge).await, "closed");
         let since = since.finish().await;
         since.assert_no_failure();

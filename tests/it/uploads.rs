@@ -6,13 +6,13 @@ use crate::harness::{Cell, Edge, eventually};
 
 const KEY: &str = "Host: e\r\nX-Routing-Key: acme\r\n";
 
-/// A small upload is whole at the cell's kernel, so the answer is what is late; of a large one nothing moves
-/// any more.
+/// A small upload fits in the buffers of the cell's kernel, so the edge waits for the response; a large one
+/// stalls.
 #[tokio::test]
 async fn a_cell_that_never_reads_the_upload() {
     let cell = Cell::scripted("tier1", |mut conn| async move {
         conn.head().await?;
-        // Reads nothing more, until the test is over.
+        // Reads nothing more until the test ends.
         std::future::pending().await
     })
     .await;
@@ -30,7 +30,7 @@ async fn a_cell_that_never_reads_the_upload() {
         client.send(head).await;
         let body = vec![b'x'; length];
         let mut sent = 0;
-        // Until it is all sent, or refused, or nothing moves any more.
+        // Until all of it is sent, or refused, or the upload stalls.
         while let Some(part) = body.get(sent..body.len().min(sent + (64 << 10)))
             && !part.is_empty()
             && let Ok(Ok(())) =
@@ -51,7 +51,7 @@ async fn a_cell_that_never_reads_the_upload() {
     .await;
 }
 
-/// Nobody says that the body may come, and the client waits for that: the edge ends it.
+/// The client waits for a 100 Continue that nobody sends: the edge ends the request.
 #[tokio::test]
 async fn an_expectation_that_nobody_answers() {
     let cell = Cell::scripted("tier1", |mut conn| async move {

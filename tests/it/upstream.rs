@@ -1,4 +1,4 @@
-//! Cells that fail: what the client is told, and what the edge does next.
+//! Cells that fail: which error the client gets, and what the edge does next.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -24,13 +24,11 @@ async fn nobody_listens() {
     let nobody = Cell::nobody().await;
     let edge = at(nobody).start().await;
     let mut client = edge.client().await;
-    client
-        .send("GET / HTTP/1.1\r\nHost: e\r\nX-Routing-Key: acme\r\n\r\n")
-        .await;
+    client.ask("acme", "/").await;
     let response = client.response().await;
     response.assert_error(502, "upstream_unreachable");
     response.assert_routed("tier1", "tier");
-    // Where cells are is nobody's business but the operator's: it goes to the log.
+    // The addresses of cells are for operators only: they are logged, not sent to clients.
     assert!(
         !response.text().contains(&nobody.port().to_string()),
         "{response:?}"
@@ -38,7 +36,7 @@ async fn nobody_listens() {
     edge.log.wait(&nobody.to_string()).await;
 }
 
-/// A listener that accepts no more: its queue is full, so a connection attempt gets no answer at all.
+/// A listener whose accept queue is full: connection attempts get no response.
 #[tokio::test]
 async fn a_cell_that_does_not_accept_in_time() {
     let socket = TcpSocket::new_v4().expect("a socket");
@@ -74,7 +72,7 @@ async fn a_cell_that_does_not_accept_in_time() {
 async fn a_cell_that_does_not_answer_in_time() {
     let cell = Cell::scripted("tier1", |mut conn| async move {
         conn.request().await?;
-        // Says nothing, until the edge gives up.
+        // Sends nothing until the edge gives up.
         conn.wire.rest().await.map(drop)
     })
     .await;
@@ -91,7 +89,7 @@ async fn a_cell_that_does_not_answer_in_time() {
         "{:?}",
         began.elapsed()
     );
-    // The connection that hangs is given up, and nobody else gets it.
+    // The connection that hangs is closed, not pooled.
     cell.wait_unconnected().await;
     assert_eq!(
         cell.requests(),
@@ -104,7 +102,7 @@ async fn a_cell_that_does_not_answer_in_time() {
 async fn all_attempts_together_have_a_limit() {
     let cell = Cell::scripted("tier1", |mut conn| async move {
         conn.request().await?;
-        // Says nothing, until the edge gives up.
+        // Sends nothing until the edge gives up.
         conn.wire.rest().await.map(drop)
     })
     .await;
@@ -117,7 +115,7 @@ async fn all_attempts_together_have_a_limit() {
     response.assert_routed("tier1", "tier");
 }
 
-/// The deadline is for the answer's head; a body may take longer than it.
+/// The deadline is for the response header; the body may take longer.
 #[tokio::test]
 async fn a_long_answer_is_not_a_late_one() {
     let cell = Cell::scripted("tier1", |mut conn| async move {
@@ -172,7 +170,7 @@ async fn a_cell_that_answers_nonsense_or_nothing() {
     }
 }
 
-/// A switch of protocols that nobody asked for would open a tunnel past every check.
+/// An unrequested switch of protocols would open a tunnel past every check.
 #[tokio::test]
 async fn an_unasked_for_101_is_refused() {
     let cell = Cell::answering(
@@ -186,7 +184,7 @@ async fn an_unasked_for_101_is_refused() {
         .assert_error(502, "upstream_bad_response");
 }
 
-/// A cut answer must look cut: never a whole message.
+/// A truncated response must reach the client as truncated, never as a complete message.
 #[tokio::test]
 async fn a_cut_answer_stays_cut() {
     for (head, part) in [
@@ -204,9 +202,7 @@ async fn a_cut_answer_stays_cut() {
         .await;
         let edge = Edge::before(&cell).start().await;
         let mut client = edge.client().await;
-        client
-            .send("GET / HTTP/1.1\r\nHost: e\r\nX-Routing-Key: acme\r\n\r\n")
-            .await;
+        client.ask("acme", "/").await;
         let answer = client.try_response("GET").await;
         let whole = answer
             .as_ref()
@@ -220,7 +216,7 @@ async fn connections_to_a_cell_are_kept_and_shared() {
     let cell = Cell::echo("tier1").await;
     let edge = Edge::before(&cell).start().await;
     for _ in 0..10 {
-        // A new client each time: the pool is the edge's, not a client's.
+        // A new client connection each time: the pool belongs to the edge, not to a client connection.
         assert_eq!(edge.get("acme", "/").await.status, 200);
     }
     assert!(
@@ -241,7 +237,7 @@ async fn an_idle_connection_to_a_cell_ends() {
     cell.wait_unconnected().await;
 }
 
-/// A cell may close a kept connection at any moment; a client must not notice.
+/// A cell may close a kept connection at any moment; clients must not notice.
 #[tokio::test]
 async fn a_kept_connection_that_the_cell_closed_is_no_failure() {
     let cell = Cell::scripted("tier1", |mut conn| async move {
@@ -258,7 +254,7 @@ async fn a_kept_connection_that_the_cell_closed_is_no_failure() {
     }
 }
 
-/// Closed at the very moment of reuse, after the request was sent: GET goes again, POST does not.
+/// A kept connection that is closed just after the request was sent on it: GET is retried, POST is not.
 #[tokio::test]
 async fn a_request_on_a_dying_connection_goes_again_only_when_safe() {
     let cell = Cell::scripted("tier1", |mut conn| async move {
@@ -280,8 +276,7 @@ async fn a_request_on_a_dying_connection_goes_again_only_when_safe() {
         .collect();
     assert_eq!(sent, ["/", "/again", "/again"]);
 
-    // The connection that took it the second time was for that alone; the next is kept, and the next
-    // request on it dies.
+    // The connection of the retry is not kept. The next one is, and the second request on it fails.
     assert_eq!(client.get("acme", "/").await.status, 200);
     client
         .send(
@@ -300,8 +295,8 @@ async fn a_request_on_a_dying_connection_goes_again_only_when_safe() {
     assert_eq!(orders, 1, "an order was placed twice");
 }
 
-/// When a cell dies, every connection to it that was kept dies, and some are not seen to be closed yet. A
-/// request tries one of them, not one after the other until it may try no more.
+/// When a cell dies, all kept connections to it die, and the edge has not noticed some of them yet. A request
+/// tries at most one of these, so that they do not use up its attempts.
 #[tokio::test]
 async fn a_request_meets_one_dying_connection_at_most() {
     const KEPT: usize = 6;
@@ -323,9 +318,7 @@ async fn a_request_meets_one_dying_connection_at_most() {
     let mut clients = Vec::new();
     for _ in 0..KEPT {
         let mut client = edge.client().await;
-        client
-            .send("GET /keep HTTP/1.1\r\nHost: e\r\nX-Routing-Key: acme\r\n\r\n")
-            .await;
+        client.ask("acme", "/keep").await;
         clients.push(client);
     }
     for client in &mut clients {
@@ -335,12 +328,12 @@ async fn a_request_meets_one_dying_connection_at_most() {
     assert_eq!(cell.requests(), KEPT + 2);
 }
 
-/// One cell that hangs takes nothing from the others.
+/// A cell that hangs does not delay the others.
 #[tokio::test]
 async fn a_hanging_cell_does_not_hold_up_the_others() {
     let hanging = Cell::scripted("hang", |mut conn| async move {
         conn.request().await?;
-        // Says nothing, until the edge gives up.
+        // Sends nothing until the edge gives up.
         conn.wire.rest().await.map(drop)
     })
     .await;
@@ -356,9 +349,7 @@ async fn a_hanging_cell_does_not_hold_up_the_others() {
     let mut waiting = Vec::new();
     for _ in 0..100 {
         let mut client = edge.client().await;
-        client
-            .send("GET / HTTP/1.1\r\nHost: e\r\nX-Routing-Key: h\r\n\r\n")
-            .await;
+        client.ask("h", "/").await;
         waiting.push(client);
     }
     hanging.wait_requests(100).await;
@@ -370,20 +361,18 @@ async fn a_hanging_cell_does_not_hold_up_the_others() {
     .await;
 }
 
-/// A client that leaves is not waited for: the cell's connection ends as well.
+/// When a client disconnects, the connection to the cell ends as well.
 #[tokio::test]
 async fn a_client_that_leaves_frees_the_cell() {
     let cell = Cell::scripted("tier1", |mut conn| async move {
         conn.request().await?;
-        // Ends when the edge closes, which is the point.
+        // Ends when the edge closes the connection, which the test waits for.
         conn.wire.rest().await.map(drop)
     })
     .await;
     let edge = Edge::before(&cell).start().await;
     let mut client = edge.client().await;
-    client
-        .send("GET / HTTP/1.1\r\nHost: e\r\nX-Routing-Key: acme\r\n\r\n")
-        .await;
+    client.ask("acme", "/").await;
     cell.wait_requests(1).await;
     drop(client);
     cell.wait_unconnected().await;

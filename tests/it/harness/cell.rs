@@ -36,7 +36,7 @@ struct Seen {
     recorded: Mutex<Vec<Request>>,
 }
 
-/// One connection to a cell, in the hands of its script.
+/// One connection to a cell, as its script gets it.
 pub struct Conn {
     pub wire: Wire,
     pub cell: String,
@@ -44,8 +44,8 @@ pub struct Conn {
 }
 
 impl Cell {
-    /// Runs `script` on each connection. The connection closes when the script returns; what the script
-    /// returns as an error only ends it.
+    /// Runs `script` on each connection. The connection closes when the script returns, whether with an error
+    /// or not.
     pub async fn scripted<F, R>(name: &str, script: F) -> Cell
     where
         F: Fn(Conn) -> R + Send + Sync + 'static,
@@ -100,7 +100,7 @@ impl Cell {
         Cell::echo_at(name, ([127, 0, 0, 1], 0).into()).await
     }
 
-    /// The same at a given address, for one that comes back.
+    /// The same at a given address, for a cell that comes back.
     pub async fn echo_at(name: &str, address: SocketAddr) -> Cell {
         let listener = TcpListener::bind(address)
             .await
@@ -114,7 +114,7 @@ impl Cell {
         Cell::on(listener, name, script, async |stream: TcpStream| Ok(stream))
     }
 
-    /// As [`Cell::echo`], without keeping anything of the requests: for load.
+    /// Like [`Cell::echo`], but does not record requests: for load.
     pub async fn quiet(name: &str) -> Cell {
         Cell::scripted(name, |mut conn| async move {
             while let Some(head) = conn.wire.head().await? {
@@ -142,8 +142,8 @@ impl Cell {
         .await
     }
 
-    /// An address where nothing listens, until the test ends: somebody has the port, or
-    /// the next test that is given one would answer there.
+    /// An address where nothing listens until the test ends. The port stays bound, so that no other test gets
+    /// it.
     pub async fn nobody() -> SocketAddr {
         let socket = TcpSocket::new_v4().expect("a socket");
         socket

@@ -20,7 +20,7 @@ impl Client {
         Client::over(stream.unwrap_or_else(|error| panic!("connect to {address}: {error}")))
     }
 
-    /// Connects with a small receive buffer, so that a reader that stops is felt soon.
+    /// Connects with a small receive buffer, so that a client that stops reading soon stalls the sender.
     pub async fn connect_narrow(address: SocketAddr) -> Client {
         let socket = TcpSocket::new_v4().expect("a socket");
         socket
@@ -55,12 +55,17 @@ impl Client {
         }
     }
 
-    /// Sends `GET path` for `key`, and reads the answer.
-    pub async fn get(&mut self, key: &str, path: &str) -> Response {
+    /// Sends `GET path` for `key`.
+    #[track_caller]
+    pub fn ask(&mut self, key: &str, path: &str) -> impl Future<Output = ()> {
         self.send(format!(
             "GET {path} HTTP/1.1\r\nHost: edge\r\nX-Routing-Key: {key}\r\n\r\n"
         ))
-        .await;
+    }
+
+    /// Sends `GET path` for `key`, and reads the answer.
+    pub async fn get(&mut self, key: &str, path: &str) -> Response {
+        self.ask(key, path).await;
         self.response().await
     }
 
@@ -90,7 +95,7 @@ impl Client {
                 Err(error) => return Err(error),
             };
             match head.status() {
-                // The connection is another protocol's from here on (RFC 9110, section 7.8).
+                // From here on the connection speaks another protocol (RFC 9110, section 7.8).
                 101 => return Ok(Some(whole(head, Vec::new(), Vec::new(), interim))),
                 100..=199 => interim.push(head),
                 _ => return self.finish_response(method, head, interim).await.map(Some),

@@ -3,21 +3,22 @@
 
 use std::fs;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::ops::{Deref, DerefMut};
+use std::path::PathBuf;
+use std::process::Command;
 use std::sync::Arc;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::client::Client;
-use super::edge::{Ended, address};
-use super::log::Log;
+use super::edge::address;
+use super::eventually;
 use super::message::Response;
-use super::{eventually, process};
+use super::process::{self, Ended, Process};
 
-/// Settings, environment and arguments of a control plane that is about to start. Every process that is
-/// started from one builder has the same files.
+/// Settings, environment and arguments of a control plane. Every process started from one builder uses the
+/// same files.
 #[derive(Clone)]
 pub struct ControlBuilder {
     directory: Arc<TempDir>,
@@ -28,13 +29,8 @@ pub struct ControlBuilder {
 
 /// A running control plane. Dropping it kills the process; when a test fails, its log is printed.
 pub struct ControlProcess {
-    child: Child,
+    process: Process,
     pub address: SocketAddr,
-    /// What it wrote to stderr.
-    pub log: Log,
-    /// What it wrote to stdout.
-    pub output: Log,
-    directory: Arc<TempDir>,
 }
 
 impl ControlBuilder {
@@ -56,11 +52,7 @@ impl ControlBuilder {
 
     /// Sets one setting by its dotted path, for instance `store.file.data_dir`.
     pub fn set(mut self, path: &str, value: impl Into<Value>) -> ControlBuilder {
-        let mut at = &mut self.settings;
-        for name in path.split('.') {
-            at = &mut at[name];
-        }
-        *at = value.into();
+        process::set(&mut self.settings, path, value.into());
         self
     }
 
@@ -108,28 +100,19 @@ impl ControlBuilder {
         self.spawn_by(Command::new(env!("CARGO_BIN_EXE_cellgate")))
     }
 
-    /// The same with a command that has been prepared, for instance with limits.
+    /// The same with a prepared command, for instance with resource limits.
     pub fn spawn_by(&self, mut command: Command) -> ControlProcess {
         command.arg("control").arg("-c").arg(self.conf());
         command.args(&self.arguments);
-        for name in ["CONFIG_PATH", "PORT"] {
-            command.env_remove(name);
-        }
-        command
-            .env("RUST_LOG", "info")
-            .envs(self.environment.iter().cloned());
-        command.current_dir(self.directory.path());
-        command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
-        let mut child = command.spawn().expect("start the control plane");
+        let process = Process::spawn(
+            "control plane",
+            &mut command,
+            &self.environment,
+            &self.directory,
+        );
         ControlProcess {
-            log: Log::collect(child.stderr.take().expect("stderr")),
-            output: Log::collect(child.stdout.take().expect("stdout")),
-            child,
+            process,
             address: SocketAddr::from(([0, 0, 0, 0], 0)),
-            directory: self.directory.clone(),
         }
     }
 
@@ -155,38 +138,15 @@ impl ControlProcess {
     /// Waits until it serves, and learns its address from its log.
     pub async fn ready(mut self) -> ControlProcess {
         self.address = address(&self.log.wait("control listening on ").await);
-        let log = self.log.clone();
-        eventually("the control plane says that it is ready", async || {
-            let lines = log.lines();
-            let ready = lines.iter().any(|line| line.trim_end().ends_with("ready"));
-            ready.then_some(())
-        })
-        .await;
+        self.log.wait_ready().await;
         self
-    }
-
-    pub fn pid(&self) -> u32 {
-        self.child.id()
-    }
-
-    /// Where it runs, and all of its files are.
-    pub fn directory(&self) -> &Path {
-        self.directory.path()
-    }
-
-    pub fn path(&self, name: &str) -> PathBuf {
-        self.directory().join(name)
-    }
-
-    pub fn routing_path(&self) -> PathBuf {
-        self.path("routing.json")
     }
 
     pub async fn client(&self) -> Client {
         Client::connect(self.address).await
     }
 
-    /// Asks for something, without a token, on a connection of its own.
+    /// Sends a GET request without a token, on a connection of its own.
     pub async fn get(&self, path: &str) -> Response {
         self.request("GET", path, &[], "").await
     }
@@ -204,7 +164,7 @@ impl ControlProcess {
             .iter()
             .map(|(name, value)| format!("{name}: {value}\r\n"))
             .collect();
-        // Without a token, a body has to say what it is.
+        // Without a token, a request with a body needs a Content-Type.
         let said = headers.to_ascii_lowercase().contains("content-type:");
         let kind = match said || body.is_empty() {
             true => "",
@@ -224,17 +184,12 @@ impl ControlProcess {
             .unwrap_or_else(|| panic!("{method} {path}: closed without an answer"))
     }
 
-    /// The value of one metric, summed over the series whose name and labels contain all of `parts`.
+    /// The value of one metric: see [`Response::metric`].
     pub async fn metric(&self, parts: &[&str]) -> f64 {
-        let text = self.get("/metrics").await.text();
-        let series = text.lines().filter(|line| !line.starts_with('#'));
-        let named = series.filter(|line| parts.iter().all(|part| line.contains(part)));
-        named
-            .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
-            .sum()
+        self.get("/metrics").await.metric(parts)
     }
 
-    /// Waits until this is the number of the newest generation.
+    /// Waits until the newest generation has this number.
     pub async fn wait_generation(&self, generation: u64) {
         let what = format!("generation {generation} is the newest");
         eventually(&what, async || {
@@ -244,67 +199,33 @@ impl ControlProcess {
         .await;
     }
 
-    /// Replaces the routing file in one step, as a careful editor does.
-    pub fn write_routing(&self, document: &Value) {
-        self.write_routing_bytes(document.to_string());
-    }
-
-    pub fn write_routing_bytes(&self, document: impl AsRef<[u8]>) {
-        let new = self.path("routing.json.new");
-        fs::write(&new, document).expect("write the new routing file");
-        fs::rename(new, self.routing_path()).expect("rename the new routing file");
-    }
-
-    /// What is in the routing file, if that is JSON.
+    /// The content of the routing file, if it is JSON.
     pub fn read_routing(&self) -> Option<Value> {
         let document = fs::read(self.routing_path()).ok()?;
         serde_json::from_slice(&document).ok()
     }
 
-    pub fn signal(&self, signal: i32) {
-        process::send_signal(self.pid(), signal);
-    }
-
-    /// Ends it as a crash would.
-    pub async fn kill(mut self) {
-        self.child.kill().expect("kill it");
-        self.exited().await;
-    }
-
-    /// Waits until the process ends.
-    pub async fn exited(&mut self) -> ExitStatus {
-        let child = &mut self.child;
-        eventually("the control plane ends", async || {
-            child.try_wait().expect("its status")
-        })
-        .await
+    /// Kills the process, as a crash would, and waits for its end.
+    pub async fn kill(self) {
+        self.process.kill().await;
     }
 
     /// Waits until the process ends and everything it wrote was read.
-    pub async fn ended(mut self) -> Ended {
-        let status = self.exited().await;
-        self.log.ended().await;
-        self.output.ended().await;
-        Ended {
-            status,
-            log: self.log.text(),
-            output: self.output.text(),
-        }
+    pub async fn ended(self) -> Ended {
+        self.process.ended().await
     }
 }
 
-impl Drop for ControlProcess {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-        if std::thread::panicking() {
-            let lines = self.log.lines();
-            let tail = &lines[lines.len().saturating_sub(60)..];
-            eprintln!(
-                "--- log of the control plane {}:\n{}\n---",
-                self.pid(),
-                tail.join("\n")
-            );
-        }
+impl Deref for ControlProcess {
+    type Target = Process;
+
+    fn deref(&self) -> &Process {
+        &self.process
+    }
+}
+
+impl DerefMut for ControlProcess {
+    fn deref_mut(&mut self) -> &mut Process {
+        &mut self.process
     }
 }

@@ -1,4 +1,4 @@
-//! Real `cellgate cell` processes: cells that die, come back, and misbehave as they are told.
+//! Real `cellgate cell` processes: cells that die, come back, and misbehave on request.
 
 use std::net::SocketAddr;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -10,7 +10,7 @@ use super::log::Log;
 use super::message::Response;
 use super::{eventually, own_address};
 
-/// A running demo cell, which takes orders (`--control`). Dropping it kills it.
+/// A running demo cell that can be told to misbehave (`--control`). Dropping it kills the process.
 pub struct DemoCell {
     pub name: String,
     pub address: SocketAddr,
@@ -44,7 +44,7 @@ impl DemoCell {
         self.child.id()
     }
 
-    /// Tells it how to behave from now on, for instance `{"status": 503}`; `{}` is well.
+    /// Sets how it behaves from now on, for instance `{"status": 503}`; `{}` is normal.
     pub async fn misbehave(&self, told: Value) {
         let body = told.to_string();
         let request = format!(
@@ -62,13 +62,13 @@ impl DemoCell {
         client.response().await
     }
 
-    /// Ends it as a crash does. Whoever connects is refused until [`DemoCell::restart`].
+    /// Kills the process. Connections are refused until [`DemoCell::restart`].
     pub fn kill(&mut self) {
         self.child.kill().expect("kill the cell");
         self.child.wait().expect("its status");
     }
 
-    /// Starts it again after [`DemoCell::kill`], on the same port, as it was started the first time.
+    /// Starts it again after [`DemoCell::kill`], with the same port and arguments.
     pub async fn restart(&mut self) {
         let (child, address) = spawn(&self.name, self.address, &self.switches).await;
         assert_eq!(address, self.address);

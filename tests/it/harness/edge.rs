@@ -2,8 +2,9 @@
 
 use std::fs;
 use std::net::SocketAddr;
+use std::ops::{Deref, DerefMut};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::Command;
 use std::sync::Arc;
 
 use serde_json::{Value, json};
@@ -11,12 +12,12 @@ use tempfile::TempDir;
 
 use super::cell::Cell;
 use super::client::Client;
-use super::log::Log;
+use super::eventually;
 use super::message::Response;
+use super::process::{self, Ended, Process};
 use super::routing::{document, placements, table};
-use super::{eventually, process};
 
-/// Settings, environment and arguments of an edge that is about to start.
+/// Settings, environment and arguments of an edge.
 pub struct EdgeBuilder {
     directory: Arc<TempDir>,
     settings: Value,
@@ -26,22 +27,9 @@ pub struct EdgeBuilder {
 
 /// A running edge. Dropping it kills the process; when a test fails, its log is printed.
 pub struct Edge {
-    child: Child,
+    process: Process,
     pub proxy: SocketAddr,
     pub admin: SocketAddr,
-    /// What it wrote to stderr.
-    pub log: Log,
-    /// What it wrote to stdout.
-    pub output: Log,
-    directory: Arc<TempDir>,
-}
-
-/// An edge that ran to its end.
-#[derive(Debug)]
-pub struct Ended {
-    pub status: ExitStatus,
-    pub log: String,
-    pub output: String,
 }
 
 impl EdgeBuilder {
@@ -71,11 +59,7 @@ impl EdgeBuilder {
 
     /// Sets one setting by its dotted path, for instance `cellgate.timeouts.connect`.
     pub fn set(mut self, path: &str, value: impl Into<Value>) -> EdgeBuilder {
-        let mut at = &mut self.settings;
-        for name in path.split('.') {
-            at = &mut at[name];
-        }
-        *at = value.into();
+        process::set(&mut self.settings, path, value.into());
         self
     }
 
@@ -136,34 +120,16 @@ impl EdgeBuilder {
         let mut command = Command::new(env!("CARGO_BIN_EXE_cellgate"));
         command.arg("edge").arg("-c").arg(conf);
         command.args(&self.arguments).args(more);
-        for name in ["CONFIG_PATH", "CONTROL_PLANE_URL", "PORT"] {
-            command.env_remove(name);
-        }
-        command
-            .env("RUST_LOG", "info")
-            .envs(self.environment.iter().cloned());
-        command.current_dir(self.directory.path());
-        command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
-        let mut child = command.spawn().expect("start the edge");
-        let log = Log::collect(child.stderr.take().expect("stderr"));
-        let output = Log::collect(child.stdout.take().expect("stdout"));
         let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
-        let directory = self.directory.clone();
         Edge {
-            child,
+            process: Process::spawn("edge", &mut command, &self.environment, &self.directory),
             proxy: nowhere,
             admin: nowhere,
-            log,
-            output,
-            directory,
         }
     }
 
     /// Starts it as the successor of a running edge with the same settings (`-u`), and waits until it is
-    /// there to be handed the listeners. The caller sends SIGQUIT to the old one, and waits for
+    /// ready to take over the listeners. The caller then sends SIGQUIT to the old one and waits for
     /// [`Edge::ready`].
     pub async fn successor(&self) -> Edge {
         let socket = self.directory.path().join("upgrade.sock");
@@ -188,7 +154,7 @@ impl Edge {
         EdgeBuilder::new()
     }
 
-    /// An edge in front of one cell, which key `acme` lives in and every other key is sent to.
+    /// An edge in front of one cell, where `acme` lives and which is the default placement.
     pub fn before(cell: &Cell) -> EdgeBuilder {
         let (routes, endpoints) = (table(&[("acme", &cell.name)]), placements(&[cell]));
         Edge::builder().routing(&document("1", routes, endpoints, &cell.name))
@@ -203,14 +169,7 @@ impl Edge {
     pub async fn ready(mut self) -> Edge {
         self.proxy = address(&self.log.wait("proxy listening on ").await);
         self.admin = address(&self.log.wait("admin listening on ").await);
-        let log = self.log.clone();
-        eventually("the edge says that it is ready", async || {
-            log.lines()
-                .iter()
-                .any(|line| line.trim_end().ends_with("ready"))
-                .then_some(())
-        })
-        .await;
+        self.log.wait_ready().await;
         self
     }
 
@@ -222,14 +181,6 @@ impl Edge {
             .filter(|l| l.contains("proxy listening on "))
             .map(|l| address(l))
             .collect()
-    }
-
-    pub fn pid(&self) -> u32 {
-        self.child.id()
-    }
-
-    pub fn path(&self, name: &str) -> PathBuf {
-        self.directory.path().join(name)
     }
 
     pub async fn client(&self) -> Client {
@@ -265,25 +216,9 @@ impl Edge {
         response.json()
     }
 
-    /// The value of one metric, summed over the series whose name and labels contain all of `parts`.
+    /// The value of one metric: see [`Response::metric`].
     pub async fn metric(&self, parts: &[&str]) -> f64 {
-        let text = self.admin("/metrics").await.text();
-        let series = text.lines().filter(|line| !line.starts_with('#'));
-        let named = series.filter(|line| parts.iter().all(|part| line.contains(part)));
-        named
-            .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
-            .sum()
-    }
-
-    /// Replaces the routing file in one step, as a careful deploy does.
-    pub fn write_routing(&self, document: &Value) {
-        self.write_routing_bytes(document.to_string());
-    }
-
-    pub fn write_routing_bytes(&self, document: impl AsRef<[u8]>) {
-        let new = self.path(".routing.json.new");
-        fs::write(&new, document).expect("write the new routing file");
-        fs::rename(new, self.path("routing.json")).expect("rename the new routing file");
+        self.admin("/metrics").await.metric(parts)
     }
 
     /// Waits until the table of this version is live.
@@ -305,68 +240,28 @@ impl Edge {
         .await
     }
 
-    pub fn signal(&self, signal: i32) {
-        process::send_signal(self.pid(), signal);
-    }
-
-    /// Waits until the process ends.
-    pub async fn exited(&mut self) -> ExitStatus {
-        let child = &mut self.child;
-        eventually("the edge ends", async || {
-            child.try_wait().expect("its status")
-        })
-        .await
+    /// Kills the process, as a crash would, and waits for its end.
+    pub async fn kill(self) {
+        self.process.kill().await;
     }
 
     /// Waits until the process ends and everything it wrote was read.
-    pub async fn ended(mut self) -> Ended {
-        let status = self.exited().await;
-        self.log.ended().await;
-        self.output.ended().await;
-        Ended {
-            status,
-            log: self.log.text(),
-            output: self.output.text(),
-        }
-    }
-
-    /// Whether the process still runs.
-    pub fn runs(&mut self) -> bool {
-        self.child.try_wait().expect("its status").is_none()
+    pub async fn ended(self) -> Ended {
+        self.process.ended().await
     }
 }
 
-impl Ended {
-    /// Asserts that it failed, quickly enough to have ended, and said all of this.
-    #[track_caller]
-    pub fn assert_failed(&self, words: &[&str]) {
-        let all = format!("{}\n{}", self.log, self.output);
-        assert!(!self.status.success(), "it succeeded:\n{all}");
-        assert!(
-            self.status.code().is_some(),
-            "it was killed ({}):\n{all}",
-            self.status
-        );
-        for word in words {
-            assert!(all.contains(word), "nothing about {word:?} in:\n{all}");
-        }
-        assert!(!all.contains("panicked"), "it panicked:\n{all}");
+impl Deref for Edge {
+    type Target = Process;
+
+    fn deref(&self) -> &Process {
+        &self.process
     }
 }
 
-impl Drop for Edge {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-        if std::thread::panicking() {
-            let lines = self.log.lines();
-            let tail = &lines[lines.len().saturating_sub(60)..];
-            eprintln!(
-                "--- log of the edge {}:\n{}\n---",
-                self.pid(),
-                tail.join("\n")
-            );
-        }
+impl DerefMut for Edge {
+    fn deref_mut(&mut self) -> &mut Process {
+        &mut self.process
     }
 }
 

@@ -1,7 +1,7 @@
-//! A control plane that says what a test scripts: a real WebSocket server, and nothing behind it.
+//! A scripted control plane: a real WebSocket server that sends what the test says.
 //!
-//! Digests and the chunks of snapshots are made by the library; all other messages are spelled out, so that
-//! both sides making the same mistake would be seen.
+//! Digests and the chunks of snapshots come from the library; all other messages are written out here, so
+//! that a mistake in the library's messages is not made on both sides.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -24,20 +24,20 @@ use tokio_tungstenite::{WebSocketStream, accept_hdr_async};
 use super::wire::Stream;
 use super::{Edge, eventually, within};
 
-/// What is spoken.
+/// The protocol that it speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dialect {
     V1,
     M3,
 }
 
-/// A control plane on a free port of 127.0.0.1. Dropping it closes the listener; links are the test's.
+/// A control plane on a free port of 127.0.0.1. Dropping it closes the listener; the test owns the links.
 pub struct FakeControl {
     pub address: SocketAddr,
     scheme: &'static str,
     links: tokio::sync::Mutex<mpsc::UnboundedReceiver<Link>>,
     accepting: AbortHandle,
-    /// The status that upgrades are answered with instead.
+    /// The status with which upgrades are refused; `None`: they are accepted.
     refusal: Arc<Mutex<Option<u16>>>,
     /// The `Authorization` of every upgrade that was refused.
     refused: Arc<Mutex<Vec<Option<String>>>>,
@@ -46,29 +46,29 @@ pub struct FakeControl {
 /// A connection of an edge.
 pub struct Link {
     socket: WebSocketStream<Box<dyn Stream>>,
-    /// Of the upgrade.
+    /// Headers and target of the upgrade request.
     pub authorization: Option<String>,
     pub target: String,
     pub offered: Option<String>,
-    /// Statuses that came while something else was waited for.
+    /// Statuses that arrived while the test waited for another message.
     pub statuses: VecDeque<Value>,
-    /// The subject of the edge's certificate, if it showed one.
+    /// The subject of the edge's certificate, if it presented one.
     pub certificate: Option<String>,
-    /// Frames that were sent, and their payloads in bytes.
+    /// Frames sent, and the bytes of their payloads.
     pub sent: usize,
     pub sent_bytes: usize,
-    /// Text frames that came, and their payloads in bytes.
+    /// Text frames received, and the bytes of their payloads.
     pub received: usize,
     pub received_bytes: usize,
 }
 
-/// A document with what the protocol makes of it.
+/// A document and its compiled table.
 pub struct Content {
     pub document: Value,
     pub table: RoutingTable,
 }
 
-/// A connection that was accepted, behind whatever handshake there is.
+/// An accepted connection after its handshake, and the subject of the client's certificate.
 type Accepted = (Box<dyn Stream>, Option<String>);
 
 impl FakeControl {
@@ -76,7 +76,7 @@ impl FakeControl {
         FakeControl::start_at(dialect, SocketAddr::from(([127, 0, 0, 1], 0))).await
     }
 
-    /// The same at a given address, for one that comes back.
+    /// The same at a given address, for a control plane that comes back.
     pub async fn start_at(dialect: Dialect, address: SocketAddr) -> FakeControl {
         let plain = async |stream: TcpStream| -> std::io::Result<Accepted> {
             Ok((Box::new(stream) as Box<dyn Stream>, None))
@@ -109,7 +109,7 @@ impl FakeControl {
                 let (handshake, sender) = (handshake.clone(), sender.clone());
                 let (refusing, noted) = (refusing.clone(), noted.clone());
                 tokio::spawn(async move {
-                    // An edge that goes away before it is one is its own business.
+                    // A connection that ends during the handshake is ignored.
                     if let Ok((stream, certificate)) = handshake(stream).await
                         && let Ok(mut link) = upgrade(stream, dialect, &refusing, &noted).await
                     {
@@ -133,7 +133,7 @@ impl FakeControl {
         format!("{}://{}/connect", self.scheme, self.address)
     }
 
-    /// From now on, upgrades are answered with this status; none: they are accepted.
+    /// From now on, upgrades are refused with this status; `None`: they are accepted.
     pub fn refuse(&self, status: Option<u16>) {
         *self.refusal.lock().unwrap_or_else(PoisonError::into_inner) = status;
     }
@@ -151,7 +151,7 @@ impl FakeControl {
         link.expect("the listener runs")
     }
 
-    /// The next connection, greeted: it said hello, and is welcomed to `content` as `generation`.
+    /// The next connection after its hello, which is answered by a welcome with `content` as `generation`.
     pub async fn greet(&self, generation: u64, content: &Content) -> (Link, Value) {
         let mut link = self.accept().await;
         let hello = link.expect("hello").await;
@@ -220,7 +220,7 @@ impl Link {
         self.send_text(message.to_string()).await;
     }
 
-    /// Any text. An edge that has closed the connection meanwhile is no failure of this.
+    /// Any text. Errors are ignored: the edge may have closed the connection.
     pub async fn send_text(&mut self, text: impl Into<String>) {
         self.write(Message::text(text.into())).await;
     }
@@ -229,7 +229,7 @@ impl Link {
         self.write(Message::binary(bytes)).await;
     }
 
-    /// One text in several frames.
+    /// One text message in several frames.
     pub async fn send_fragments(&mut self, parts: &[&str]) {
         for (index, part) in parts.iter().enumerate() {
             let kind = match index {
@@ -243,7 +243,7 @@ impl Link {
         }
     }
 
-    /// The beginning of a text frame of `bytes`, of which nothing follows.
+    /// The header of a text frame of `bytes` bytes, without its payload.
     pub async fn announce(&mut self, bytes: u64) {
         let mut header = vec![0x81, 127];
         header.extend(bytes.to_be_bytes());
@@ -274,7 +274,7 @@ impl Link {
         .await;
     }
 
-    /// One key of `content`, which is generation `generation`, has moved since `from`.
+    /// A delta from generation `from` to `generation`, which is `content`: one key has moved.
     pub async fn moved(&mut self, from: u64, generation: u64, content: &Content, key: &str) {
         let home = content.document["routingTable"][key].clone();
         self.send(
@@ -284,7 +284,7 @@ impl Link {
         .await;
     }
 
-    /// All of `content`.
+    /// A snapshot of `content`.
     pub async fn snapshot(&mut self, id: u64, generation: u64, content: &Content) {
         let count = self
             .part_of_snapshot(id, generation, content, usize::MAX)
@@ -293,7 +293,7 @@ impl Link {
             .await;
     }
 
-    /// The beginning of that and the first `most` of its chunks. Says how many they were.
+    /// The beginning of a snapshot and its first chunks, `most` at most. Returns their number.
     pub async fn part_of_snapshot(
         &mut self,
         id: u64,
@@ -320,7 +320,7 @@ impl Link {
         count
     }
 
-    /// The next text frame; `Err` has the code and the reason of the end instead.
+    /// The next text frame, or the code and the reason with which the connection ended.
     async fn next(&mut self) -> Result<Value, (u16, String)> {
         loop {
             match self.socket.next().await {
@@ -341,7 +341,7 @@ impl Link {
         }
     }
 
-    /// The next message that is no status.
+    /// The next message other than a status.
     pub async fn receive(&mut self) -> Value {
         within("a message from the edge", async {
             loop {
@@ -356,21 +356,21 @@ impl Link {
         .await
     }
 
-    /// The next message that is no status, which is one of this type.
+    /// The next message other than a status, which must have this type.
     pub async fn expect(&mut self, kind: &str) -> Value {
         let message = self.receive().await;
         assert_eq!(message["type"], kind, "{message}");
         message
     }
 
-    /// The ack of this generation, with the digest of `content`.
+    /// Waits for the ack of this generation with the digest of `content`.
     pub async fn expect_ack(&mut self, generation: u64, content: &Content) {
         let ack = self.expect("ack").await;
         let expected = json!({"type": "ack", "generation": generation, "digest": content.digest()});
         assert_eq!(ack, expected);
     }
 
-    /// The next status of which `is` is true.
+    /// The next status for which `is` is true.
     pub async fn status(&mut self, what: &str, is: impl Fn(&Value) -> bool) -> Value {
         within(what, async {
             loop {
@@ -398,7 +398,7 @@ impl Link {
         .await
     }
 
-    /// Says goodbye.
+    /// Closes the connection with this code and reason.
     pub async fn close(mut self, code: u16, reason: &str) {
         let frame = tokio_tungstenite::tungstenite::protocol::CloseFrame {
             code: code.into(),
@@ -418,7 +418,7 @@ impl Content {
         self.table.digest().to_string()
     }
 
-    /// As a control plane of M3 sends it.
+    /// The message with which a control plane of M3 sends it.
     pub fn message(&self) -> Value {
         let mut message = self.document.clone();
         message["type"] = "config_snapshot".into();
@@ -426,7 +426,7 @@ impl Content {
     }
 }
 
-/// Waits until `control_plane` in `/debug/config` is as it should be.
+/// Waits until `is` is true for `control_plane` in `/debug/config`.
 pub async fn wait_control(edge: &Edge, what: &str, is: impl Fn(&Value) -> bool) -> Value {
     eventually(what, async || {
         let shown = edge.config().await["control_plane"].take();

@@ -1,9 +1,8 @@
-//! Many edges in one process: real connections that speak the real protocol, each of which keeps no more of
-//! a table than its generation and digest.
+//! Many edges in one process: real connections that speak the real protocol. Each keeps only the generation
+//! and digest of its table.
 //!
-//! They share one copy of every table that they have been sent, made of what they were sent: the first edge
-//! to receive a delta applies it and compares digests, and the others are spared doing the same again. What
-//! an edge acks is what that came to, and never what it was told.
+//! The edges share one copy of every table that they received: the first edge to receive a delta applies it,
+//! and the others reuse the result. An edge acks the digest that was computed, not the one that was sent.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
@@ -31,16 +30,16 @@ use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 
 use super::within;
 
-/// How many handshakes are under way at a time.
+/// How many handshakes run at a time.
 const AT_A_TIME: usize = 64;
 
-/// How many tables are kept of those that edges have had.
+/// How many tables are kept.
 const TABLES: usize = 16;
 
-/// How long all edges may take for one thing: there may be thousands of them on a busy machine.
+/// How long all edges together may take for one step: there may be thousands of them on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(240);
 
-/// A table and what it is called.
+/// A table with its generation and digest.
 pub type Held = (Mark, Arc<RoutingTable>);
 
 /// Edges that are connected. Dropping it breaks all connections.
@@ -50,26 +49,26 @@ pub struct Fleet {
     count: usize,
 }
 
-/// What comes of a delta, for all edges alike.
+/// The result of a delta, the same for all edges.
 type Applied = Result<Mark, Vec<Problem>>;
 
 #[derive(Default)]
 struct Shared {
     tables: Mutex<Vec<Held>>,
-    /// What deltas came to, by where they begin and the text.
+    /// Results of deltas, by the generation they begin at and their text.
     applied: Mutex<HashMap<(u64, String), Applied>>,
     /// When acks were sent, by generation.
     acks: Mutex<BTreeMap<u64, Vec<Instant>>>,
     acked: watch::Sender<u64>,
-    /// Whatever should not have happened, in words.
+    /// Everything that went wrong, in words.
     wrong: Mutex<Vec<String>>,
-    /// All that came over the sockets.
+    /// Bytes received over all sockets.
     bytes: AtomicU64,
     closed: watch::Sender<usize>,
 }
 
 impl Fleet {
-    /// Connects so many edges, which have `held`.
+    /// Connects `count` edges that have `held`.
     pub async fn start(address: SocketAddr, count: usize, held: Option<Held>) -> Fleet {
         let shared = Arc::new(Shared::default());
         shared.tables.lock().unwrap().extend(held.clone());
@@ -109,7 +108,7 @@ impl Fleet {
         }
     }
 
-    /// When each edge acked `generation`, in order, once all have.
+    /// Waits until all edges acked `generation`; returns when each did, sorted.
     pub async fn acked(&self, generation: u64) -> Vec<Instant> {
         let mut acked = self.shared.acked.subscribe();
         let number = || {
@@ -131,7 +130,7 @@ impl Fleet {
         acks
     }
 
-    /// Returns when the control plane has sent all of them away.
+    /// Waits until the control plane has closed all connections.
     pub async fn closed(&self) {
         let mut closed = self.shared.closed.subscribe();
         let all = closed.wait_for(|closed| *closed == self.count);
@@ -139,7 +138,7 @@ impl Fleet {
         self.assert_well();
     }
 
-    /// Fails if an edge has seen what it should not, or lost its connection.
+    /// Asserts that no edge saw an error or lost its connection.
     pub fn assert_well(&self) {
         let wrong = self.shared.wrong.lock().unwrap();
         assert!(
@@ -150,7 +149,7 @@ impl Fleet {
         );
     }
 
-    /// All bytes that came so far, of all edges: HTTP, WebSocket and all.
+    /// Bytes received so far by all edges, with HTTP and WebSocket framing.
     pub fn bytes(&self) -> u64 {
         self.shared.bytes.load(Ordering::Relaxed)
     }
@@ -170,7 +169,7 @@ impl Fleet {
 }
 
 impl Shared {
-    /// What the delta in `text` makes of the table `from`.
+    /// Applies the delta in `text` to the table `from`.
     fn apply(
         &self,
         from: Mark,
@@ -220,7 +219,7 @@ struct Edge {
 }
 
 impl Edge {
-    /// Connects, says hello and is welcomed.
+    /// Connects, sends hello and waits for the welcome.
     async fn connect(
         shared: Arc<Shared>,
         address: SocketAddr,
@@ -279,7 +278,7 @@ impl Edge {
         sent.map_err(|error| format!("send: {error}"))
     }
 
-    /// Does what it is told until the connection ends, and says how that was.
+    /// Follows until the connection ends; returns why it ended.
     async fn follow(mut self) -> String {
         loop {
             let message = match self.socket.next().await {
@@ -291,7 +290,7 @@ impl Edge {
                 Message::Text(text) => self.text(&text),
                 Message::Binary(chunk) => self.chunk(&chunk),
                 Message::Close(frame) => {
-                    // The answer to it is sent meanwhile.
+                    // Reading on is what sends the reply.
                     while let Some(Ok(_)) = self.socket.next().await {}
                     return frame.map_or("closed".to_owned(), |frame| frame.to_string());
                 }
@@ -390,7 +389,7 @@ impl Edge {
         ToControl::Ack(Ack { generation, digest })
     }
 
-    /// What an edge says to what it does not apply.
+    /// The nack of a delta that does not apply.
     fn settle(&mut self, verdict: Verdict, to: Mark) -> Result<Option<ToControl>, String> {
         match verdict {
             Verdict::Known => Ok(Some(self.serve(to))),
@@ -401,7 +400,7 @@ impl Edge {
     }
 }
 
-/// A socket that counts what comes.
+/// A socket that counts received bytes.
 struct Counted {
     stream: TcpStream,
     shared: Arc<Shared>,

@@ -1,4 +1,4 @@
-//! What a process wrote, line by line, as it writes it.
+//! The output of a process, line by line.
 
 use std::io::{BufRead, BufReader, Read};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,7 +11,7 @@ use super::DEADLINE;
 #[derive(Clone)]
 pub struct Log {
     lines: Arc<Mutex<Vec<String>>>,
-    /// The number of lines; its sender goes when the stream ends.
+    /// The number of lines; the sender is dropped when the stream ends.
     written: watch::Receiver<usize>,
     stalled: Arc<AtomicBool>,
 }
@@ -47,7 +47,7 @@ impl Log {
         log
     }
 
-    /// Reads no more from the stream, and leaves it open.
+    /// Stops reading from the stream and leaves it open.
     pub fn stall(&self) {
         self.stalled.store(true, Ordering::SeqCst);
     }
@@ -91,7 +91,17 @@ impl Log {
             })
     }
 
+    /// Waits for the line with which a process says that it is ready.
+    pub async fn wait_ready(&self) {
+        let ready = self.wait_where(0, |line| line.ends_with("ready")).await;
+        ready.unwrap_or_else(|why| panic!("not ready {why}; the log:\n{}", self.text()));
+    }
+
     pub async fn try_wait_after(&self, mark: usize, pattern: &str) -> Result<String, String> {
+        self.wait_where(mark, |line| line.contains(pattern)).await
+    }
+
+    async fn wait_where(&self, mark: usize, is: impl Fn(&str) -> bool) -> Result<String, String> {
         let mut written = self.written.clone();
         let waiting = async {
             loop {
@@ -100,7 +110,7 @@ impl Log {
                     .lines_so_far()
                     .iter()
                     .skip(mark)
-                    .find(|l| l.contains(pattern))
+                    .find(|line| is(line))
                     .cloned();
                 if let Some(line) = found {
                     return Ok(line);

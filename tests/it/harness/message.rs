@@ -1,4 +1,4 @@
-//! HTTP messages as the tests see them: the bytes that came, and what they mean.
+//! HTTP messages as the tests see them: the bytes received, and their parts.
 
 use std::fmt;
 
@@ -14,7 +14,7 @@ pub struct Head {
 }
 
 impl Head {
-    /// Reads a head that is known to end in an empty line.
+    /// Parses a head that ends with an empty line.
     pub fn parse(raw: &[u8]) -> Head {
         let text = String::from_utf8_lossy(raw);
         let mut lines = text.split("\r\n");
@@ -88,7 +88,7 @@ pub fn fields<'a>(lines: impl Iterator<Item = &'a str>) -> Vec<(String, String)>
 pub enum Framing {
     Length(u64),
     Chunked,
-    /// No word on it: nothing in a request, everything up to the end in a response.
+    /// Not given: no body in a request, everything up to the end of the connection in a response.
     Unsaid,
 }
 
@@ -134,8 +134,18 @@ impl Response {
         }
     }
 
-    /// Asserts that this is one of the edge's own error replies, whole: the status, the stable code, JSON,
-    /// and the request id in both places.
+    /// The value of one metric, summed over the series whose name and labels contain all of `parts`.
+    pub fn metric(&self, parts: &[&str]) -> f64 {
+        let text = self.text();
+        let series = text.lines().filter(|line| !line.starts_with('#'));
+        let named = series.filter(|line| parts.iter().all(|part| line.contains(part)));
+        named
+            .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
+            .sum()
+    }
+
+    /// Asserts that this is an error response of the edge: the status, the stable code, JSON, and the request
+    /// id in header and body.
     #[track_caller]
     pub fn assert_error(&self, status: u16, code: &str) {
         assert_eq!(self.status, status, "{self:?}");
@@ -160,7 +170,7 @@ impl Response {
         assert_eq!(body["request_id"].as_str(), id, "{self:?}");
     }
 
-    /// Asserts where it was routed and why.
+    /// Asserts the placement and the reason in the routing headers.
     #[track_caller]
     pub fn assert_routed(&self, placement: &str, reason: &str) {
         assert_eq!(self.get("x-routed-to"), Some(placement), "{self:?}");

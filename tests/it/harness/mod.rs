@@ -1,8 +1,8 @@
-//! What the integration tests are made of: a real edge, scripted cells, a client that works on bytes, and
-//! load.
+//! The parts of the integration tests: real processes, scripted cells and control planes, a client that works
+//! on bytes, and load.
 //!
-//! Every wait has a deadline and waits for something to happen. Nothing here sleeps for a fixed time and
-//! hopes.
+//! Every wait is for an event and has a deadline. Tests sleep only where they check that nothing happens, or
+//! to set the pace of what they send.
 
 mod cell;
 mod client;
@@ -26,7 +26,7 @@ pub use client::Client;
 pub use control::{ControlBuilder, ControlProcess};
 pub use demo_cell::DemoCell;
 pub use edge::{Edge, EdgeBuilder};
-pub use etcd::EtcdCluster;
+pub use etcd::{Etcd, EtcdCluster};
 pub use fake_control::{Content, Dialect, FakeControl, Link, wait_control};
 pub use fleet::{Fleet, Held};
 pub use load::{Failure, Load, Pace, Plan};
@@ -45,11 +45,11 @@ use std::time::Duration;
 use rand::Rng;
 use tokio::time::Instant;
 
-/// How long anything that should happen at once may take. Generous: the machine may be busy, and a test
-/// that passes never waits for it.
+/// The deadline of a wait. It is long because the machine may be busy; a test that passes does not wait for
+/// it.
 pub const DEADLINE: Duration = Duration::from_secs(20);
 
-/// How often a state that sends no event is looked at.
+/// The polling interval for states that have no event.
 pub const LOOK: Duration = Duration::from_millis(10);
 
 /// Waits for `future`; panics, naming `what`, when it takes longer than [`DEADLINE`].
@@ -60,7 +60,7 @@ pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
     }
 }
 
-/// Looks until `look` sees something; panics, naming `what`, after [`DEADLINE`].
+/// Polls until `look` returns something; panics, naming `what`, after [`DEADLINE`].
 pub async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + DEADLINE;
     loop {
@@ -72,15 +72,15 @@ pub async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>)
     }
 }
 
-/// The middle one of these, which are not in order.
+/// The median of these values, in any order.
 pub fn median(values: impl IntoIterator<Item = f64>) -> f64 {
     let mut values: Vec<f64> = values.into_iter().collect();
     values.sort_by(f64::total_cmp);
     values[values.len() / 2]
 }
 
-/// An address of this machine that no other test uses, for listeners that must come back on the port they
-/// had. Outgoing connections start from 127.0.0.1, so none of them takes the port meanwhile.
+/// An address of this machine that no other test uses, for listeners that must come back on the same port.
+/// Outgoing connections come from 127.0.0.1, so that none of them takes the port meanwhile.
 pub fn own_address(port: u16) -> SocketAddr {
     let mut random = rand::rng();
     let mut part = || random.random_range(1..=254);

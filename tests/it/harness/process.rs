@@ -1,19 +1,181 @@
-//! What the system knows about a process.
+//! Processes that tests start, and what the operating system reports about them.
 
 use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::eventually;
+use super::log::Log;
+
+/// A running `cellgate` process with a temporary directory that it runs in. Dropping it kills the process;
+/// when a test fails, its log is printed.
+pub struct Process {
+    /// What it is, for messages.
+    name: &'static str,
+    child: Child,
+    /// What it wrote to stderr.
+    pub log: Log,
+    /// What it wrote to stdout.
+    pub output: Log,
+    directory: Arc<TempDir>,
+}
+
+/// A process that has ended.
+#[derive(Debug)]
+pub struct Ended {
+    pub status: ExitStatus,
+    pub log: String,
+    pub output: String,
+}
+
+impl Process {
+    /// Starts `command` in `directory`.
+    pub fn spawn(
+        name: &'static str,
+        command: &mut Command,
+        environment: &[(String, String)],
+        directory: &Arc<TempDir>,
+    ) -> Process {
+        for inherited in ["CONFIG_PATH", "CONTROL_PLANE_URL", "PORT"] {
+            command.env_remove(inherited);
+        }
+        let mut child = command
+            .env("RUST_LOG", "info")
+            .envs(environment.iter().cloned())
+            .current_dir(directory.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap_or_else(|error| panic!("start the {name}: {error}"));
+        Process {
+            name,
+            log: Log::collect(child.stderr.take().expect("stderr")),
+            output: Log::collect(child.stdout.take().expect("stdout")),
+            child,
+            directory: Arc::clone(directory),
+        }
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Its working directory, which has all of its files.
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.directory().join(name)
+    }
+
+    pub fn routing_path(&self) -> PathBuf {
+        self.path("routing.json")
+    }
+
+    /// Replaces the routing file in one step, as a careful deployment does.
+    pub fn write_routing(&self, document: &Value) {
+        self.write_routing_bytes(document.to_string());
+    }
+
+    pub fn write_routing_bytes(&self, document: impl AsRef<[u8]>) {
+        let new = self.path(".routing.json.new");
+        fs::write(&new, document).expect("write the new routing file");
+        fs::rename(new, self.routing_path()).expect("rename the new routing file");
+    }
+
+    pub fn signal(&self, signal: i32) {
+        send_signal(self.pid(), signal);
+    }
+
+    /// Whether the process still runs.
+    pub fn runs(&mut self) -> bool {
+        self.child.try_wait().expect("its status").is_none()
+    }
+
+    /// Kills the process, as a crash would, and waits for its end.
+    pub async fn kill(mut self) {
+        self.child.kill().expect("kill it");
+        self.exited().await;
+    }
+
+    /// Waits until the process ends.
+    pub async fn exited(&mut self) -> ExitStatus {
+        let what = format!("the {} ends", self.name);
+        let child = &mut self.child;
+        eventually(&what, async || child.try_wait().expect("its status")).await
+    }
+
+    /// Waits until the process ends and everything it wrote was read.
+    pub async fn ended(mut self) -> Ended {
+        let status = self.exited().await;
+        self.log.ended().await;
+        self.output.ended().await;
+        Ended {
+            status,
+            log: self.log.text(),
+            output: self.output.text(),
+        }
+    }
+}
+
+impl Ended {
+    /// Asserts that it failed by itself and wrote all of `words`.
+    #[track_caller]
+    pub fn assert_failed(&self, words: &[&str]) {
+        let all = format!("{}\n{}", self.log, self.output);
+        assert!(!self.status.success(), "it succeeded:\n{all}");
+        assert!(
+            self.status.code().is_some(),
+            "it was killed ({}):\n{all}",
+            self.status
+        );
+        for word in words {
+            assert!(all.contains(word), "nothing about {word:?} in:\n{all}");
+        }
+        assert!(!all.contains("panicked"), "it panicked:\n{all}");
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            let lines = self.log.lines();
+            let tail = &lines[lines.len().saturating_sub(60)..];
+            let (name, pid, tail) = (self.name, self.pid(), tail.join("\n"));
+            eprintln!("--- log of the {name} {pid}:\n{tail}\n---");
+        }
+    }
+}
+
+/// Sets one setting by its dotted path, for instance `cellgate.timeouts.connect`.
+pub fn set(settings: &mut Value, path: &str, value: Value) {
+    let mut at = settings;
+    for name in path.split('.') {
+        at = &mut at[name];
+    }
+    *at = value;
+}
 
 /// Resident memory of a process, in bytes.
 pub fn memory(pid: u32) -> u64 {
     status(pid, "VmRSS:")
 }
 
-/// The most resident memory that a process had since it started, or since [`reset_peak_memory`].
+/// Peak resident memory of a process since it started, or since [`reset_peak_memory`].
 pub fn peak_memory(pid: u32) -> u64 {
     status(pid, "VmHWM:")
 }
 
-/// Has [`peak_memory`] count from now (proc(5), clear_refs).
+/// Makes [`peak_memory`] count from now (proc(5), clear_refs).
 pub fn reset_peak_memory(pid: u32) {
     let path = format!("/proc/{pid}/clear_refs");
     fs::write(&path, "5").unwrap_or_else(|error| panic!("{path}: {error}"));
@@ -39,14 +201,14 @@ pub fn send_signal(pid: u32, signal: i32) {
     assert_eq!(sent, 0, "kill: {}", std::io::Error::last_os_error());
 }
 
-/// Files, sockets and the like that a process has open (proc(5), fd).
+/// How many file descriptors a process has open (proc(5), fd).
 pub fn open_files(pid: u32) -> usize {
     let path = format!("/proc/{pid}/fd");
     let open = fs::read_dir(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
     open.count()
 }
 
-/// Lets this process have so many files and sockets open.
+/// Raises this process's limit of open files to at least `wanted`.
 pub fn raise_open_files(wanted: usize) {
     let mut limit = libc::rlimit {
         rlim_cur: 0,
@@ -67,7 +229,7 @@ pub fn raise_open_files(wanted: usize) {
     );
 }
 
-/// Processor time that a process has used, user and system together, over all its threads.
+/// CPU time of a process, user and system, over all its threads.
 pub fn cpu_time(pid: u32) -> Duration {
     let pid = i32::try_from(pid).expect("a process id");
     let mut clock = 0;
@@ -85,7 +247,7 @@ pub fn cpu_time(pid: u32) -> Duration {
     Duration::new(seconds.expect("a time"), nanos.expect("a time"))
 }
 
-/// Keeps all threads that a process has now, and what they start from now on, on one processor.
+/// Pins all threads of a process, and those that they start from now on, to one CPU.
 pub fn pin(pid: u32, processor: usize) {
     let path = format!("/proc/{pid}/task");
     let threads = fs::read_dir(&path).unwrap_or_else(|error| panic!("{path}: {error}"));

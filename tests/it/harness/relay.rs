@@ -1,4 +1,4 @@
-//! A stretch of network between two processes that can lose everything, in both directions and without a word.
+//! A network between two processes that can stop forwarding in both directions without closing connections.
 
 use std::net::SocketAddr;
 
@@ -35,19 +35,19 @@ impl Relay {
         }
     }
 
-    /// From now on nothing gets through; connections stay open.
+    /// From now on nothing is forwarded; connections stay open.
     pub fn cut(&self) {
         self.holds.send_replace(false);
     }
 
-    /// All that was sent meanwhile gets through, and what comes.
+    /// Forwards everything that was sent meanwhile, and what follows.
     pub fn mend(&self) {
         self.holds.send_replace(true);
     }
 }
 
 async fn relay(near: TcpStream, target: SocketAddr, mut held: watch::Receiver<bool>) {
-    // The end of one that came while nothing got through is none of the other side's business.
+    // A connection made while nothing is forwarded is passed on later.
     let _ = held.wait_for(|holds| *holds).await;
     let Ok(far) = TcpStream::connect(target).await else {
         return;
@@ -60,7 +60,7 @@ async fn relay(near: TcpStream, target: SocketAddr, mut held: watch::Receiver<bo
     );
 }
 
-/// An end is passed on as well, once it gets through.
+/// The end of the stream is forwarded as well.
 async fn forward(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut held: watch::Receiver<bool>) {
     let mut buffer = vec![0; 16 << 10];
     loop {

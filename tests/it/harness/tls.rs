@@ -1,4 +1,4 @@
-//! A certificate authority of the test's own, and cells that speak TLS with certificates from it.
+//! A certificate authority for tests, and cells and control planes with certificates from it.
 
 use std::io;
 use std::net::SocketAddr;
@@ -68,12 +68,12 @@ impl Authority {
         self.issue_for(host, 0, 1)
     }
 
-    /// One whose time is over.
+    /// An expired certificate.
     pub fn issue_expired(&self, host: &str) -> Identity {
         self.issue_for(host, -3, -1)
     }
 
-    /// Valid between these days from now.
+    /// Valid from `from` to `to`, in days from now.
     fn issue_for(&self, host: &str, from: i64, to: i64) -> Identity {
         let (mut builder, key) = begin(host, from, to);
         builder
@@ -98,7 +98,7 @@ impl Authority {
 }
 
 impl Identity {
-    /// Writes the certificate and its key, for a server or a client that reads files.
+    /// Writes the certificate and its key to files.
     pub fn write(&self, certificate: &Path, key: &Path) {
         let pem = self.certificate.to_pem().expect("PEM");
         std::fs::write(certificate, pem).expect("write the certificate");
@@ -107,8 +107,8 @@ impl Identity {
     }
 }
 
-/// What a client makes TLS connections with: it trusts the certificates in a file, and shows one of its own
-/// where it has one.
+/// A TLS connector that trusts the certificates in a file, and presents a certificate of its own if it has
+/// one.
 pub fn tls_client(trusted: &Path, own: Option<&Identity>) -> SslConnector {
     let mut connector = SslConnector::builder(SslMethod::tls()).expect("a connector");
     connector
@@ -140,7 +140,7 @@ fn begin(name: &str, from: i64, to: i64) -> (X509Builder, PKey<Private>) {
         .duration_since(std::time::UNIX_EPOCH)
         .expect("a clock");
     let now = i64::try_from(now.as_secs()).expect("a clock");
-    // A minute back: clocks with seconds make "now" the future now and then.
+    // A minute back, since rounding to seconds can put "now" into the future.
     let time = |days: i64| Asn1Time::from_unix(now - 60 + days * DAY).expect("a time");
     builder.set_not_before(&time(from)).expect("from");
     builder.set_not_after(&time(to)).expect("to");
@@ -157,7 +157,7 @@ fn subject(name: &str) -> X509Name {
     subject.build()
 }
 
-/// A control plane behind TLS. With `clients`, edges have to show a certificate of this authority.
+/// A control plane behind TLS. With `clients`, edges must present a certificate of this authority.
 pub async fn tls_control(
     dialect: Dialect,
     identity: &Identity,

@@ -1,4 +1,4 @@
-//! One connection, read and written as bytes. Both the client and the cells stand on it.
+//! One connection, read and written as bytes, for clients and cells.
 
 use std::io;
 use std::time::Duration;
@@ -40,7 +40,7 @@ impl Wire {
         timely("write", self.patience, write).await
     }
 
-    /// Says that nothing more will be sent.
+    /// Shuts down the sending side.
     pub async fn finish(&mut self) -> io::Result<()> {
         timely("shutdown", self.patience, self.stream.shutdown()).await
     }
@@ -53,7 +53,7 @@ impl Wire {
         Ok(read)
     }
 
-    /// What arrived and was not consumed.
+    /// Bytes received and not yet consumed.
     pub fn pending(&self) -> &[u8] {
         &self.buffer
     }

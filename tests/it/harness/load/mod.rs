@@ -18,36 +18,36 @@ use super::DEADLINE;
 use schedule::{Pacer, Schedule};
 use user::User;
 
-/// What the clients ask for and what they accept as an answer.
+/// What the clients send and which responses they accept.
 #[derive(Clone)]
 pub struct Plan {
     pub proxy: SocketAddr,
-    /// Clients, each with one connection at a time.
+    /// The number of clients, each with one connection at a time.
     pub clients: usize,
-    /// A key, and the placements that some valid table names for it, fallbacks included. A cell named
+    /// Keys, each with the placements that some valid table names for it, fallbacks included. A cell named
     /// `tier1/b` counts as an endpoint of placement `tier1`.
     pub keys: Vec<(String, Vec<String>)>,
-    /// Stop a client, without counting a failure, once its connection is refused: for an edge that is
-    /// being ended.
+    /// Stops a client, without counting a failure, once its connection is refused: for an edge that is
+    /// shutting down.
     pub until_refused: bool,
-    /// Which failures the test itself causes. They are counted apart from the others.
+    /// Which failures the test itself causes. They are counted separately.
     pub expect: fn(&Failure) -> bool,
     /// The group that a key's latencies are counted in.
     pub group: fn(&str) -> &str,
-    /// `None`: each client sends its next request when its last one was answered.
+    /// `None`: each client sends its next request when the previous one was answered.
     pub pace: Option<Pace>,
 }
 
-/// A rate that does not yield to a slow answerer: requests fall due by the clock, and latency counts from
-/// then, so that those that had to wait for a free client are seen to have waited.
+/// A fixed rate that does not drop when responses are slow: requests fall due by the clock, and latency
+/// counts from then, so that it includes the time that a request waited for a free client.
 ///
-/// A client that waits for an answer sends nothing else. Keys that are expected to hang need a load of
-/// their own, or their waiting shows in the latencies of the rest.
+/// A client that waits for a response sends nothing else. Keys that are expected to hang need a load of their
+/// own, or they raise the latencies of the others.
 #[derive(Clone, Copy, Debug)]
 pub struct Pace {
-    /// Of all clients together.
+    /// Requests per second of all clients together.
     pub per_second: f64,
-    /// How many there are in all.
+    /// The total number of requests.
     pub requests: usize,
 }
 
@@ -60,7 +60,7 @@ pub struct Load {
 }
 
 impl Plan {
-    /// Clients that take every failure for one, as fast as they are answered.
+    /// Clients that expect no failure and send as fast as they get responses.
     pub fn new(proxy: SocketAddr, clients: usize, keys: Vec<(String, Vec<String>)>) -> Plan {
         Plan {
             proxy,
@@ -108,19 +108,19 @@ impl Load {
         }
     }
 
-    /// Requests that ended as they should, or as expected, so far.
+    /// Requests that succeeded or failed as expected, so far.
     pub fn done(&self) -> u64 {
         self.done.load(Ordering::Relaxed)
     }
 
-    /// Waits until `more` further requests were answered.
+    /// Waits until `more` further requests are done.
     pub async fn progress(&self, more: u64) {
         let target = self.done() + more;
         let what = format!("{more} more answers under load");
         super::eventually(&what, async || (self.done() >= target).then_some(())).await;
     }
 
-    /// Tells the clients to finish what they have begun, or what is already due, and sums up.
+    /// Lets the clients finish the requests that have begun or are due, and returns the sum of their tallies.
     pub async fn finish(self) -> Tally {
         self.stop.store(true, Ordering::Relaxed);
         self.join().await

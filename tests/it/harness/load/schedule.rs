@@ -8,24 +8,24 @@ use tokio::sync::{Mutex, mpsc};
 
 use super::Pace;
 
-/// How long requests that fell due may still be sent after the last one did.
+/// How long after the last due time requests may still be sent.
 const GRACE: Duration = Duration::from_secs(10);
 
-/// How soon a pacer that waits notices that it should stop.
+/// How often a waiting pacer checks whether it should stop.
 const LOOK: Duration = Duration::from_millis(20);
 
 /// One request to send.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Turn {
-    /// Counts the requests; says which key is next.
+    /// The number of the request, which determines its key.
     pub(super) number: usize,
-    /// What its latency counts from.
+    /// The time from which its latency counts.
     pub(super) due: Instant,
 }
 
-/// Where a client gets its turns from.
+/// The source of a client's turns.
 pub(super) enum Schedule {
-    /// Each when the one before is over.
+    /// Each turn when the previous one is over.
     AtOnce {
         stop: Arc<AtomicBool>,
         next: usize,
@@ -34,7 +34,7 @@ pub(super) enum Schedule {
 }
 
 impl Schedule {
-    /// The next turn; `None` when there is none any more.
+    /// The next turn; `None` at the end.
     pub(super) async fn next(&mut self) -> Option<Turn> {
         match self {
             Schedule::AtOnce { stop, .. } if stop.load(Ordering::Relaxed) => None,
@@ -49,10 +49,10 @@ impl Schedule {
     }
 }
 
-/// Turns at a fixed rate, for whichever client is free.
+/// Turns at a fixed rate, taken by the next free client.
 ///
-/// They come from a thread of their own: the runtime's timers count whole milliseconds, which is longer
-/// than most answers take.
+/// They come from a thread of their own: the runtime's timers have a resolution of one millisecond, which is
+/// longer than most responses take.
 pub(super) struct Pacer {
     turns: Mutex<mpsc::UnboundedReceiver<Turn>>,
     /// No turn is taken after this.

@@ -1,4 +1,4 @@
-//! What came of a load.
+//! The results of a load.
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
@@ -6,27 +6,28 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
-/// How many failures are kept in words.
+/// How many failures are kept as text.
 const KEPT: usize = 5;
 
 /// Why a request counts as failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Failure {
-    /// A whole answer other than 200, and the edge's stable error code where it carries one.
+    /// A complete response other than 200, and the edge's stable error code if it has one.
     Status { status: u16, error: Option<String> },
-    /// The answer had begun and did not come whole.
+    /// A truncated response.
     Cut(String),
-    /// A new connection ended before a byte of an answer.
+    /// A new connection ended before the first byte of a response.
     Unanswered,
-    /// No byte of an answer came in time, or the request could not be sent.
+    /// No byte of a response arrived in time, or the request could not be sent.
     Silent(String),
     /// No connection.
     Connect(String),
-    /// An answer that contradicts itself, or from where the key does not live. No test should expect it.
+    /// A response that contradicts itself, or from a placement where the key does not live. No test should
+    /// expect it.
     Wrong(String),
 }
 
-/// Counts of requests, by what came of them.
+/// Counts of requests by outcome.
 #[derive(Default)]
 pub struct Tally {
     pub ok: u64,
@@ -38,28 +39,28 @@ pub struct Tally {
     pub failures: Vec<String>,
     /// When the first and the last failure of either kind ended, since the load began.
     pub failing: Option<(Duration, Duration)>,
-    /// Whole answers by status, 200 among them.
+    /// Complete responses by status, 200 included.
     pub statuses: BTreeMap<u16, u64>,
-    /// Whole answers by the edge's stable error code.
+    /// Complete responses by the edge's stable error code.
     pub errors: BTreeMap<String, u64>,
-    /// Whole answers of any status by `X-Routed-To`.
+    /// Complete responses of any status by `X-Routed-To`.
     pub routed: BTreeMap<String, u64>,
-    /// Good answers by cell.
+    /// Good responses by cell.
     pub cells: BTreeMap<String, u64>,
     pub connections: u64,
-    /// Requests sent again on a new connection, because a kept-alive one was closed before a byte of an
-    /// answer came: what every HTTP client does (RFC 9110, section 9.2.2), and counted.
+    /// Requests retried on a new connection because a kept connection was closed before the first byte of a
+    /// response, as every HTTP client does (RFC 9110, section 9.2.2).
     pub retried: u64,
     /// Clients that ended because their connection was refused.
     pub refused: u64,
-    /// Requests that fell due at a fixed rate and were never sent, because no client became free.
+    /// Requests that fell due and were never sent, because no client became free.
     pub unsent: u64,
     pub slowest: Duration,
-    /// Of good answers, by group of keys, in microseconds.
+    /// Latencies of good responses in microseconds, by group of keys.
     latencies: BTreeMap<String, Histogram<u64>>,
 }
 
-/// Latencies of the good answers of one group of keys. They say nothing of requests that failed.
+/// Latencies of the good responses of one group of keys. Failed requests are not included.
 #[derive(Clone, Copy, Debug)]
 pub struct Latency {
     pub count: u64,
@@ -94,7 +95,7 @@ impl Tally {
         }
     }
 
-    /// Counts a whole answer, whatever its worth.
+    /// Counts a complete response of any status.
     pub(super) fn answer(&mut self, status: u16, error: Option<&str>, routed_to: Option<&str>) {
         *self.statuses.entry(status).or_default() += 1;
         for (counts, name) in [(&mut self.errors, error), (&mut self.routed, routed_to)] {
@@ -104,7 +105,7 @@ impl Tally {
         }
     }
 
-    /// Counts a good answer.
+    /// Counts a good response.
     pub(super) fn good(&mut self, cell: String, group: &str, latency: Duration) {
         self.ok += 1;
         *self.cells.entry(cell).or_default() += 1;
@@ -117,7 +118,7 @@ impl Tally {
         latencies.record(microseconds).expect("it resizes itself");
     }
 
-    /// Counts a failure that ended `at`, since the load began.
+    /// Counts a failure that ended `at` after the load began.
     pub(super) fn fail(&mut self, key: &str, failure: &Failure, expected: bool, at: Duration) {
         let (first, last) = self.failing.unwrap_or((at, at));
         self.failing = Some((first.min(at), last.max(at)));
@@ -131,7 +132,7 @@ impl Tally {
         }
     }
 
-    /// The latencies of a group that had at least one good answer.
+    /// The latencies of a group that had at least one good response.
     #[track_caller]
     pub fn latency(&self, group: &str) -> Latency {
         let Some(latencies) = self.latencies.get(group) else {
@@ -147,7 +148,7 @@ impl Tally {
         }
     }
 
-    /// Asserts that there were good answers, and nothing that was not expected.
+    /// Asserts that there were good responses and no unexpected failures.
     #[track_caller]
     pub fn assert_no_failure(&self) {
         assert_eq!(self.failed, 0, "failed requests: {self:#?}");
@@ -173,7 +174,7 @@ impl Tally {
     }
 }
 
-/// Latencies as their percentiles, where a derived form would list every bucket.
+/// Shows latencies as percentiles; a derived implementation would list every bucket.
 impl fmt::Debug for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let groups = self.latencies.keys();
@@ -204,7 +205,8 @@ fn sum<K: Ord>(ours: &mut BTreeMap<K, u64>, theirs: BTreeMap<K, u64>) {
     }
 }
 
-/// Three digits: a percentile is off by at most a thousandth. No bound, so that nothing slow is cut to fit.
+/// Three significant digits: a percentile is off by at most a thousandth. No upper bound, so that slow
+/// requests are recorded in full.
 fn histogram() -> Histogram<u64> {
     Histogram::new(3).expect("three digits are valid")
 }

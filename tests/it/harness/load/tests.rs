@@ -1,4 +1,4 @@
-//! The parts of a load that could lie without any other test noticing.
+//! Tests of those parts of a load whose errors no other test would show.
 
 use std::io;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use super::schedule::Pacer;
 use super::{Failure, Load, Pace, Plan, Tally};
 use crate::harness::cell::{Cell, Conn};
 
-/// What an edge would pass on from `cell`.
+/// A response of `cell` as an edge would pass it on.
 fn answer(status: u16, cell: &str, routed_to: &str, body: &str) -> String {
     let length = body.len();
     format!(
@@ -22,7 +22,7 @@ fn good() -> String {
     answer(200, "a", "a", "a")
 }
 
-/// What the edge itself says, in front of cell `a`.
+/// An error response of the edge itself, in front of cell `a`.
 fn refusal() -> String {
     let body = r#"{"error":"circuit_open"}"#;
     let length = body.len();
@@ -34,7 +34,7 @@ fn plan(cell: &Cell, clients: usize) -> Plan {
     Plan::new(cell.address, clients, keys)
 }
 
-/// Answers the request of number `n`, over all connections, with what `script` makes of it.
+/// A cell that passes each request's number, counted over all connections, to `script`.
 async fn numbered<R>(script: impl Fn(usize, Conn) -> R + Send + Sync + 'static) -> Cell
 where
     R: Future<Output = io::Result<Conn>> + Send + 'static,
@@ -124,7 +124,7 @@ async fn failures_are_told_apart_and_only_the_expected_are_forgiven() {
             0 => good(),
             1 => refusal(),
             2 => answer(500, "a", "a", "{}"),
-            // Forgiven statuses do not excuse a tenant in the wrong cell.
+            // An expected status does not excuse a response from the wrong cell.
             3 => answer(503, "b", "b", ""),
             4 => answer(200, "a", "b", "a"),
             5 => answer(200, "b", "b", "b"),
@@ -153,7 +153,7 @@ async fn failures_are_told_apart_and_only_the_expected_are_forgiven() {
         },
     )
     .await;
-    // Request 6 was sent again, and so was answered as number 7.
+    // Request 6 was retried and so answered as number 7.
     assert_eq!(tally.retried, 1, "{tally:#?}");
     assert_eq!((tally.ok, tally.expected, tally.failed), (3, 3, 4));
     assert_eq!(tally.cells["a/2"], 2);
@@ -172,7 +172,7 @@ async fn failures_are_told_apart_and_only_the_expected_are_forgiven() {
     assert!(tally.failing.is_some_and(|(first, last)| first < last));
 }
 
-/// A load that waited with its next request while the answerer stalled would see one slow answer.
+/// A load that paused while the cell stalled would record only one slow response.
 #[tokio::test]
 async fn a_stall_is_felt_by_every_request_that_was_due() {
     const STALL: Duration = Duration::from_millis(300);

@@ -22,15 +22,15 @@ pub(super) struct User {
     tally: Tally,
 }
 
-/// How one attempt at a request ended.
+/// The outcome of one attempt at a request.
 enum Attempt {
     Answered(Head, Vec<u8>),
-    /// Closed before a byte of the answer.
+    /// Closed before the first byte of a response.
     Unanswered,
     Failed(Failure),
 }
 
-/// The client was refused, and refusal is the end.
+/// The connection was refused, which ends the client.
 struct Refused;
 
 impl User {
@@ -73,7 +73,7 @@ impl User {
         Ok(())
     }
 
-    /// Sends one request, again if a kept connection was closed under it, and names the cell that answered.
+    /// Sends one request, and again if its kept connection was closed; returns the cell that answered.
     async fn request(
         &mut self,
         key: &str,
@@ -106,8 +106,8 @@ impl User {
                     self.tally.retried += 1;
                     continue;
                 }
-                // Accepted by the kernel just before the listener closed, never by the edge: the same as
-                // a refusal.
+                // The kernel accepted the connection just before the listener closed, and the edge never did:
+                // the same as a refusal.
                 Attempt::Unanswered if self.plan.until_refused => match self.connect().await {
                     Err(error) if is_refusal(&error) => Err(Refused),
                     _ => Ok(Err(Failure::Unanswered)),
@@ -130,7 +130,7 @@ impl User {
         let (status, routed_to) = (head.status(), head.get("x-routed-to"));
         self.tally.answer(status, field("error"), routed_to);
         let text = String::from_utf8_lossy(body);
-        // The demo cell names itself in a field, a scripted one with its whole body.
+        // The demo cell has its name in a field, a scripted cell as its whole body.
         let named = field("cell").unwrap_or(&text);
         verify(head, named, allowed).map_err(Failure::Wrong)?;
         if status != 200 {
@@ -166,9 +166,8 @@ async fn attempt(wire: &mut Wire, key: &str) -> Attempt {
     }
 }
 
-/// An answer is right when the cell that gave it, as the header and the body have it, and the routing
-/// decision agree on a placement that the key may be sent to. What is no good answer need not name any,
-/// but may name no other.
+/// A response is right when the cell's name in header and body and the routing decision agree on a placement
+/// that the key may be sent to. A failed response need not name a placement, but must not name another one.
 fn verify(head: &Head, named: &str, allowed: &[String]) -> Result<(), String> {
     let (status, cell, routed_to) = (
         head.status(),

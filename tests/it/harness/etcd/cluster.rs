@@ -1,25 +1,24 @@
-//! A real etcd cluster of three members on this machine.
+//! A cluster of real etcd processes that belongs to one test, or to the keeper of the shared one.
 
 use std::fs::File;
 use std::net::SocketAddr;
+use std::ops::Deref;
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use cellgate::control::settings::EtcdSettings;
-use etcd_client::{Client, ConnectOptions, GetOptions};
+use etcd_client::{Client, ConnectOptions};
 use tempfile::TempDir;
-use url::Url;
 
-use super::{Authority, eventually, own_address, send_signal};
+use super::Etcd;
+use crate::harness::{Authority, eventually, own_address, send_signal};
 
-/// Three members that make up a cluster, which starts anew with each test. Dropping it kills them; when a
+/// etcd members that a test may kill, pause, compact or set passwords in. Dropping it kills them; when a
 /// test fails, the end of their logs is printed.
 pub struct EtcdCluster {
+    etcd: Etcd,
     members: Vec<EtcdMember>,
-    /// Whether stores are to use TLS. Clients of [`EtcdCluster::client`] do not.
-    tls: bool,
     directory: TempDir,
 }
 
@@ -32,19 +31,25 @@ struct EtcdMember {
 }
 
 impl EtcdCluster {
-    /// Starts it and waits until it has a leader.
+    /// Starts three members and waits until they have a leader.
     pub async fn start() -> EtcdCluster {
-        EtcdCluster::start_with(None).await
+        EtcdCluster::start_with(3, None).await
     }
 
-    /// The same with TLS, with certificates from `authority`, and for those only who have one from it.
+    /// Starts one member, for tests of what does not depend on the number of members.
+    pub async fn start_one() -> EtcdCluster {
+        EtcdCluster::start_with(1, None).await
+    }
+
+    /// Starts one member that accepts only clients with a certificate of `authority`, and shows one itself.
     pub async fn start_tls(authority: &Authority) -> EtcdCluster {
-        EtcdCluster::start_with(Some(authority)).await
+        EtcdCluster::start_with(1, Some(authority)).await
     }
 
-    async fn start_with(authority: Option<&Authority>) -> EtcdCluster {
-        let directory = TempDir::with_prefix("cellgate-etcd-").expect("a temporary directory");
-        // Of its own, so that it is there again after a restart.
+    async fn start_with(size: usize, authority: Option<&Authority>) -> EtcdCluster {
+        let directory = TempDir::with_prefix_in("cellgate-etcd-", fast_directory());
+        let directory = directory.expect("a temporary directory");
+        // Addresses of its own, so that a member comes back at the address it had.
         let member = |index: usize| EtcdMember {
             name: format!("m{index}"),
             clients: own_address(2379),
@@ -52,9 +57,16 @@ impl EtcdCluster {
             peers: own_address(2380),
             child: None,
         };
-        let mut cluster = EtcdCluster {
-            members: (0..3).map(member).collect(),
+        let members: Vec<EtcdMember> = (0..size).map(member).collect();
+        let etcd = Etcd {
+            clients: members.iter().map(|member| member.clients).collect(),
+            plain: members.iter().map(|member| member.plain).collect(),
             tls: authority.is_some(),
+            prefix: "/cellgate".to_owned(),
+        };
+        let mut cluster = EtcdCluster {
+            etcd,
+            members,
             directory,
         };
         if let Some(authority) = authority {
@@ -65,7 +77,7 @@ impl EtcdCluster {
                 identity.write(&cluster.path(&cert), &cluster.path(&key));
             }
         }
-        for index in 0..3 {
+        for index in 0..size {
             cluster.spawn(index);
         }
         cluster.leader().await;
@@ -77,45 +89,10 @@ impl EtcdCluster {
         self.directory.path().join(name)
     }
 
-    /// How a store is to reach it.
-    pub fn settings(&self) -> EtcdSettings {
-        let url = |member: &EtcdMember| {
-            let scheme = if self.tls { "https" } else { "http" };
-            Url::parse(&format!("{scheme}://{}", member.clients)).expect("a URL")
-        };
-        EtcdSettings {
-            endpoints: self.members.iter().map(url).collect(),
-            ..EtcdSettings::default()
-        }
-    }
-
-    /// A client to look into it with.
-    pub async fn client(&self) -> Client {
-        self.client_with(ConnectOptions::new()).await
-    }
-
-    pub async fn client_with(&self, options: ConnectOptions) -> Client {
-        let urls = self.members.iter().map(|member| member.plain);
-        let urls: Vec<String> = urls.map(|address| format!("http://{address}")).collect();
-        let client = Client::connect(urls, Some(options)).await;
-        client.expect("a client of etcd")
-    }
-
-    /// Keys below the prefix `/cellgate/`, without it, that start with this.
-    pub async fn keys(&self, prefix: &str) -> Vec<String> {
-        let options = GetOptions::new().with_prefix().with_keys_only();
-        let mut client = self.client().await;
-        let found = client
-            .get(format!("/cellgate/{prefix}"), Some(options))
-            .await
-            .expect("keys");
-        let key = |key: &[u8]| String::from_utf8_lossy(key)["/cellgate/".len()..].to_owned();
-        found.kvs().iter().map(|found| key(found.key())).collect()
-    }
-
     /// The member that leads, once all that run agree on one that runs.
     pub async fn leader(&self) -> usize {
-        self.leader_among(&[0, 1, 2]).await
+        let all: Vec<usize> = (0..self.members.len()).collect();
+        self.leader_among(&all).await
     }
 
     /// The member that leads, once all of these that run agree on one of them.
@@ -163,7 +140,7 @@ impl EtcdCluster {
         self.spawn(index);
     }
 
-    /// Stops a member in its tracks (SIGSTOP): its connections are there, and nothing comes over them.
+    /// Stops a member (SIGSTOP): its connections stay open, and nothing comes over them.
     pub fn pause(&self, index: usize) {
         send_signal(self.pid(index), libc::SIGSTOP);
     }
@@ -187,7 +164,7 @@ impl EtcdCluster {
         let log = self.log(index);
         let log = File::options().create(true).append(true).open(log);
         let log = log.expect("a file for the log of etcd");
-        let scheme = if self.tls { "https" } else { "http" };
+        let scheme = self.etcd.scheme();
         let clients = format!("{scheme}://{},http://{}", member.clients, member.plain);
         let mut command = Command::new("etcd");
         command
@@ -220,7 +197,7 @@ impl EtcdCluster {
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("the log"))
             .stderr(log);
-        if self.tls {
+        if self.etcd.tls {
             let file = |ending: &str| self.path(&format!("{}.{ending}", member.name));
             command.arg("--cert-file").arg(file("pem"));
             command.arg("--key-file").arg(file("key"));
@@ -245,6 +222,24 @@ impl EtcdCluster {
 
     fn log(&self, index: usize) -> PathBuf {
         self.path(&format!("m{index}.log"))
+    }
+}
+
+impl Deref for EtcdCluster {
+    type Target = Etcd;
+
+    fn deref(&self) -> &Etcd {
+        &self.etcd
+    }
+}
+
+/// Where etcd keeps its data: in memory where the system has a place for that, since every commit is synced
+/// by every member. The tests kill processes, which loses no written page; none cuts the power.
+fn fast_directory() -> PathBuf {
+    let memory = Path::new("/dev/shm");
+    match memory.is_dir() {
+        true => memory.to_owned(),
+        false => std::env::temp_dir(),
     }
 }
 
