@@ -1,7 +1,7 @@
 //! How a key ranks the members, for rendezvous hashing.
 //!
-//! All edges must come to the same order, whatever they run on and whichever
-//! version they are. So everything here is a fixed computation:
+//! All edges must compute the same order, on every platform and in every version. So
+//! everything here is a fixed computation:
 //!
 //! - The hash is XXH3-64 with seed 0 (the xxHash specification, version 0.2.0).
 //! - A key and a member: the hash of 16 bytes, the hash of the key and the
@@ -9,10 +9,9 @@
 //! - Weighted: `-ln(u) / weight`, where `u` in 0..1 is made of the hash's upper 52
 //!   bits. These are exponentially distributed with the weight as their rate, and
 //!   the smallest of several such is each one's as often as its rate's share.
-//!   The logarithm is our own, of operations that IEEE 754 defines to the last
-//!   bit; those of the platforms differ in it.
+//!   The logarithm is that of the crate `libm`, which is the same on all platforms;
+//!   that of the standard library is the platform's.
 
-use std::f64::consts::{LN_2, SQRT_2};
 use std::net::SocketAddr;
 
 use xxhash_rust::xxh3::xxh3_64;
@@ -40,44 +39,14 @@ pub(super) fn pair_hash(key: u64, id: u64) -> u64 {
 pub(super) fn weighted(hash: u64, weight: u32) -> u64 {
     // The half keeps it off both 0 and 1, whose logarithms are of no use.
     let u = ((hash >> 12) as f64 + 0.5) / (1_u64 << 52) as f64;
-    let score = -ln(u) / f64::from(weight);
+    let score = -libm::log(u) / f64::from(weight);
     // Numbers that are not negative have the order of their bits.
     score.to_bits()
-}
-
-/// The natural logarithm of a positive, normal `x`, to about 15 digits.
-fn ln(x: f64) -> f64 {
-    const FRACTION: u64 = (1 << 52) - 1;
-    const ONE: u64 = 1023 << 52;
-    // x = m * 2^e, with m in 1..2 first and then around 1.
-    let mut m = f64::from_bits(x.to_bits() & FRACTION | ONE);
-    let mut e = (x.to_bits() >> 52) as f64 - 1023.0;
-    if m > SQRT_2 {
-        m /= 2.0;
-        e += 1.0;
-    }
-    // ln m = 2 artanh s = 2 (s + s^3/3 + s^5/5 + ...), with s within 0.172.
-    let s = (m - 1.0) / (m + 1.0);
-    let square = s * s;
-    let series = (0..=10)
-        .rev()
-        .fold(0.0, |sum, n| sum * square + 1.0 / f64::from(2 * n + 1));
-    e * LN_2 + 2.0 * s * series
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_logarithm_is_one() {
-        let mut x = 1.0 - f64::EPSILON;
-        while x > 1e-17 {
-            let error = (ln(x) - x.ln()).abs();
-            assert!(error <= 4e-15 * x.ln().abs(), "ln({x}) is off by {error}");
-            x *= 0.999_3;
-        }
-    }
 
     #[test]
     fn ranks_are_ordered_by_hash_and_by_weight() {

@@ -1,14 +1,12 @@
-//! Members' weights as shares of a line: each member owns as many points of
-//! `0..total` as its weight.
+//! Members' weights as shares of a line: each member owns as many points of `0..total` as
+//! its weight.
 //!
-//! A random point draws a member by weight. Going round the line in steps that
-//! have no divisor in common with its length visits each point once a cycle, so
-//! each member exactly as often as its weight says, and needs no schedule to be
-//! kept. How well spread a member's turns are depends on the step. The best one,
-//! were it not for the points being whole, is the golden ratio of the line: the
-//! visits to any stretch are then as even as can be. What makes it so is that
-//! its continued fraction has only ones; so among the steps close to it, the one
-//! with the smallest quotients is taken.
+//! A random point draws a member by weight. Round robin walks the line in steps that have
+//! no divisor in common with its length: it visits each point once a cycle, so each member
+//! exactly as often as its weight says, and keeps no schedule. How evenly a member's turns
+//! are spread depends on the step. The golden ratio of the line would be best (Knuth, The
+//! Art of Computer Programming, volume 3, section 6.4), because its continued fraction has
+//! only ones; of the whole numbers close to it, the one with the smallest quotients is taken.
 
 /// The golden ratio's inverse.
 const GOLDEN: f64 = 0.618_033_988_749_894_9;
