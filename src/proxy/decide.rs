@@ -136,7 +136,7 @@ impl EdgeProxy {
         Ok(())
     }
 
-    /// A placement took the request: its timeouts hold from here on.
+    /// A placement took the request: its timeouts apply from here on.
     ///
     /// # Errors
     /// The request's body is larger than the placement takes.
@@ -153,12 +153,12 @@ impl EdgeProxy {
         }
     }
 
-    /// So many bytes of the request's body were read. An announced length was checked before;
+    /// `bytes` of the request's body were read so far. An announced length was checked before;
     /// this is for chunks.
     ///
     /// # Errors
-    /// They are more than the placement takes. The engine has to cut the connection to the
-    /// cell, so that it cannot take what it got for the whole.
+    /// They are more than the placement takes. The engine has to close the connection to the
+    /// cell, so that the cell cannot take a part for the whole.
     pub(super) fn body_read(&self, exchange: &mut Exchange, bytes: u64) -> Result<(), Failure> {
         let placement = exchange.destination.as_ref().map(Destination::placement);
         let limit = placement.and_then(|placement| placement.policy.max_request_body_bytes);

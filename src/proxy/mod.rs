@@ -14,6 +14,9 @@ mod headers;
 mod pingora;
 mod reply;
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 
 use http::header::HeaderName;

@@ -35,9 +35,9 @@ const BUFFER: usize = 4096;
 enum Stage {
     /// Reading a request head into `input`.
     Head,
-    /// Handing out a head of which so many bytes are left.
+    /// Handing out a head; `left` bytes of it remain.
     HeadOut { left: usize, body: BodyFraming },
-    /// Handing out a body of known length.
+    /// Handing out a body of known length; `left` bytes of it remain.
     Sized { left: u64 },
     /// Handing out a chunked body.
     Chunked(ChunkedBody),

@@ -13,9 +13,9 @@ use super::{BUFFER, ClientConn, Downstream, Fault, Stage};
 use crate::http::chunked::{BadChunk, ChunkedBody};
 use crate::http::head::{BodyFraming, HeadScanner, Refusal, Scan};
 
-/// Stands in for a request that was refused, so that whoever serves requests
-/// answers it. They look at [`Downstream::refusal`] first; were that forgotten,
-/// it still carries no routing key and reaches no cell.
+/// Stands in for a refused request, so that the service behind the connection answers it. The
+/// service checks [`Downstream::refusal`] first; if it did not, the stand-in carries no
+/// routing key and so reaches no cell.
 const STAND_IN: &[u8] = b"GET / HTTP/1.1\r\nHost: refused\r\n\r\n";
 
 impl ClientConn {

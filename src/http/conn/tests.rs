@@ -38,7 +38,7 @@ fn over(stream: impl ClientStream, peer: SocketAddr) -> ClientConn {
     ClientConn::new(Box::new(stream), client, Arc::new(config), slot)
 }
 
-/// A connection over a pipe that holds so many bytes.
+/// A connection over a pipe that holds `size` bytes.
 fn piped(size: usize) -> (DuplexStream, ClientConn) {
     let (client, server) = duplex(size);
     (
