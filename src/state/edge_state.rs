@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::connection::Connection;
-use super::disk::MemoryStatus;
+use super::disk::StateDirStatus;
 use super::explain::RouteExplanation;
 use super::failure::Failures;
 use super::generation::Generation;
@@ -31,7 +31,7 @@ pub struct EdgeState {
     /// of it. No request takes it.
     pub(super) failures: Mutex<Failures>,
     /// What is shown of the state directory; none without one.
-    pub(super) memory: Mutex<Option<MemoryStatus>>,
+    pub(super) state_dir: Mutex<Option<StateDirStatus>>,
     /// What is shown of the connection to the control plane; none without one.
     pub(super) connection: Mutex<Option<Connection>>,
     /// When an earlier process last heard a control plane.
@@ -63,7 +63,7 @@ impl EdgeState {
             addresses: registry.watch_addresses(),
             writer: Mutex::new(Writer::new(registry)),
             failures: Mutex::default(),
-            memory: Mutex::default(),
+            state_dir: Mutex::default(),
             connection: Mutex::default(),
             heard_before: Mutex::default(),
             number: watch::Sender::new(0),
@@ -103,11 +103,11 @@ impl EdgeState {
     pub fn status(&self) -> ConfigStatus {
         let failures = self.failures.lock();
         let last_error = failures.shown();
-        let memory = self.memory.lock().clone();
+        let state_dir = self.state_dir.lock().clone();
         let current = self.current();
         let connection = self.connection.lock().clone();
         let connection = connection.map(|it| it.status(current.as_deref(), Instant::now()));
-        ConfigStatus::new(current.as_deref(), last_error, memory, connection)
+        ConfigStatus::new(current.as_deref(), last_error, state_dir, connection)
     }
 
     /// Where `key` goes now; none before the first generation.

@@ -25,7 +25,7 @@ pub(crate) mod tests;
 
 pub use crate::files::Sha256;
 pub use connection::{Connection, ConnectionError, ConnectionState, ConnectionStatus};
-pub use disk::{Fallback, Memory, MemoryOptions, MemoryStatus};
+pub use disk::{Fallback, StateDir, StateDirOptions, StateDirStatus};
 pub use edge_state::{EdgeOptions, EdgeState};
 pub use explain::{Candidate, RouteExplanation, WithoutAddress};
 pub use failure::LastError;

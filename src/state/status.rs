@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use serde::Serialize;
 
 use super::connection::ConnectionStatus;
-use super::disk::MemoryStatus;
+use super::disk::StateDirStatus;
 use super::failure::LastError;
 use super::generation::{Generation, Source};
 use crate::files::Sha256;
@@ -28,7 +28,7 @@ pub struct ConfigStatus {
     /// Why the newest document is not the one being served.
     pub last_error: Option<LastError>,
     /// What a restart would find in the state directory; none without one.
-    pub state: Option<MemoryStatus>,
+    pub state: Option<StateDirStatus>,
     /// The connection to the control plane; none if none is configured.
     pub control_plane: Option<ConnectionStatus>,
 }
@@ -37,7 +37,7 @@ impl ConfigStatus {
     pub(crate) fn new(
         generation: Option<&Generation>,
         last_error: Option<LastError>,
-        state: Option<MemoryStatus>,
+        state: Option<StateDirStatus>,
         control_plane: Option<ConnectionStatus>,
     ) -> Self {
         Self {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 use super::edge_state::EdgeState;
 use super::failure::Cause;
 use super::generation::{Generation, Head, Source};
-use super::restore::Barred;
+use super::restore::Quarantined;
 use crate::files::Sha256;
 use crate::table::{self, Problem, RoutingTable};
 use crate::telemetry::metrics::Reload;
@@ -28,7 +28,7 @@ pub(super) struct Writer {
     /// The highest number that a generation had.
     pub(super) newest: u64,
     /// Content that made the edge crash.
-    pub(super) barred: Vec<Barred>,
+    pub(super) quarantined: Vec<Quarantined>,
 }
 
 /// What became of a document.
@@ -186,7 +186,7 @@ impl Writer {
         Self {
             registry,
             newest: 0,
-            barred: Vec::new(),
+            quarantined: Vec::new(),
         }
     }
 
@@ -197,7 +197,7 @@ impl Writer {
         table: &RoutingTable,
         last: Option<&Generation>,
     ) -> Result<Placements, Vec<Problem>> {
-        self.refuse_barred(table)?;
+        self.refuse_quarantined(table)?;
         let same = |last: &&Generation| Arc::ptr_eq(last.table.head_json(), table.head_json());
         match last.filter(same) {
             Some(last) => Ok(last.placements.clone()),

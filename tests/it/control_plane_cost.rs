@@ -5,10 +5,10 @@
 //! CELLGATE_MEASURE=full (`make measure`), a million keys and the documented limits.
 
 use std::fs;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use cellgate::table::{Delta, RoutingTable};
+use rusqlite::Connection;
 use serde_json::{Map, Value, json};
 
 use crate::control_plane::{World, home};
@@ -20,6 +20,18 @@ use crate::harness::{
 /// The documented limits of a delta: bytes on the wire in either direction, and CPU time at the edge.
 const BYTES: usize = 1024;
 const TIME: Duration = Duration::from_millis(1);
+
+/// What a delta writes: its pages of the database and those of the journal, and messages.
+const WRITTEN: u64 = 32 << 10;
+
+/// What the process has written to files and sockets.
+fn bytes_written(pid: u32) -> u64 {
+    let io = fs::read_to_string(format!("/proc/{pid}/io")).expect("its counters");
+    let bytes = io.lines().find_map(|line| line.strip_prefix("wchar: "));
+    bytes
+        .and_then(|bytes| bytes.parse().ok())
+        .expect("a number")
+}
 
 /// How much each run does.
 #[derive(Clone, Copy)]
@@ -160,16 +172,12 @@ async fn a_change_of_one_key_that_is_kept() {
         dir.display().to_string(),
     );
     let (edge, mut stream, snapshot) = Stream::start(&world, size.keys).await;
-    // Everything sent so far is on disk now.
-    let changes = |number: u64| dir.join(format!("{number:020}.changes"));
+    // Nothing that was sent before is written after this.
     eventually("the table is on disk", async || {
         let config = edge.config().await;
         (config["state"]["stored_generation"] == config["generation"]).then_some(())
     })
     .await;
-    let base = edge.config().await["generation"]
-        .as_u64()
-        .expect("a number");
 
     let each = stream.burst(&edge, size.deltas).await;
     check("with a state_dir, right after one another", each, snapshot);
@@ -179,22 +187,31 @@ async fn a_change_of_one_key_that_is_kept() {
     })
     .await;
 
-    let length = |file: PathBuf| fs::metadata(file).map_or(0, |metadata| metadata.len());
-    let begun = (cpu_time(edge.pid()), length(changes(base)));
+    let reader = Connection::open(dir.join("state.db")).expect("a database");
+    let deltas = || -> (u64, i64) {
+        let sizes = "SELECT count(*), sum(length(record)) FROM generations";
+        let sizes = reader.query_row(sizes, [], |row| Ok((row.get(0)?, row.get(1)?)));
+        let (count, bytes): (i64, i64) = sizes.expect("the deltas");
+        (count.unsigned_abs(), bytes)
+    };
+    let begun = (cpu_time(edge.pid()), deltas().1, bytes_written(edge.pid()));
     for _ in 0..size.apart {
-        let before = length(changes(base));
+        let before = deltas().0;
         stream.change().await;
         // Read from the disk: asking the edge would cost it CPU time.
         eventually("it is on disk", async || {
-            (length(changes(base)) > before).then_some(())
+            (deltas().0 > before).then_some(())
         })
         .await;
     }
     let each = (cpu_time(edge.pid()) - begun.0) / u32::try_from(size.apart).expect("few");
     check("with a state_dir, each written on its own", each, snapshot);
-    let bytes = (length(changes(base)) - begun.1) / size.apart;
-    println!("and {bytes} bytes on disk");
+    let bytes = (deltas().1 - begun.1).unsigned_abs() / size.apart;
+    let written = (bytes_written(edge.pid()) - begun.2) / size.apart;
+    println!("and {bytes} bytes in the database, for which {written} bytes are written");
     assert!(bytes <= BYTES as u64, "{bytes} bytes");
+    assert!(written <= WRITTEN, "{written} bytes");
+    drop(reader);
 
     // The next process finds all of it.
     let digest = stream.table.digest().to_string();

@@ -10,7 +10,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::http::{Accepting, Handover, Lifecycle};
 use crate::source::ControlSource;
-use crate::state::Memory;
+use crate::state::StateDir;
 use crate::telemetry::{AccessLog, Metrics, logging};
 
 /// Logs where the edge listens and that it is ready, and tells the process that it
@@ -99,7 +99,7 @@ impl BackgroundService for Follower {
 /// Keeps the served table on disk for a restart, until this process begins to stop: a
 /// successor may write its own from then on.
 pub(super) struct Keeper {
-    pub memory: Arc<Memory>,
+    pub state_dir: Arc<StateDir>,
     pub lifecycle: Arc<Lifecycle>,
 }
 
@@ -107,7 +107,7 @@ pub(super) struct Keeper {
 impl BackgroundService for Keeper {
     async fn start(&self, shutdown: ShutdownWatch) {
         if let Some(stop) = until_draining(&self.lifecycle, shutdown) {
-            Arc::clone(&self.memory).keep(stop).await;
+            Arc::clone(&self.state_dir).keep(stop).await;
         }
     }
 }

@@ -21,7 +21,7 @@ use crate::protocol::SnapshotLimits;
 use crate::proxy::{EdgeProxy, ProxyConfig};
 use crate::settings::{Settings, system_bundle};
 use crate::source::{ControlOptions, ControlSource, FileSource, load_initial};
-use crate::state::{EdgeOptions, EdgeState, Memory, MemoryOptions, PushLimits};
+use crate::state::{EdgeOptions, EdgeState, PushLimits, StateDir, StateDirOptions};
 use crate::telemetry::{AccessLog, Metrics, logging};
 use crate::upstream::{Prober, Resolver};
 
@@ -35,7 +35,7 @@ pub(super) struct Edge {
     server: Server,
     signals: Signals,
     access_log: AccessLog,
-    memory: Option<Arc<Memory>>,
+    state_dir: Option<Arc<StateDir>>,
 }
 
 impl Edge {
@@ -63,11 +63,11 @@ impl Edge {
             },
             metrics.clone(),
         );
-        let memory = open_memory(settings, &state)?;
-        let prepared = Self::assemble(settings, upgrade, daemon, state, metrics, memory.clone());
-        if let (Err(_), Some(memory)) = (&prepared, &memory) {
+        let state_dir = open_state_dir(settings, &state)?;
+        let prepared = Self::assemble(settings, upgrade, daemon, state, metrics, state_dir.clone());
+        if let (Err(_), Some(state_dir)) = (&prepared, &state_dir) {
             // Records that this was not a crash.
-            memory.end();
+            state_dir.end();
         }
         prepared
     }
@@ -78,10 +78,10 @@ impl Edge {
         daemon: bool,
         state: Arc<EdgeState>,
         metrics: Arc<Metrics>,
-        memory: Option<Arc<Memory>>,
+        state_dir: Option<Arc<StateDir>>,
     ) -> Result<Edge, Vec<String>> {
         let path = absolute(&settings.routing.path)?;
-        load_table(&path, settings, &state, memory.as_deref())?;
+        load_table(&path, settings, &state, state_dir.as_deref())?;
         background::give_memory_back();
         let access_log = AccessLog::open(&settings.access_log, metrics.access_log_dropped.clone())
             .map_err(|error| vec![format!("cellgate.access_log: {error}")])?;
@@ -173,9 +173,12 @@ impl Edge {
         server.add_service(background_service("resolver", resolver));
         server.add_service(background_service("health", prober));
         server.add_service(background_service("log", logs));
-        if let Some(memory) = memory.clone() {
+        if let Some(state_dir) = state_dir.clone() {
             let lifecycle = signals.lifecycle.clone();
-            let keeper = Keeper { memory, lifecycle };
+            let keeper = Keeper {
+                state_dir,
+                lifecycle,
+            };
             server.add_service(background_service("state", keeper));
         }
         server.add_service(edge);
@@ -185,7 +188,7 @@ impl Edge {
             server,
             signals,
             access_log,
-            memory,
+            state_dir,
         })
     }
 
@@ -195,13 +198,13 @@ impl Edge {
             server,
             signals,
             access_log,
-            memory,
+            state_dir,
         } = self;
         server.run(RunArgs {
             shutdown_signal: Box::new(signals),
         });
-        if let Some(memory) = memory {
-            memory.end();
+        if let Some(state_dir) = state_dir {
+            state_dir.end();
         }
         access_log.flush(LOG_FLUSH);
         logging::flush(LOG_FLUSH);
@@ -209,19 +212,19 @@ impl Edge {
 }
 
 /// The tables kept on disk, if the settings name a directory for them.
-fn open_memory(
+fn open_state_dir(
     settings: &Settings,
     state: &Arc<EdgeState>,
-) -> Result<Option<Arc<Memory>>, Vec<String>> {
+) -> Result<Option<Arc<StateDir>>, Vec<String>> {
     let Some(dir) = &settings.control_plane.state_dir else {
         return Ok(None);
     };
-    let options = MemoryOptions {
+    let options = StateDirOptions {
         dir: absolute(dir)?,
         max_bytes: settings.limits.routing_file_bytes,
         promote_after: settings.control_plane.promote_after,
     };
-    Ok(Some(Memory::open(
+    Ok(Some(StateDir::open(
         options,
         state.clone(),
         SystemTime::now(),
@@ -234,20 +237,20 @@ fn load_table(
     path: &Path,
     settings: &Settings,
     state: &EdgeState,
-    memory: Option<&Memory>,
+    state_dir: Option<&StateDir>,
 ) -> Result<(), Vec<String>> {
     let now = SystemTime::now();
-    if memory.is_none_or(|memory| !memory.recall(now)) {
+    if state_dir.is_none_or(|state_dir| !state_dir.restore(now)) {
         let loaded = load_initial(path, settings.limits.routing_file_bytes, state);
         if let Err(problems) = loaded
-            && memory.is_none_or(|memory| !memory.recall_condemned(now))
+            && state_dir.is_none_or(|state_dir| !state_dir.restore_quarantined(now))
         {
             let named = |problem| format!("{}: {problem}", path.display());
             return Err(problems.iter().map(named).collect());
         }
     }
-    if let Some(memory) = memory {
-        memory.started(now);
+    if let Some(state_dir) = state_dir {
+        state_dir.started(now);
     }
     Ok(())
 }

@@ -1,37 +1,33 @@
-//! What became of the tables that were served, and what follows for the next
-//! start. A function of its input: no file, no clock.
+//! Which generations proved good, which made the edge crash, and what follows from that for
+//! the next start. Pure: the time is a parameter, and no file is touched.
 
+use std::cmp::Reverse;
 use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-/// The only format there is.
-const FORMAT: u32 = 1;
-
-/// How many generations are kept.
+/// Most snapshots that are kept.
 pub(super) const KEPT: usize = 5;
 
-/// How many generations are remembered: more than are kept, so that one that
-/// was condemned is not forgotten for the sake of a few that were not.
-const REMEMBERED: usize = 20;
+/// Most generations that the journal lists: more than are kept, so that a quarantined
+/// generation is not forgotten in favour of a few others.
+const LISTED: usize = 20;
 
-/// Two crashes this close together are no coincidence.
-const LOOP: Duration = Duration::from_secs(60);
+/// Two crashes at most this far apart are a crash loop.
+const CRASH_LOOP: Duration = Duration::from_secs(60);
 
-/// What is remembered.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Journal {
-    format: u32,
-    /// The process that served last, or does.
+    /// The current process, or the last one.
     run: Option<Run>,
-    /// When the last process began to serve what it served last that crashed on
-    /// something unproven; none since something has proved to be good.
-    #[serde(default, with = "optional_time")]
-    crash: Option<SystemTime>,
-    /// When a control plane was last heard.
-    #[serde(default, with = "optional_time")]
-    contact: Option<SystemTime>,
-    /// In the order in which they were applied, the newest last.
+    /// Of the last process that crashed on a generation not yet promoted: when it began to
+    /// serve that generation. None since a generation was promoted.
+    #[serde(with = "optional_time")]
+    last_crash: Option<SystemTime>,
+    /// When a control plane was last connected.
+    #[serde(with = "optional_time")]
+    last_contact: Option<SystemTime>,
+    /// In ascending order of their numbers.
     generations: Vec<Entry>,
 }
 
@@ -40,10 +36,10 @@ pub(super) struct Journal {
 struct Run {
     /// The generation that it served last.
     serving: u64,
-    /// When it began to serve that one.
+    /// When it began to serve that generation.
     #[serde(with = "time")]
     since: SystemTime,
-    /// Whether it ended because it was told to.
+    /// Whether it ended in order.
     ended: bool,
 }
 
@@ -51,127 +47,117 @@ struct Run {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Entry {
     pub number: u64,
-    /// Of its content.
+    /// Of the table; empty when the table was never read.
     pub digest: String,
     #[serde(with = "time")]
     applied_at: SystemTime,
-    /// When it had served for long enough to count as good.
-    #[serde(with = "optional_time")]
+    /// When it had served for `promote_after`.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        with = "optional_time"
+    )]
     promoted_at: Option<SystemTime>,
-    /// When the last process began to serve it that crashed before that.
-    #[serde(with = "optional_time")]
+    /// Of the last process that crashed on it before it was promoted: when that process
+    /// began to serve it.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        with = "optional_time"
+    )]
     crashed: Option<SystemTime>,
-    /// When it was given up, for having crashed twice.
-    #[serde(with = "optional_time")]
-    condemned_at: Option<SystemTime>,
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        with = "optional_time"
+    )]
+    quarantined_at: Option<SystemTime>,
 }
 
-/// A whole table on disk.
+/// A snapshot in the database.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct File {
+pub(super) struct SnapshotSize {
     pub number: u64,
-    /// With those of the changes that followed it.
+    /// Including the deltas that follow it.
     pub bytes: u64,
 }
 
 impl Journal {
-    /// Reads what [`Journal::to_json`] wrote.
+    /// Judges how the last process ended. Returns the generations that are quarantined
+    /// because of it, the newest first. Call it once for each end of a process.
     ///
-    /// # Errors
-    ///
-    /// Why that is not what this is.
-    pub fn parse(text: &[u8]) -> Result<Self, String> {
-        let journal: Self = serde_json::from_slice(text).map_err(|error| error.to_string())?;
-        match journal.format {
-            FORMAT => Ok(journal),
-            other => Err(format!("it has the format {other} (known: {FORMAT})")),
-        }
-    }
-
-    /// For the file, and for people who look into it.
-    pub fn to_json(&self) -> Vec<u8> {
-        let journal = Self {
-            format: FORMAT,
-            ..self.clone()
-        };
-        // Texts and numbers can always be written.
-        let mut text = serde_json::to_vec_pretty(&journal).unwrap_or_default();
-        text.push(b'\n');
-        text
-    }
-
-    /// Judges how the last process ended. Says which generations have to go
-    /// because of it, the newest first. To be asked once for each end of a process.
-    ///
-    /// In a stream of changes, no two processes crash on the same generation: each
-    /// is built on the one before. So two crashes on unproven ones are a loop,
-    /// whichever they are.
+    /// In a stream of deltas, no two processes crash on the same generation: each
+    /// generation builds on the one before. So two crashes on generations not yet promoted
+    /// are a crash loop, whatever their numbers.
     pub fn judge(&mut self, now: SystemTime) -> Vec<u64> {
         let Some(run) = self.run.as_mut().filter(|run| !run.ended) else {
             return Vec::new();
         };
         run.ended = true;
         let (number, since) = (run.serving, run.since);
-        // Of one that was only tried, nothing may be known.
+        // The process may have crashed before the generation was listed.
         let entry = self.entry_of(number, "", since);
-        if entry.promoted_at.is_some() || entry.condemned_at.is_some() {
+        if entry.promoted_at.is_some() || entry.quarantined_at.is_some() {
             return Vec::new();
         }
-        // The version before knew of crashes by generation only.
-        let known = entry.crashed.replace(since);
-        let before = self.crash.replace(since).or(known);
-        if before.is_none_or(|before| apart(before, since) > LOOP) {
+        // Promoting another generation clears only `last_crash`.
+        let crashed_before = entry.crashed.replace(since);
+        let before = self.last_crash.replace(since).or(crashed_before);
+        if before.is_none_or(|before| apart(before, since) > CRASH_LOOP) {
             return Vec::new();
         }
         let in_loop = |entry: &&mut Entry| {
-            let crashed = entry.crashed.is_some_and(|it| apart(it, since) <= LOOP);
-            crashed && entry.promoted_at.is_none() && entry.condemned_at.is_none()
+            let crashed = entry
+                .crashed
+                .is_some_and(|it| apart(it, since) <= CRASH_LOOP);
+            crashed && entry.promoted_at.is_none() && entry.quarantined_at.is_none()
         };
-        let condemned = self.generations.iter_mut().rev().filter(in_loop);
-        let condemned = condemned.map(|entry| {
-            entry.condemned_at = Some(now);
+        let quarantined = self.generations.iter_mut().rev().filter(in_loop);
+        let quarantined = quarantined.map(|entry| {
+            entry.quarantined_at = Some(now);
             entry.number
         });
-        condemned.collect()
+        quarantined.collect()
     }
 
-    /// The generations of `stored` to start with, the best first: the one that
-    /// was served last, if that was not condemned, then good ones, then the others;
-    /// newer ones first. None of them is condemned.
+    /// The generations of `stored` to try at start, in this order: the one that was served
+    /// last, unless it is quarantined; promoted ones; the others; newer ones first. None of
+    /// them is quarantined.
     pub fn candidates(&self, stored: &[u64]) -> Vec<u64> {
         let last = self.last_served();
         let newest = stored.iter().copied().max();
-        // Without a journal, the newest is all that is known.
+        // Without a journal, only the order of the numbers is known.
         let first = last.filter(|last| stored.contains(last)).or(newest);
-        // What it was built on is not to be trusted either, unless it is proven.
-        let first = first.filter(|_| last.is_none_or(|last| !self.is_condemned(last)));
+        // If the last one is quarantined, the one that it builds on comes after the
+        // promoted ones.
+        let first = first.filter(|_| last.is_none_or(|last| !self.is_quarantined(last)));
         let mut candidates: Vec<u64> = stored
             .iter()
             .copied()
-            .filter(|number| !self.is_condemned(*number))
+            .filter(|number| !self.is_quarantined(*number))
             .collect();
         candidates.sort_by_key(|number| {
             let rank = (Some(*number) != first, !self.is_promoted(*number));
-            (rank, std::cmp::Reverse(*number))
+            (rank, Reverse(*number))
         });
         candidates
     }
 
-    /// The condemned ones, the newest first.
-    pub fn condemned(&self) -> impl Iterator<Item = &Entry> {
+    /// The quarantined generations, the newest first.
+    pub fn quarantined(&self) -> impl Iterator<Item = &Entry> {
         let entries = self.generations.iter().rev();
-        entries.filter(|entry| entry.condemned_at.is_some())
+        entries.filter(|entry| entry.quarantined_at.is_some())
     }
 
-    /// The newest generation, when it is condemned: what the edge would serve
-    /// if it had not crashed.
-    pub fn given_up(&self) -> Option<&Entry> {
+    /// The newest generation if it is quarantined: what the edge would serve had it not
+    /// crashed.
+    pub fn newest_if_quarantined(&self) -> Option<&Entry> {
         let newest = self.generations.last();
-        newest.filter(|newest| newest.condemned_at.is_some())
+        newest.filter(|newest| newest.quarantined_at.is_some())
     }
 
-    /// From `now` on, this process tries to serve the generation `number`, which
-    /// may be the end of it.
+    /// From `now` on, this process tries to serve the generation `number`. Reading it may
+    /// crash the process.
     pub fn trying(&mut self, number: u64, now: SystemTime) {
         self.run = Some(Run {
             serving: number,
@@ -180,13 +166,12 @@ impl Journal {
         });
     }
 
-    /// The generation that this process serves, or the last one did.
+    /// The generation that this process serves, or the last process served.
     pub fn last_served(&self) -> Option<u64> {
         self.run.as_ref().map(|run| run.serving)
     }
 
-    /// From `since` on, this process serves the generation `number`. It is put
-    /// on probation, unless it has passed.
+    /// This process has served the generation `number` since `since`.
     pub fn serving(
         &mut self,
         number: u64,
@@ -195,44 +180,44 @@ impl Journal {
         since: SystemTime,
     ) {
         self.trying(number, since);
-        self.know(number, digest, applied_at);
+        self.list(number, digest, applied_at);
     }
 
-    /// There is a generation `number`; if it was forgotten, it is remembered again.
-    pub fn know(&mut self, number: u64, digest: &str, applied_at: SystemTime) {
+    /// Lists the generation `number`, again if it was forgotten.
+    pub fn list(&mut self, number: u64, digest: &str, applied_at: SystemTime) {
         let entry = self.entry_of(number, digest, applied_at);
         if entry.digest.is_empty() {
             digest.clone_into(&mut entry.digest);
         } else if entry.digest != digest {
             *entry = Entry::new(number, digest, applied_at);
         }
-        while self.generations.len() > REMEMBERED {
+        while self.generations.len() > LISTED {
             self.forget_one(number);
         }
     }
 
-    /// The generation has served for long enough.
+    /// The generation `number` has served for `promote_after`.
     pub fn promote(&mut self, number: u64, now: SystemTime) {
         if let Some(entry) = self.entry(number) {
             entry.promoted_at.get_or_insert(now);
             entry.crashed = None;
-            // It was served for want of a better one, and proved to be good.
-            entry.condemned_at = None;
-            self.crash = None;
+            // It was served because there was no other, and proved good.
+            entry.quarantined_at = None;
+            self.last_crash = None;
         }
     }
 
-    /// A control plane was last heard then, if it is known.
-    pub fn heard(&mut self, contact: Option<SystemTime>) {
-        self.contact = contact.or(self.contact);
+    /// Sets when a control plane was last connected; `None` keeps what is known.
+    pub fn set_last_contact(&mut self, contact: Option<SystemTime>) {
+        self.last_contact = contact.or(self.last_contact);
     }
 
-    /// When a control plane was last heard.
-    pub fn contact(&self) -> Option<SystemTime> {
-        self.contact
+    /// When a control plane was last connected.
+    pub fn last_contact(&self) -> Option<SystemTime> {
+        self.last_contact
     }
 
-    /// The process ends because it was told to.
+    /// The process ends in order.
     pub fn end(&mut self) {
         if let Some(run) = &mut self.run {
             run.ended = true;
@@ -244,7 +229,6 @@ impl Journal {
             .is_some_and(|entry| entry.promoted_at.is_some())
     }
 
-    /// The newest one that has served for long enough.
     pub fn newest_promoted(&self) -> Option<u64> {
         let mut entries = self.generations.iter().rev();
         entries
@@ -252,53 +236,54 @@ impl Journal {
             .map(|entry| entry.number)
     }
 
-    pub fn is_condemned(&self, number: u64) -> bool {
+    pub fn is_quarantined(&self, number: u64) -> bool {
         self.find(number)
-            .is_some_and(|entry| entry.condemned_at.is_some())
+            .is_some_and(|entry| entry.quarantined_at.is_some())
     }
 
-    /// The highest number there ever was, as far as this remembers.
+    /// The highest number that is listed; 0 if none is.
     pub fn highest(&self) -> u64 {
         let numbers = self.generations.iter().map(|entry| entry.number);
         numbers.max().unwrap_or_default()
     }
 
-    /// Which of these files go when at most [`KEPT`] stay, of `most_bytes`
-    /// together. The one that is served and the newest good one stay in any case;
-    /// either may be among the changes that followed a file.
-    pub fn superfluous(&self, files: &[File], most_bytes: u64) -> Vec<u64> {
+    /// Which of `snapshots` to delete, with the deltas that follow them, so that at most
+    /// [`KEPT`] of at most `most_bytes` together stay. The snapshots that hold the generation
+    /// served and the newest promoted one stay in any case; either generation may be one of
+    /// the deltas that follow a snapshot.
+    pub fn superfluous(&self, snapshots: &[SnapshotSize], most_bytes: u64) -> Vec<u64> {
         let holds = |number: u64| {
-            let before = files.iter().map(|file| file.number);
-            before.filter(|file| *file <= number).max()
+            let before = snapshots.iter().map(|snapshot| snapshot.number);
+            before.filter(|snapshot| *snapshot <= number).max()
         };
         let serving = self.last_served().and_then(holds);
         let good = self.newest_promoted().and_then(holds);
         let needed = |number| Some(number) == serving || Some(number) == good;
-        let mut order: Vec<&File> = files.iter().collect();
-        order.sort_by_key(|file| (!needed(file.number), std::cmp::Reverse(file.number)));
+        let mut order: Vec<&SnapshotSize> = snapshots.iter().collect();
+        order.sort_by_key(|snapshot| (!needed(snapshot.number), Reverse(snapshot.number)));
         let (mut kept, mut bytes) = (0, 0u64);
         let mut superfluous = Vec::new();
-        for file in order {
-            let grown = bytes.saturating_add(file.bytes);
-            if needed(file.number) || kept < KEPT && grown <= most_bytes {
+        for snapshot in order {
+            let grown = bytes.saturating_add(snapshot.bytes);
+            if needed(snapshot.number) || kept < KEPT && grown <= most_bytes {
                 (kept, bytes) = (kept + 1, grown);
             } else {
-                superfluous.push(file.number);
+                superfluous.push(snapshot.number);
             }
         }
         superfluous
     }
 
-    /// Forgets one, not the newest and not `needed`: the oldest of which nothing is
-    /// known but that it was there, else the oldest good one that is not among the
-    /// newest. A stream of changes is not to drive out what is known to be bad.
+    /// Forgets one generation, neither the newest nor `needed`: the oldest that was neither
+    /// promoted nor crashed, else the oldest promoted one that is not among the newest
+    /// [`KEPT`] of these. So a stream of deltas does not evict what crashed.
     fn forget_one(&mut self, needed: u64) {
         let good = self.generations.iter().rev();
         let good = good.filter(|entry| entry.promoted_at.is_some());
         let newest_good: Vec<u64> = good.take(KEPT).map(|entry| entry.number).collect();
         let newest = self.highest();
         let least = |(index, entry): (usize, &Entry)| {
-            let bad = entry.crashed.is_some() || entry.condemned_at.is_some();
+            let bad = entry.crashed.is_some() || entry.quarantined_at.is_some();
             let worth = match entry.number {
                 number if number == newest || number == needed => 3,
                 number if bad || newest_good.contains(&number) => 2,
@@ -312,7 +297,7 @@ impl Journal {
         }
     }
 
-    /// What is remembered of the generation `number`, from now on.
+    /// The entry of the generation `number`, which is added if there is none.
     fn entry_of(&mut self, number: u64, digest: &str, applied_at: SystemTime) -> &mut Entry {
         let entries = &mut self.generations;
         let index = match entries.iter().position(|entry| entry.number == number) {
@@ -345,20 +330,20 @@ impl Entry {
             applied_at,
             promoted_at: None,
             crashed: None,
-            condemned_at: None,
+            quarantined_at: None,
         }
     }
 }
 
-/// However the clock was set meanwhile.
+/// The clock may have been set back in between.
 fn apart(one: SystemTime, other: SystemTime) -> Duration {
     other
         .duration_since(one)
         .unwrap_or_else(|error| error.duration())
 }
 
-/// Times as text.
-mod time {
+/// Times as RFC 3339 text with milliseconds.
+pub(super) mod time {
     use std::time::SystemTime;
 
     use serde::de::Error;
@@ -379,18 +364,18 @@ mod time {
 mod optional_time {
     use std::time::SystemTime;
 
-    use serde::de::Error;
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-    use crate::telemetry::time::rfc3339_millis;
+    use super::time;
+
+    #[derive(Serialize, Deserialize)]
+    struct Time(#[serde(with = "time")] SystemTime);
 
     pub fn serialize<S: Serializer>(time: &Option<SystemTime>, to: S) -> Result<S::Ok, S::Error> {
-        time.map(rfc3339_millis).serialize(to)
+        time.map(Time).serialize(to)
     }
 
     pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<SystemTime>, D::Error> {
-        let text = Option::<String>::deserialize(from)?;
-        text.map(|text| humantime::parse_rfc3339(&text).map_err(D::Error::custom))
-            .transpose()
+        Ok(Option::<Time>::deserialize(from)?.map(|time| time.0))
     }
 }

@@ -1,196 +1,145 @@
-//! A generation as a file. Three lines of JSON, each ended by a line feed:
-//!
-//! 1. the [`Header`]: the format's number as `cellgate_generation`, and what
-//!    there is to know of the generation;
-//! 2. the routing document: that of `digest`, not byte for byte what was applied;
-//! 3. `{"sha256":"…"}`, of all bytes before this line.
-//!
-//! The hash comes last so that a table of any size is written in one pass, and
-//! so that a file without its end is known for one.
+//! What is stored of one generation beside a snapshot: its metadata, and the delta that makes
+//! its table from that of an earlier generation.
 
-use std::io::{self, Write};
 use std::time::SystemTime;
 
-use serde::{Deserialize, Serialize};
-use sha2::Digest as _;
+use serde::{Deserialize, Deserializer, Serialize};
 
+use super::journal::time;
 use crate::files::Sha256;
-use crate::state::generation::{Generation, Source};
-use crate::table::{self, RoutingTable};
-use crate::telemetry::time::rfc3339_millis;
+use crate::state::generation::{Generation, Head, Source};
+use crate::table::{Delta, Digest, RoutingTable};
 
-/// What is written.
-const FORMAT: u32 = 2;
-
-/// What is read as well: format 1 knew of files only.
-const OLDEST: u32 = 1;
-
-/// What the first line says.
-#[derive(Serialize, Deserialize)]
-struct Header {
-    cellgate_generation: u32,
-    generation: u64,
-    version: String,
+/// In the database as JSON.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Record {
+    pub generation: u64,
+    /// Of the table; a table that is read back is compared with it.
+    digest: Digest,
     source: Source,
-    /// Of the document as it was applied; none when it came as something else.
-    sha256: Option<String>,
-    /// What the control plane calls it, if it came from one that does.
-    #[serde(default)]
+    /// Of the document as it was applied; none when the table was pushed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    sha256: Option<Sha256>,
+    /// The control plane's number, if the table came from a control plane.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     control_generation: Option<u64>,
-    /// Of the content: the table is compared with it when it is read back.
-    digest: String,
-    keys: usize,
-    applied_at: String,
+    #[serde(with = "time")]
+    applied_at: SystemTime,
+    /// None: the table is in a snapshot only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    delta: Option<StoredDelta>,
 }
 
-/// The last line.
-#[derive(Serialize, Deserialize)]
-struct Trailer {
-    sha256: String,
+#[derive(Debug, Serialize, Deserialize)]
+struct StoredDelta {
+    /// The number of the earlier generation.
+    parent: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    head: Option<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    set: Vec<(String, String)>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    remove: Vec<String>,
 }
 
-/// A generation that was read back.
-#[derive(Debug)]
-pub(crate) struct Stored {
-    pub number: u64,
-    pub sha256: Option<Sha256>,
-    pub source: Source,
-    pub control_generation: Option<u64>,
-    pub applied_at: SystemTime,
-    pub table: RoutingTable,
-}
-
-/// Writes `generation` to `out`.
-///
-/// # Errors
-///
-/// Those of `out`.
-pub(super) fn write(generation: &Generation, out: &mut dyn Write) -> io::Result<()> {
-    let table = &generation.table;
-    let header = Header {
-        cellgate_generation: FORMAT,
-        generation: generation.number,
-        version: table.version().to_owned(),
-        source: generation.source,
-        sha256: generation.sha256.map(|sha256| sha256.to_string()),
-        control_generation: generation.control_generation,
-        digest: table.digest().to_string(),
-        keys: table.key_count(),
-        applied_at: rfc3339_millis(generation.applied_at),
-    };
-    let mut out = Hashed {
-        out,
-        hash: sha2::Sha256::new(),
-    };
-    serde_json::to_writer(&mut out, &header)?;
-    out.write_all(b"\n")?;
-    table.write_json(&mut out)?;
-    out.write_all(b"\n")?;
-    let Hashed { out, hash } = out;
-    let trailer = Trailer {
-        sha256: Sha256(hash.finalize().into()).to_string(),
-    };
-    serde_json::to_writer(&mut *out, &trailer)?;
-    out.write_all(b"\n")
-}
-
-/// Reads back what [`write`] wrote.
-///
-/// # Errors
-///
-/// Why that is not what this is, in words for an operator.
-pub(super) fn read(bytes: &[u8]) -> Result<Stored, String> {
-    let (before, trailer) = last_line(bytes).ok_or("its end is missing")?;
-    let trailer: Trailer =
-        serde_json::from_slice(trailer).map_err(|_| "its end is missing or damaged")?;
-    if Sha256::of(before).to_string() != trailer.sha256 {
-        return Err("it is damaged: its hash is not that of its content".to_owned());
+impl Record {
+    /// `delta` is the number of an earlier generation, and what makes this table from its.
+    pub fn new(generation: &Generation, delta: Option<(u64, Delta)>) -> Self {
+        Self {
+            generation: generation.number,
+            digest: generation.table.digest(),
+            source: generation.source,
+            sha256: generation.sha256,
+            control_generation: generation.control_generation,
+            applied_at: generation.applied_at,
+            delta: delta.map(|(parent, delta)| StoredDelta {
+                parent,
+                head: delta.head,
+                set: delta.set,
+                remove: delta.remove,
+            }),
+        }
     }
-    let (document, header) = first_line(before).ok_or("it has no header")?;
-    let header = read_header(header)?;
-    let table = table::compile(document).map_err(|problems| {
-        let first = problems.first().map(ToString::to_string);
-        format!("its table is not valid: {}", first.unwrap_or_default())
-    })?;
-    let digest = table.digest().to_string();
-    if digest != header.digest {
-        return Err(format!(
-            "its table has the digest {digest}, not {}",
-            header.digest.escape_debug()
-        ));
-    }
-    let sha256 = header.sha256.as_deref().map(parse_sha256);
-    if sha256 == Some(None) {
-        return Err("its header has a sha256 that is none".to_owned());
-    }
-    Ok(Stored {
-        number: header.generation,
-        sha256: sha256.flatten(),
-        source: header.source,
-        control_generation: header.control_generation,
-        applied_at: humantime::parse_rfc3339(&header.applied_at)
-            .map_err(|_| "its header has a time that is none")?,
-        table,
-    })
-}
 
-fn read_header(line: &[u8]) -> Result<Header, String> {
-    // First, because a later format may have other fields.
-    #[derive(Deserialize)]
-    struct Format {
-        cellgate_generation: u32,
+    /// # Errors
+    ///
+    /// `json` is not a record of the generation `number`.
+    pub fn parse(json: &str, number: u64) -> Result<Self, String> {
+        let record: Self = serde_json::from_str(json)
+            .map_err(|error| format!("its record cannot be read: {error}"))?;
+        match &record.delta {
+            _ if record.generation != number => {
+                Err(format!("its record is of generation {}", record.generation))
+            }
+            Some(delta) if delta.parent >= number => {
+                Err(format!("its delta is of generation {}", delta.parent))
+            }
+            _ => Ok(record),
+        }
     }
-    let bad = |error| format!("its header cannot be read: {error}");
-    let format: Format = serde_json::from_slice(line).map_err(bad)?;
-    match format.cellgate_generation {
-        OLDEST..=FORMAT => serde_json::from_slice(line).map_err(bad),
-        other => Err(format!(
-            "it has the format {other} (known: {OLDEST} to {FORMAT})"
-        )),
+
+    /// The generation that the delta is of; none if there is no delta.
+    pub fn parent(&self) -> Option<u64> {
+        self.delta.as_ref().map(|delta| delta.parent)
+    }
+
+    pub fn head(&self) -> Head {
+        Head {
+            number: self.generation,
+            sha256: self.sha256,
+            source: self.source,
+            control_generation: self.control_generation,
+            applied_at: self.applied_at,
+        }
+    }
+
+    /// Returns `table` if it is the one that was stored.
+    ///
+    /// # Errors
+    ///
+    /// It has another digest.
+    pub fn check(&self, table: RoutingTable) -> Result<RoutingTable, String> {
+        match table.digest() {
+            digest if digest == self.digest => Ok(table),
+            digest => Err(format!(
+                "its table has the digest {digest}, not {}",
+                self.digest
+            )),
+        }
+    }
+
+    /// The table of this generation, made by the delta from that of the parent.
+    ///
+    /// # Errors
+    ///
+    /// The delta does not lead to the table that was stored.
+    pub fn apply(&self, parent: &RoutingTable) -> Result<RoutingTable, String> {
+        let delta = self.delta.as_ref().ok_or("it has no delta")?;
+        let delta = Delta {
+            head: delta.head.clone(),
+            set: delta.set.clone(),
+            remove: delta.remove.clone(),
+        };
+        let table = parent.apply(&delta).map_err(|problems| {
+            let first = problems.first().map(ToString::to_string);
+            format!("its delta is not valid: {}", first.unwrap_or_default())
+        })?;
+        self.check(table)
     }
 }
 
-/// All but the last line, and that one. Every line has its end.
-fn last_line(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
-    let whole = bytes.strip_suffix(b"\n")?;
-    let end = memchr::memrchr(b'\n', whole)?;
-    bytes.split_at_checked(end + 1)
-}
-
-/// What comes after the first line, and that one.
-fn first_line(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
-    let end = memchr::memchr(b'\n', bytes)?;
-    let (line, rest) = bytes.split_at_checked(end)?;
-    Some((rest, line))
-}
-
-pub(super) fn parse_sha256(text: &str) -> Option<Sha256> {
-    let mut bytes = [0; 32];
-    let pairs = text.as_bytes().chunks_exact(2);
-    if text.len() != 2 * bytes.len() {
-        return None;
-    }
-    for (byte, pair) in bytes.iter_mut().zip(pairs) {
-        let pair = std::str::from_utf8(pair).ok()?;
-        *byte = u8::from_str_radix(pair, 16).ok()?;
-    }
-    Some(Sha256(bytes))
-}
-
-/// Hashes what passes.
-struct Hashed<'a> {
-    out: &'a mut dyn Write,
-    hash: sha2::Sha256,
-}
-
-impl Write for Hashed<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let written = self.out.write(bytes)?;
-        self.hash.update(bytes.get(..written).unwrap_or_default());
-        Ok(written)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.out.flush()
+impl<'de> Deserialize<'de> for Sha256 {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(from)?;
+        let parsed = (text.len() == 64).then(|| {
+            let digits = |nth| text.get(2 * nth..2 * nth + 2);
+            let mut bytes = [0; 32];
+            for (nth, byte) in bytes.iter_mut().enumerate() {
+                *byte = u8::from_str_radix(digits(nth)?, 16).ok()?;
+            }
+            Some(Self(bytes))
+        });
+        let error = || serde::de::Error::custom(format!("the sha256 {text:?} is not valid"));
+        parsed.flatten().ok_or_else(error)
     }
 }

@@ -1,4 +1,4 @@
-//! When there is something to write: a function of what happened and when.
+//! When to write what. Pure: the time is a parameter, and no file is touched.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant, SystemTime};
@@ -6,27 +6,27 @@ use std::time::{Duration, Instant, SystemTime};
 use crate::state::generation::Generation;
 use crate::table::Digest;
 
-/// The least time between two whole tables that are written: of generations that
-/// come in a burst, the last one is kept and those in between need not be.
+/// The least time between two snapshots. Of generations that come in a burst, only the last
+/// one has to be stored.
 pub(super) const SPACING: Duration = Duration::from_secs(1);
 
-/// The same of changes, which are small.
-pub(super) const CHANGE_SPACING: Duration = Duration::from_millis(100);
+/// The least time between two deltas: a burst is stored as one.
+pub(super) const DELTA_SPACING: Duration = Duration::from_millis(100);
 
-/// How soon a write that failed is tried again.
+/// How soon a failed write is retried.
 pub(super) const RETRY: Duration = Duration::from_secs(5);
 
-/// How often it is noted that there is a control plane.
+/// How often the last contact with the control plane is stored.
 pub(super) const CONTACT: Duration = Duration::from_secs(60);
 
-/// Writing takes at most one part in so many of the time, however large tables
-/// are and however often they change.
+/// Writing takes at most one part in this many of the time, whatever the size of tables and
+/// the rate of changes.
 const SHARE: u32 = 20;
 
-/// In the time that a generation has to serve, so many are put to that test.
-const TESTED: u32 = 8;
+/// At most about this many generations wait for their promotion at a time.
+const ON_PROBATION: u32 = 8;
 
-/// A generation by what tells it apart.
+/// What identifies a generation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Served {
     pub number: u64,
@@ -34,64 +34,59 @@ pub(super) struct Served {
     pub applied_at: SystemTime,
 }
 
-/// What has been written of the generations that are being served.
+/// What is written of the generations that are served, and what is due next.
 #[derive(Debug)]
 pub(super) struct Schedule {
     promote_after: Duration,
-    /// The newest, and when it was first seen.
+    /// The current generation, and when it was first seen.
     serving: Option<(Served, Instant)>,
-    /// How many of [`STEPS`] are done for it.
+    /// How many of [`STEPS`] are done for the current generation.
     done: usize,
-    /// Before when none of a kind is taken again.
+    /// By kind of step: the earliest time of the next one.
     not_before: [Option<Instant>; KINDS],
-    /// Those on disk that will have served for long enough, as whatever followed
-    /// them was built on them; each with when it began.
-    tested: VecDeque<(Served, Instant)>,
-    /// When the control plane was last asked after.
+    /// Stored generations that are promoted once `promote_after` has passed since they began
+    /// to be served, also when others follow, as these build on them.
+    on_probation: VecDeque<(Served, Instant)>,
+    /// When the last contact with the control plane was last stored.
     contact: Instant,
 }
 
-/// What is to be done.
+/// One write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Step {
-    /// Note that the generation is being served: at once, because it may be what
-    /// ends the process.
-    Note,
-    /// Write how it differs from what was written last.
-    Append,
-    /// Write its table.
-    Store,
-    /// Note that this one has served for long enough.
+    /// Record in the journal that the generation is served. At once, because the generation
+    /// may crash the process.
+    Journal,
+    /// Store how the table differs from the one stored before it.
+    Delta,
+    /// Store the whole table.
+    Snapshot,
+    /// Record that this generation has served for `promote_after`.
     Promote(Served),
-    /// Note that there is a control plane.
+    /// Store the last contact with the control plane.
     Contact,
 }
 
-const STEPS: [Step; 3] = [Step::Note, Step::Append, Step::Store];
+const STEPS: [Step; 3] = [Step::Journal, Step::Delta, Step::Snapshot];
 const KINDS: usize = 5;
 
-/// How a step went.
+/// What came of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Outcome {
-    Well,
-    /// The generation is on disk, but its whole table ought to be.
-    Long,
-    /// It is not on disk: only its whole table can be.
-    Whole,
+    Done,
+    /// The generation is stored as a delta, but there are so many that it should be stored as
+    /// a snapshot.
+    DeltasTooLong,
+    /// The generation cannot be stored as a delta.
+    NeedsSnapshot,
     Failed,
 }
 
-impl Outcome {
-    pub fn of(well: bool) -> Self {
-        if well { Self::Well } else { Self::Failed }
-    }
-}
-
-/// What is to be done now.
+/// What to do now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Next {
     Take(Step),
-    /// Nothing, before this moment or another generation.
+    /// Nothing until this time or another generation; none: until another generation.
     Wait(Option<Instant>),
 }
 
@@ -108,9 +103,9 @@ impl Served {
 impl Step {
     fn kind(self) -> usize {
         match self {
-            Self::Note => 0,
-            Self::Append => 1,
-            Self::Store => 2,
+            Self::Journal => 0,
+            Self::Delta => 1,
+            Self::Snapshot => 2,
             Self::Promote(_) => 3,
             Self::Contact => 4,
         }
@@ -124,12 +119,12 @@ impl Schedule {
             serving: None,
             done: 0,
             not_before: [None; KINDS],
-            tested: VecDeque::new(),
+            on_probation: VecDeque::new(),
             contact: now,
         }
     }
 
-    /// The generation is being served.
+    /// The current generation is `served`.
     pub fn serving(&mut self, served: Served, now: Instant) {
         if self
             .serving
@@ -140,18 +135,19 @@ impl Schedule {
         }
     }
 
-    /// When the current generation began to be served, as far as this knows.
+    /// When the current generation was first seen.
     pub fn since(&self) -> Option<Instant> {
         self.serving.map(|(_, since)| since)
     }
 
     pub fn next(&self, now: Instant) -> Next {
-        let (Some((_, since)), tested) = (self.serving, self.tested.front()) else {
+        let (Some((_, since)), on_probation) = (self.serving, self.on_probation.front()) else {
             return Next::Wait(None);
         };
         let steps = [
             STEPS.get(self.done).map(|step| (*step, since)),
-            tested.map(|(served, since)| (Step::Promote(*served), *since + self.promote_after)),
+            on_probation
+                .map(|(served, since)| (Step::Promote(*served), *since + self.promote_after)),
             Some((Step::Contact, self.contact + CONTACT)),
         ];
         let mut soonest: Option<Instant> = None;
@@ -166,14 +162,14 @@ impl Schedule {
         Next::Wait(soonest)
     }
 
-    /// `step` was taken, from `began` until `now`.
+    /// `step` ran from `began` to `now`.
     pub fn taken(&mut self, step: Step, outcome: Outcome, began: Instant, now: Instant) {
         let busy = now.saturating_duration_since(began).saturating_mul(SHARE);
         let pause = match (outcome, step) {
             (Outcome::Failed, _) => RETRY,
-            (_, Step::Append) => busy.max(CHANGE_SPACING),
-            (_, Step::Store) => busy.max(SPACING),
-            (_, Step::Note | Step::Promote(_) | Step::Contact) => busy,
+            (_, Step::Delta) => busy.max(DELTA_SPACING),
+            (_, Step::Snapshot) => busy.max(SPACING),
+            (_, Step::Journal | Step::Promote(_) | Step::Contact) => busy,
         };
         if let Some(not_before) = self.not_before.get_mut(step.kind()) {
             *not_before = now.checked_add(pause);
@@ -182,40 +178,40 @@ impl Schedule {
             Step::Contact => self.contact = now,
             _ if outcome == Outcome::Failed => {}
             Step::Promote(_) => {
-                self.tested.pop_front();
+                self.on_probation.pop_front();
             }
-            Step::Note => self.done = 1,
-            Step::Append | Step::Store => {
+            Step::Journal => self.done = 1,
+            Step::Delta | Step::Snapshot => {
                 self.done = match outcome {
-                    Outcome::Long | Outcome::Whole if step == Step::Append => 2,
+                    Outcome::DeltasTooLong | Outcome::NeedsSnapshot if step == Step::Delta => 2,
                     _ => STEPS.len(),
                 };
-                if outcome != Outcome::Whole {
-                    self.test();
+                if outcome != Outcome::NeedsSnapshot {
+                    self.put_on_probation();
                 }
             }
         }
     }
 
-    /// Puts the current generation to the test. Of many, the last one is always, and
-    /// of the others as many as are needed for a good one to be never much older than
-    /// it has to be.
-    fn test(&mut self) {
+    /// Puts the current generation on probation. In a stream of generations, replaces the one
+    /// before it if that is close to the one before that: the newest is always on probation,
+    /// and the others are spaced evenly.
+    fn put_on_probation(&mut self) {
         let Some((served, since)) = self.serving else {
             return;
         };
-        let spacing = self.promote_after / TESTED;
+        let spacing = self.promote_after / ON_PROBATION;
         let mut last = self
-            .tested
+            .on_probation
             .iter()
             .rev()
             .map(|(served, since)| (served.number, *since));
         if let (Some((number, newest)), before) = (last.next(), last.next()) {
             let close = |(_, before)| newest.saturating_duration_since(before) < spacing;
             if number == served.number || before.is_some_and(close) {
-                self.tested.pop_back();
+                self.on_probation.pop_back();
             }
         }
-        self.tested.push_back((served, since));
+        self.on_probation.push_back((served, since));
     }
 }

@@ -1,7 +1,7 @@
 //! What a control plane pushes: deltas and whole tables.
 
 use super::{Fixture, at, document};
-use crate::state::restore::Barred;
+use crate::state::restore::Quarantined;
 use crate::state::{EdgeOptions, Push, PushLimits, Pushed, Source};
 use crate::table::{Delta, RoutingTable, compile};
 
@@ -217,7 +217,7 @@ fn what_made_the_edge_crash_is_refused_whoever_sends_it() {
     let edge = serving();
     let bad = table("1", &[("acme", "visa")]);
     let digest = bad.digest();
-    edge.state.bar(vec![Barred {
+    edge.state.quarantine(vec![Quarantined {
         digest: digest.to_string(),
         number: 7,
     }]);

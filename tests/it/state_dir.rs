@@ -1,11 +1,11 @@
-//! What an edge keeps on disk of the tables that it served, across crashes, full disks and upgrades.
+//! The state directory: tables that an edge served, across crashes, full disks and upgrades.
 
 use std::ffi::CString;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use rusqlite::Connection;
 use serde_json::{Value, json};
 
 use crate::harness::{Edge, EdgeBuilder, Two, eventually};
@@ -13,8 +13,8 @@ use crate::harness::{Edge, EdgeBuilder, Two, eventually};
 const DIR: &str = "cellgate.control_plane.state_dir";
 const PROMOTE_AFTER: &str = "cellgate.control_plane.promote_after";
 
-/// An edge with a state directory that never serves a table for long enough to mark it as good.
-fn remembering(document: &Value) -> EdgeBuilder {
+/// An edge with a state directory, which never promotes a table.
+fn keeping(document: &Value) -> EdgeBuilder {
     let builder = Edge::builder().routing(document);
     let dir = state_dir(&builder).display().to_string();
     builder.set(DIR, dir).set(PROMOTE_AFTER, "1h")
@@ -24,8 +24,15 @@ fn state_dir(builder: &EdgeBuilder) -> PathBuf {
     builder.directory().join("state")
 }
 
-fn file(builder: &EdgeBuilder, number: u64) -> PathBuf {
-    state_dir(builder).join(format!("{number:020}.generation"))
+/// Damages the snapshot of a generation, while no edge runs.
+fn damage(builder: &EdgeBuilder, number: u64) {
+    let database = Connection::open(state_dir(builder).join("state.db")).expect("a database");
+    let changed = database.execute(
+        "UPDATE snapshots SET bytes = CAST(substr(bytes, 1, length(bytes) / 2) || x'00' || \
+         substr(bytes, length(bytes) / 2 + 2) AS BLOB) WHERE generation = ?1",
+        [i64::try_from(number).expect("a small number")],
+    );
+    assert_eq!(changed.expect("an update"), 1, "generation {number}");
 }
 
 async fn start(builder: &EdgeBuilder) -> Edge {
@@ -70,7 +77,7 @@ async fn nothing_is_kept_unless_it_is_asked_for() {
 #[tokio::test]
 async fn a_killed_edge_comes_back_without_its_routing_file() {
     let cells = Two::new().await;
-    let builder = remembering(&cells.to("1", "one"));
+    let builder = keeping(&cells.to("1", "one"));
     let edge = start(&builder).await;
     let state = wait_stored(&edge, 1).await;
     assert_eq!(
@@ -103,11 +110,11 @@ async fn a_killed_edge_comes_back_without_its_routing_file() {
     ] {
         assert_eq!(after[field], before[field], "{field}");
     }
-    // The last table is served, and the missing file is still reported.
+    // It serves what it served last, and shows that the file is missing.
     let error = edge.wait_refused().await.to_string();
     assert!(error.contains("routing.json"), "{error}");
 
-    // When the file is back, generation numbers continue.
+    // When the file is back, numbers continue.
     edge.write_routing(&cells.to("3", "one"));
     assert_eq!(edge.wait_version("3").await["generation"], 3);
     assert_eq!(home(&edge).await, "one");
@@ -117,38 +124,33 @@ async fn a_killed_edge_comes_back_without_its_routing_file() {
 }
 
 #[tokio::test]
-async fn a_damaged_table_is_skipped_with_a_word() {
+async fn a_damaged_table_is_skipped_and_logged() {
     let cells = Two::new().await;
-    let builder = remembering(&cells.to("1", "one"));
+    let builder = keeping(&cells.to("1", "one"));
     let edge = start(&builder).await;
     wait_stored(&edge, 1).await;
     edge.write_routing(&cells.to("2", "two"));
     wait_stored(&edge, 2).await;
     end(edge, libc::SIGKILL).await;
     fs::remove_file(builder.routing_path()).expect("remove the routing file");
-    let mut bytes = fs::read(file(&builder, 2)).expect("the newest generation");
-    let middle = bytes.len() / 2;
-    bytes[middle] ^= 1;
-    fs::write(file(&builder, 2), bytes).expect("damage it");
+    damage(&builder, 2);
 
     let edge = start(&builder).await;
     assert_eq!(edge.config().await["version"], "1");
     assert_eq!(home(&edge).await, "one");
-    edge.log
-        .wait("is skipped: it is damaged: its hash is not that of its content")
-        .await;
+    edge.log.wait("is skipped: its table is damaged: ").await;
     end(edge, libc::SIGKILL).await;
 
-    // With no usable table left, the error names the missing file.
-    fs::write(file(&builder, 1), "").expect("damage it");
+    // With no table left, it says what it needs.
+    damage(&builder, 1);
     let ended = builder.run().await;
-    ended.assert_failed(&["routing.json", "is skipped: its end is missing"]);
+    ended.assert_failed(&["routing.json", "is skipped: its table is damaged: "]);
 }
 
 #[tokio::test]
-async fn a_table_that_crashes_the_edge_twice_is_given_up() {
+async fn a_table_that_crashes_the_edge_twice_is_quarantined() {
     let cells = Two::new().await;
-    let builder = remembering(&cells.to("1", "one")).set(PROMOTE_AFTER, "100ms");
+    let builder = keeping(&cells.to("1", "one")).set(PROMOTE_AFTER, "100ms");
     let edge = start(&builder).await;
     wait_state(&edge, "it is promoted", |state| state["promoted"] == true).await;
     end(edge, libc::SIGTERM).await;
@@ -160,7 +162,7 @@ async fn a_table_that_crashes_the_edge_twice_is_given_up() {
     wait_stored(&edge, 2).await;
     end(edge, libc::SIGKILL).await;
     let edge = start(&builder).await;
-    assert_eq!(home(&edge).await, "two", "once may be chance");
+    assert_eq!(home(&edge).await, "two", "one crash may be chance");
     end(edge, libc::SIGKILL).await;
 
     let edge = start(&builder).await;
@@ -188,7 +190,7 @@ async fn a_table_that_crashes_the_edge_twice_is_given_up() {
 #[tokio::test]
 async fn an_edge_that_is_told_to_end_did_not_crash() {
     let cells = Two::new().await;
-    let builder = remembering(&cells.to("1", "one"));
+    let builder = keeping(&cells.to("1", "one"));
     for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGTERM, libc::SIGTERM] {
         let edge = start(&builder).await;
         wait_stored(&edge, 1).await;
@@ -209,9 +211,9 @@ async fn an_edge_that_is_told_to_end_did_not_crash() {
 }
 
 #[tokio::test]
-async fn an_upgrade_passes_the_memory_on() {
+async fn an_upgrade_hands_the_state_directory_over() {
     let cells = Two::new().await;
-    let builder = remembering(&cells.to("1", "one"));
+    let builder = keeping(&cells.to("1", "one"));
     let mut old = start(&builder).await;
     wait_stored(&old, 1).await;
     let new = builder.successor().await;
@@ -229,30 +231,31 @@ async fn an_upgrade_passes_the_memory_on() {
 #[tokio::test]
 async fn a_directory_that_cannot_be_made_does_not_keep_the_edge_from_serving() {
     let cells = Two::new().await;
-    let builder = remembering(&cells.to("1", "one"));
+    let builder = keeping(&cells.to("1", "one"));
     let missing = builder.directory().join("missing");
     let builder = builder.set(DIR, missing.join("state").display().to_string());
     let edge = start(&builder).await;
     assert_eq!(home(&edge).await, "one");
-    let state = wait_state(&edge, "it is said", |state| !state["error"].is_null()).await;
+    let state = wait_state(&edge, "the error is shown", |state| {
+        !state["error"].is_null()
+    })
+    .await;
     let error = state["error"].as_str().expect("an error");
     assert!(error.starts_with("No such file or directory"), "{error}");
     fs::create_dir(missing).expect("make the directory");
     assert_eq!(wait_stored(&edge, 1).await["error"], Value::Null);
 }
 
-/// A fault that prevents writing files in a directory.
+/// Something that makes writes in a directory fail.
 enum Obstacle {
     /// The directory is a full file system.
     Full(PathBuf),
-    /// The directory is read-only.
-    ReadOnly(PathBuf),
-    /// A file is in place of the directory.
+    /// There is a file in its place.
     Gone(PathBuf),
 }
 
 impl Obstacle {
-    /// The most realistic fault that this process may set up.
+    /// A full file system if the test may mount one.
     fn prepare(dir: &Path) -> Obstacle {
         fs::create_dir(dir).expect("make the directory");
         let target = CString::new(dir.as_os_str().as_bytes()).expect("a path");
@@ -263,16 +266,13 @@ impl Obstacle {
                 target.as_ptr(),
                 c"tmpfs".as_ptr(),
                 0,
-                c"size=128k,mode=700".as_ptr().cast(),
+                c"size=512k,mode=700".as_ptr().cast(),
             )
         };
-        // SAFETY: touches no memory.
-        let root = unsafe { libc::geteuid() } == 0;
-        match (mounted, root) {
-            (0, _) => Obstacle::Full(dir.to_owned()),
-            (_, false) => Obstacle::ReadOnly(dir.to_owned()),
-            // Root may write in read-only directories.
-            (_, true) => Obstacle::Gone(dir.to_owned()),
+        match mounted {
+            0 => Obstacle::Full(dir.to_owned()),
+            // Only root may mount.
+            _ => Obstacle::Gone(dir.to_owned()),
         }
     }
 
@@ -282,7 +282,6 @@ impl Obstacle {
                 let filler = vec![0; 1 << 20];
                 fs::write(dir.join("filler"), filler).expect_err("more than there is room for");
             }
-            Obstacle::ReadOnly(dir) => set_mode(dir, 0o500),
             Obstacle::Gone(dir) => {
                 fs::rename(dir, dir.with_extension("away")).expect("move it away");
                 fs::write(dir, "").expect("put a file there");
@@ -293,7 +292,6 @@ impl Obstacle {
     fn take_down(&self) {
         match self {
             Obstacle::Full(dir) => fs::remove_file(dir.join("filler")).expect("make room"),
-            Obstacle::ReadOnly(dir) => set_mode(dir, 0o700),
             Obstacle::Gone(dir) => {
                 fs::remove_file(dir).expect("remove the file");
                 fs::rename(dir.with_extension("away"), dir).expect("move it back");
@@ -301,11 +299,10 @@ impl Obstacle {
         }
     }
 
-    /// The system's words for it.
+    /// How the error of a write begins.
     fn error(&self) -> &'static str {
         match self {
-            Obstacle::Full(_) => "No space left on device",
-            Obstacle::ReadOnly(_) => "Permission denied",
+            Obstacle::Full(_) => "database or disk is full",
             Obstacle::Gone(_) => "Not a directory",
         }
     }
@@ -319,27 +316,24 @@ impl Drop for Obstacle {
                 // SAFETY: the path ends with NUL and outlives the call.
                 unsafe { libc::umount2(target.as_ptr(), libc::MNT_DETACH) };
             }
-            // Makes it removable.
-            Obstacle::ReadOnly(dir) => set_mode(dir, 0o700),
             Obstacle::Gone(_) => {}
         }
     }
 }
 
-fn set_mode(dir: &Path, mode: u32) {
-    fs::set_permissions(dir, fs::Permissions::from_mode(mode)).expect("change its mode");
-}
-
 #[tokio::test]
-async fn a_full_disk_is_said_once_and_does_no_harm() {
+async fn a_full_disk_is_logged_once_and_does_not_affect_requests() {
     let cells = Two::new().await;
-    let builder = remembering(&cells.to("1", "one"));
+    let builder = keeping(&cells.to("1", "one"));
     let obstacle = Obstacle::prepare(&state_dir(&builder));
     let edge = start(&builder).await;
     wait_stored(&edge, 1).await;
     obstacle.put_up();
     edge.write_routing(&cells.to("2", "two"));
-    let state = wait_state(&edge, "it is said", |state| !state["error"].is_null()).await;
+    let state = wait_state(&edge, "the error is shown", |state| {
+        !state["error"].is_null()
+    })
+    .await;
     let error = state["error"].as_str().expect("an error");
     assert!(error.starts_with(obstacle.error()), "{error}");
     assert_eq!(home(&edge).await, "two");
@@ -358,4 +352,22 @@ async fn a_full_disk_is_said_once_and_does_no_harm() {
     fs::remove_file(builder.routing_path()).expect("remove the routing file");
     let edge = start(&builder).await;
     assert_eq!(edge.config().await["version"], "3");
+}
+
+#[tokio::test]
+async fn on_a_full_disk_a_restart_serves_what_was_stored_before() {
+    let cells = Two::new().await;
+    let builder = keeping(&cells.to("1", "one"));
+    let obstacle = Obstacle::prepare(&state_dir(&builder));
+    let edge = start(&builder).await;
+    wait_stored(&edge, 1).await;
+    end(edge, libc::SIGKILL).await;
+    // With a file in the place of the directory, there is nothing to read.
+    if let Obstacle::Full(_) = &obstacle {
+        obstacle.put_up();
+        fs::remove_file(builder.routing_path()).expect("remove the routing file");
+    }
+    let edge = start(&builder).await;
+    assert_eq!(edge.config().await["version"], "1");
+    assert_eq!(home(&edge).await, "one");
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use cellgate::table::Delta;
+use rusqlite::Connection;
 use serde_json::{Map, Value, json};
 
 use crate::control_plane::{World, home};
@@ -16,7 +17,13 @@ fn state_dir(builder: &EdgeBuilder) -> PathBuf {
     builder.directory().join("state")
 }
 
-fn remembering(mut world: World) -> World {
+/// Changes the database while no edge runs; returns how many rows.
+fn sql(builder: &EdgeBuilder, statement: &str) -> usize {
+    let database = Connection::open(state_dir(builder).join("state.db")).expect("a database");
+    database.execute(statement, []).expect("a change")
+}
+
+fn keeping(mut world: World) -> World {
     let dir = state_dir(&world.builder).display().to_string();
     world.builder = world
         .builder
@@ -35,7 +42,7 @@ async fn wait_stored(edge: &Edge, number: u64) {
 
 #[tokio::test]
 async fn an_edge_without_its_control_plane_serves_the_last_pushed_table() {
-    let world = remembering(World::often(Dialect::V1).await);
+    let world = keeping(World::often(Dialect::V1).await);
     let two = world.content("2", "two");
     let (edge, mut link) = world.following(70, &two).await;
     wait_stored(&edge, 2).await;
@@ -75,13 +82,10 @@ async fn an_edge_without_its_control_plane_serves_the_last_pushed_table() {
     wait_stored(&edge, 4).await;
     edge.kill().await;
 
-    // The newest stored table is damaged: the one before is served, and the log says so.
+    // The newest one is damaged: the one before is served, and that is logged.
     control.refuse(Some(503));
-    let newest = state_dir(&builder).join(format!("{:020}.generation", 4));
-    let mut bytes = fs::read(&newest).expect("the newest generation");
-    let middle = bytes.len() / 2;
-    bytes[middle] ^= 1;
-    fs::write(&newest, bytes).expect("damage it");
+    let newest = "UPDATE snapshots SET bytes = x'00' WHERE generation = 4";
+    assert_eq!(sql(&builder, newest), 1);
     let edge = builder.spawn().ready().await;
     assert_eq!(home(&edge).await, "one");
     assert_eq!(edge.config().await["control_plane"]["generation"], 71);
@@ -95,7 +99,7 @@ async fn an_edge_without_its_control_plane_serves_the_last_pushed_table() {
     assert_eq!(home(&edge).await, "two");
 }
 
-/// How many keys a table needs for its changes to be stored as deltas, also when many come at once.
+/// Keys of a table whose changes are stored as deltas.
 const KEYS: u64 = 20_000;
 
 fn large(world: &World) -> Content {
@@ -120,7 +124,7 @@ async fn change(link: &mut Link, content: &mut Content, generation: u64) {
 
 #[tokio::test]
 async fn in_a_stream_of_changes_tables_prove_to_be_good_and_are_kept() {
-    let world = remembering(World::often(Dialect::V1).await);
+    let world = keeping(World::often(Dialect::V1).await);
     let mut content = large(&world);
     let (edge, mut link) = world.following(100, &content).await;
     wait_stored(&edge, 2).await;
@@ -144,16 +148,14 @@ async fn in_a_stream_of_changes_tables_prove_to_be_good_and_are_kept() {
     drop(link);
 
     // The whole table was written once.
-    let dir = state_dir(&world.builder);
-    let files = fs::read_dir(&dir).expect("the state directory");
-    let names = files.map(|file| {
-        file.expect("a file")
-            .file_name()
-            .into_string()
-            .expect("text")
-    });
-    let tables = names.filter(|name| name.ends_with(".generation")).count();
+    let database = state_dir(&world.builder).join("state.db");
+    let database = Connection::open(database).expect("a database");
+    let count = "SELECT count(DISTINCT generation) FROM snapshots";
+    let tables: i64 = database
+        .query_row(count, [], |row| row.get(0))
+        .expect("a number");
     assert_eq!(tables, 2, "that of the routing file, and the pushed one");
+    drop(database);
     world.control.refuse(Some(503));
     fs::remove_file(world.builder.routing_path()).expect("remove the routing file");
     let edge = world.builder.spawn().ready().await;
@@ -163,13 +165,13 @@ async fn in_a_stream_of_changes_tables_prove_to_be_good_and_are_kept() {
     assert_eq!(config["control_plane"]["digest"], content.digest());
     edge.kill().await;
 
-    // The newest stored change is truncated: the one before is served, and the log says so.
-    let changes = dir.join(format!("{:020}.changes", 2));
-    let bytes = fs::read(&changes).expect("the changes");
-    fs::write(&changes, &bytes[..bytes.len() - 7]).expect("tear them");
+    // The newest delta is damaged: the generation before is served, and that is logged.
+    let damage = "UPDATE generations SET record = substr(record, 1, length(record) - 7) \
+                  WHERE number = (SELECT max(number) FROM generations)";
+    assert_eq!(sql(&world.builder, damage), 1);
     let edge = world.builder.spawn().ready().await;
     edge.log
-        .wait("are skipped: the end of its last line is missing")
+        .wait("is skipped: its record is damaged: it does not match its checksum")
         .await;
     let config = edge.config().await;
     let served = config["control_plane"]["generation"].as_u64().expect("one");
@@ -196,7 +198,7 @@ async fn in_a_stream_of_changes_tables_prove_to_be_good_and_are_kept() {
 
 #[tokio::test]
 async fn how_long_nothing_was_heard_is_not_forgotten_in_a_restart() {
-    let world = remembering(World::often(Dialect::V1).await);
+    let world = keeping(World::often(Dialect::V1).await);
     let two = world.content("2", "two");
     let (edge, link) = world.following(70, &two).await;
     wait_stored(&edge, 2).await;
@@ -204,14 +206,22 @@ async fn how_long_nothing_was_heard_is_not_forgotten_in_a_restart() {
     edge.kill().await;
     drop(link);
     world.control.refuse(Some(503));
-    let file = state_dir(&world.builder).join("journal.json");
-    let text = fs::read_to_string(&file).expect("the journal");
+    let database = state_dir(&world.builder).join("state.db");
+    let database = Connection::open(database).expect("a database");
+    let text: String = database
+        .query_row("SELECT record FROM journal", [], |row| row.get(0))
+        .expect("the journal");
     let mut journal: Value = serde_json::from_str(&text).expect("JSON");
-    let heard = journal["contact"].as_str().expect("the last contact");
-    // Makes the edge's record an hour old.
+    let heard = journal["last_contact"].as_str().expect("the last contact");
+    // As if that were an hour ago.
     let heard = humantime::parse_rfc3339(heard).expect("a time") - Duration::from_secs(3600);
-    journal["contact"] = humantime::format_rfc3339_millis(heard).to_string().into();
-    fs::write(&file, journal.to_string()).expect("set it back");
+    journal["last_contact"] = humantime::format_rfc3339_millis(heard).to_string().into();
+    let text = journal.to_string();
+    let sum = xxhash_rust::xxh3::xxh3_64(text.as_bytes()).cast_signed();
+    database
+        .execute("UPDATE journal SET record = ?1, sum = ?2", (text, sum))
+        .expect("set it back");
+    drop(database);
     let edge = world.builder.spawn().ready().await;
     let stale = edge.config().await["control_plane"]["stale_seconds"].take();
     assert!(
@@ -231,7 +241,7 @@ async fn how_long_nothing_was_heard_is_not_forgotten_in_a_restart() {
 
 #[tokio::test]
 async fn without_a_table_there_is_no_edge() {
-    let world = remembering(World::often(Dialect::V1).await);
+    let world = keeping(World::often(Dialect::V1).await);
     fs::remove_file(world.builder.routing_path()).expect("remove the routing file");
     let ended = world.builder.run().await;
     ended.assert_failed(&["routing.json"]);
