@@ -1,5 +1,5 @@
-//! A table as people like to read it: the same bytes for tables of the same content,
-//! the keys last, in the order of their bytes, one on a line.
+//! A routing table as a document for people: one key a line, in byte order, after
+//! everything else. Tables with the same content give the same bytes.
 
 use std::io::{self, Write};
 
@@ -7,10 +7,10 @@ use serde_json::{Map, Value};
 
 use crate::table::RoutingTable;
 
-/// How much is made at a time, in bytes, or a little more.
+/// About how many bytes are formatted at a time.
 const PIECE: usize = 64 * 1024;
 
-/// What everything but the keys is written in the order of.
+/// The fields that are written first, in this order.
 const FIRST: [&str; 5] = [
     "version",
     "defaultPlacement",
@@ -31,19 +31,18 @@ pub(super) fn write(table: &RoutingTable, out: &mut dyn Write) -> io::Result<()>
     Ok(())
 }
 
-/// A table in the order of its document, which is made piece by piece.
+/// A document that is formatted piece by piece.
 ///
-/// What is held for it is a sorted list of the keys: about their text once more and
-/// 16 bytes each.
+/// Its memory is a sorted copy of the keys: their text and 16 bytes each.
 pub(super) struct Lines {
-    /// What is in front of the keys.
+    /// The text before the keys.
     head: Vec<u8>,
-    /// All keys, one after the other.
+    /// All keys, concatenated.
     text: String,
     keys: Vec<Key>,
     /// The names of placements as JSON.
     placements: Vec<String>,
-    /// How many keys are written.
+    /// How many keys have been written.
     at: usize,
     done: bool,
 }
@@ -58,14 +57,13 @@ impl Lines {
     /// Sorts the keys, which takes up to a second for millions of them.
     ///
     /// # Errors
-    /// A key is longer than any can be.
+    /// A key is longer than 4 GiB.
     pub fn of(table: &RoutingTable) -> io::Result<Self> {
         let mut text = String::with_capacity(table.keys().map(|(key, _)| key.len()).sum());
         let mut keys = Vec::with_capacity(table.key_count());
         for (key, placement) in table.keys() {
             keys.push(Key {
                 start: text.len(),
-                // No table has a key that is not.
                 bytes: u32::try_from(key.len()).map_err(io::Error::other)?,
                 placement: placement.0,
             });
@@ -89,10 +87,10 @@ impl Lines {
         self.done
     }
 
-    /// What comes next.
+    /// The next piece.
     ///
     /// # Errors
-    /// None that any table causes.
+    /// None for any valid table.
     pub fn piece(&mut self) -> io::Result<Vec<u8>> {
         let mut out = std::mem::take(&mut self.head);
         out.reserve(PIECE + PIECE / 8);
@@ -124,14 +122,14 @@ impl Key {
     }
 }
 
-/// All that comes before the keys: up to the brace that opens them.
+/// The text before the keys: up to the brace that opens them.
 fn head(table: &RoutingTable) -> io::Result<Vec<u8>> {
     let mut fields: Map<String, Value> = serde_json::from_str(table.head_json())?;
     let mut out = b"{\n".to_vec();
     let first = FIRST.iter().filter_map(|name| fields.remove_entry(*name));
     let first: Vec<_> = first.collect();
     for (name, value) in first.into_iter().chain(fields) {
-        // No string in JSON has a line break in it as such.
+        // A JSON string contains no line breaks: they are escaped.
         let value = serde_json::to_string_pretty(&value)?.replace('\n', "\n  ");
         writeln!(out, "  \"{name}\": {value},")?;
     }

@@ -225,11 +225,12 @@ async fn a_damaged_store_is_spoken_of() {
     control.write_routing(&keys("3", 1, "one"));
     control.wait_generation(3).await;
     control.kill().await;
-    let segment = builder.data_dir().join("00000000000000000001.segment");
-    let mut bytes = fs::read(&segment).expect("the segment");
+    // The process was killed, so that the last commit is in the write-ahead log.
+    let log = builder.data_dir().join("cellgate.db-wal");
+    let mut bytes = fs::read(&log).expect("the write-ahead log");
     let last = bytes.len() - 1;
     bytes[last] = !bytes[last];
-    fs::write(&segment, bytes).expect("damage it");
+    fs::write(&log, bytes).expect("damage it");
     fs::remove_file(builder.routing_path()).expect("remove the routing file");
     let control = builder.start().await;
     control.log.wait("generations after 2 are lost").await;
@@ -265,7 +266,9 @@ async fn a_full_disk_loses_nothing() {
         });
     }
     let control = builder.spawn_by(command).ready().await;
-    limit_files(control.pid(), 8192);
+    let log = builder.data_dir().join("cellgate.db-wal");
+    let bytes = fs::metadata(log).expect("the write-ahead log").len();
+    limit_files(control.pid(), bytes + (64 << 10));
     let (mut generation, mut round) = (1.0, 0);
     // Every edit moves all keys, until no space is left.
     let refused = loop {

@@ -1,8 +1,9 @@
-//! Edges that have more than there is here.
+//! Edges that have a later generation than the newest one here.
 //!
-//! Either another control plane made it, and it is in the store; or the store lost
-//! it, for instance because it was restored from a backup. Then edges take nothing
-//! that is below what they have: the newest content gets a number above that.
+//! Either another control plane made it, and it is in the store; or the store lost it,
+//! for instance because a backup was restored. Edges do not accept a generation below
+//! the one that they have, so in the second case the newest content is committed again
+//! under a number above it.
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
@@ -17,85 +18,85 @@ use crate::control::store::{AppendError, Author, StoreError};
 use crate::protocol::limits::NUMBER_MAX;
 use crate::table::Delta;
 
-/// How far above the newest generation an edge may be. Nobody gets that far ahead, and
-/// whoever says so would leave no room to go on.
+/// How far above the newest generation an edge may be. No store loses that many
+/// generations, and believing such an edge would use up the numbers.
 const MOST_AHEAD: u64 = 1 << 32;
 
-/// Until the next try when the store cannot be used, and at most.
+/// The first and the longest time between two attempts while the store fails.
 const PAUSE: Duration = Duration::from_secs(1);
 const MOST_PAUSE: Duration = Duration::from_secs(30);
 
-/// What edges have that is not here.
+/// The highest generation that edges reported.
 #[derive(Default)]
 pub(super) struct Ahead {
-    highest: Mutex<Heard>,
-    /// Somebody who cannot be right has been spoken of.
-    disbelieved: AtomicBool,
+    reported: Mutex<Reported>,
+    /// An implausible number was logged already.
+    implausible_logged: AtomicBool,
 }
 
 #[derive(Default)]
-struct Heard {
-    /// The highest generation that any edge is known to have had; 0 if it is not above
-    /// what there was here.
+struct Reported {
+    /// The highest one; 0 as long as none was above the newest generation here.
     generation: u64,
-    /// Something is being done about it.
+    /// A task is running that makes a generation above it.
     overtaking: bool,
 }
 
 impl Ahead {
     pub fn highest(&self) -> u64 {
-        lock(&self.highest).generation
+        lock(&self.reported).generation
     }
 }
 
 impl Truth {
-    /// The edge of this name has `generation`. If that is more than there is here, and
-    /// in the store, the newest content becomes a generation above it, so that the
-    /// edge takes it. More than 2^32 above the newest is not believed.
+    /// Notes that the edge of this name has `generation`. If that is above the newest
+    /// generation, here and in the store, the newest content is committed again under a
+    /// number above it, so that the edge accepts it. Numbers more than 2^32 above the
+    /// newest are ignored.
     pub fn heard_of(self: &Arc<Self>, edge_id: &str, generation: u64) {
         let newest = self.newest().map_or(0, |newest| newest.record.generation);
         if generation <= newest {
             return;
         }
         if generation > newest.saturating_add(MOST_AHEAD) || generation >= NUMBER_MAX {
-            if !self.ahead.disbelieved.swap(true, Relaxed) {
+            if !self.ahead.implausible_logged.swap(true, Relaxed) {
                 log::error!(
                     target: "cellgate::control",
                     edge_id, generation;
-                    "an edge has a generation that no control plane can have got to, where \
-                     {newest} is the newest: it keeps what it has"
+                    "an edge reports a generation more than {MOST_AHEAD} above the newest, which is \
+                     {newest}: ignored, and the edge keeps its table"
                 );
             }
             return;
         }
-        let mut heard = lock(&self.ahead.highest);
-        heard.generation = heard.generation.max(generation);
-        if std::mem::replace(&mut heard.overtaking, true) {
+        let mut reported = lock(&self.ahead.reported);
+        reported.generation = reported.generation.max(generation);
+        if std::mem::replace(&mut reported.overtaking, true) {
             return;
         }
-        drop(heard);
+        drop(reported);
         let (truth, edge_id) = (Arc::clone(self), edge_id.to_owned());
         tokio::spawn(async move { truth.overtake_all(&edge_id, generation).await });
     }
 
     async fn overtake_all(&self, edge_id: &str, generation: u64) {
-        let (mut pause, mut told) = (PAUSE, false);
+        let (mut pause, mut logged) = (PAUSE, false);
         loop {
-            match self.overtake(edge_id, generation, &mut told).await {
+            match self.overtake(edge_id, generation, &mut logged).await {
                 Ok(()) => {
-                    // More may have been heard of meanwhile.
-                    let mut heard = lock(&self.ahead.highest);
+                    // Another edge may have reported a higher one meanwhile.
+                    let mut reported = lock(&self.ahead.reported);
                     let newest = self.newest().map(|newest| newest.record.generation);
-                    // Where there is nothing yet, the first one is above it.
-                    if newest.is_none_or(|newest| newest >= heard.generation) {
-                        heard.overtaking = false;
+                    // If there is no generation yet, the first one will be above it.
+                    if newest.is_none_or(|newest| newest >= reported.generation) {
+                        reported.overtaking = false;
                         return;
                     }
                 }
                 Err(error) => {
                     log::warn!(
                         target: "cellgate::control",
-                        "edges are ahead, and stay so for now: {error}"
+                        "cannot make a generation above those of the edges, retrying: {error}"
                     );
                     sleep(pause).await;
                     pause = (2 * pause).min(MOST_PAUSE);
@@ -104,16 +105,16 @@ impl Truth {
         }
     }
 
-    /// Makes the newest content a generation above all that was heard of, if it is not
-    /// already.
+    /// Commits the newest content under a number above all that were reported, unless
+    /// the newest generation is.
     async fn overtake(
         &self,
         edge_id: &str,
         generation: u64,
-        told: &mut bool,
+        logged: &mut bool,
     ) -> Result<(), StoreError> {
         let _writer = self.writer.lock().await;
-        // It may be another control plane's, and in the store.
+        // Another control plane may have made it, and it is in the store.
         self.catch_up().await?;
         loop {
             let newest = self.newest();
@@ -122,13 +123,13 @@ impl Truth {
             if number >= self.ahead.highest() {
                 return Ok(());
             }
-            if !std::mem::replace(told, true) {
+            if !std::mem::replace(logged, true) {
                 log::error!(
                     target: "cellgate::control",
                     edge_id, generation;
-                    "an edge has a later generation than the newest, which is {number}: what \
-                     was changed since is lost here, and the newest content becomes a generation \
-                     above it, for edges to take"
+                    "an edge has a later generation than the newest, which is {number}: the changes \
+                     made since are lost here, and the newest content becomes a generation above it, \
+                     for edges to take"
                 );
             }
             let Some(newest) = newest else {

@@ -1,32 +1,31 @@
-//! The one way to change the truth.
+//! The one way to make a generation, and counts of the outcomes.
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
 use super::Truth;
 use super::edit::{Edit, Outcome, Ready};
 use super::expected::Expected;
-use super::tally::Fate;
 use crate::control::store::{AppendError, Author, Commit, Generation, Record, StoreError};
 use crate::protocol::Mark;
 use crate::table::Problem;
 
-/// How often a change that another control plane overtook is made again on top of
-/// what that one did.
+/// How often a change is retried on top of what another control plane committed.
 const ATTEMPTS: u32 = 50;
 
-/// What became of an edit.
+/// The outcome of an edit that was accepted.
 #[derive(Clone, Debug)]
 pub enum Committed {
-    /// It is this generation now, and stored.
+    /// It was stored as this generation.
     Changed(Arc<Generation>),
-    /// Everything is as it asks for already.
+    /// The newest generation already is what the edit asks for.
     Unchanged(Arc<Generation>),
 }
 
 impl Committed {
-    /// The generation that has what was asked for.
+    /// The generation that is what the edit asked for.
     pub fn generation(&self) -> &Arc<Generation> {
         match self {
             Self::Changed(generation) | Self::Unchanged(generation) => generation,
@@ -39,11 +38,11 @@ impl Committed {
 pub enum CommitError {
     /// The newest generation is not the expected one: this is it.
     Lost(Option<Arc<Generation>>),
-    /// What would come of it is not valid. Never empty.
+    /// The resulting table is not valid. Never empty.
     Invalid(Vec<Problem>),
-    /// The store did not take it.
+    /// It was not stored.
     Store(StoreError),
-    /// The store may have taken it or not.
+    /// Whether it was stored is unknown.
     Unknown(StoreError),
 }
 
@@ -52,7 +51,7 @@ impl fmt::Display for CommitError {
         match self {
             Self::Lost(Some(newest)) => {
                 let newest = newest.record.generation;
-                write!(f, "not made on the newest generation, which is {newest}")
+                write!(f, "the newest generation is another one, {newest}")
             }
             Self::Lost(None) => f.write_str("there is no generation yet"),
             Self::Invalid(problems) => match problems.as_slice() {
@@ -60,9 +59,9 @@ impl fmt::Display for CommitError {
                 [one] => one.fmt(f),
                 [first, more @ ..] => write!(f, "{first} (and {} more)", more.len()),
             },
-            Self::Store(error) => write!(f, "the store did not take it: {error}"),
+            Self::Store(error) => write!(f, "it was not stored: {error}"),
             Self::Unknown(error) => {
-                write!(f, "the store may have taken it or not: {error}")
+                write!(f, "whether it was stored is unknown: {error}")
             }
         }
     }
@@ -71,21 +70,21 @@ impl fmt::Display for CommitError {
 impl std::error::Error for CommitError {}
 
 impl Truth {
-    /// Makes `edit` if `expected` holds, or changes nothing. Everyone who watches
-    /// knows when this returns, and it is stored.
+    /// Makes `edit` if `expected` holds. When this returns, the new generation is stored
+    /// and [watchers](Truth::watch) have been notified.
     ///
     /// # Errors
-    /// Why nothing was changed, or that it is not known whether anything was.
+    /// Why nothing was changed, or that this is unknown.
     pub async fn commit(
         self: &Arc<Self>,
         edit: Edit,
         expected: &Expected,
         author: Author,
     ) -> Result<Committed, CommitError> {
-        // Once begun, it is carried through, whatever becomes of whoever asked.
+        // In a task of its own: once begun, it is completed even if the caller is gone.
         let (truth, expected) = (Arc::clone(self), expected.clone());
         let task = tokio::spawn(async move {
-            // Before anybody has to wait for it, and once.
+            // Before the writer's lock is taken, and once.
             let committed = match ready(edit).await {
                 Ok(ready) => truth.commit_now(ready, &expected, author).await,
                 Err(error) => Err(error),
@@ -96,7 +95,7 @@ impl Truth {
         task.await.unwrap_or_else(|error| {
             self.tally.count(Fate::Unknown);
             Err(CommitError::Unknown(StoreError(format!(
-                "the change was given up: {error}"
+                "the change was aborted: {error}"
             ))))
         })
     }
@@ -109,8 +108,8 @@ impl Truth {
     ) -> Result<Committed, CommitError> {
         let _writer = self.writer.lock().await;
         let ready = Arc::new(ready);
-        // What changes nothing in the store is not told by it that others were
-        // faster: such a verdict takes a look first.
+        // An edit that stores nothing gets no conflict from the store if another control
+        // plane was faster. Such an outcome is returned only after a look at the store.
         let mut looked = false;
         for _ in 0..ATTEMPTS {
             let current = self.newest();
@@ -123,7 +122,7 @@ impl Truth {
                 return Err(CommitError::Lost(current));
             }
             let outcome = match outcome(Arc::clone(&ready), current.clone()).await {
-                // A placement or a head that is not known here may be there.
+                // A placement that is unknown here may be in a newer generation.
                 Err(CommitError::Invalid(problems)) if !std::mem::replace(&mut looked, true) => {
                     self.catch_up().await.map_err(CommitError::Store)?;
                     if self.newest().map(|newest| newest.record.mark()) != mark {
@@ -161,7 +160,7 @@ impl Truth {
             }
         }
         Err(CommitError::Store(StoreError(format!(
-            "overtaken by other control planes {ATTEMPTS} times"
+            "other control planes were faster {ATTEMPTS} times in a row"
         ))))
     }
 
@@ -195,17 +194,17 @@ impl Truth {
     }
 }
 
-/// Compiling takes a while.
+/// Compiles a document on a thread that may block.
 async fn ready(edit: Edit) -> Result<Ready, CommitError> {
     match edit {
         Edit::Document(_) | Edit::Table(_) => tokio::task::spawn_blocking(|| edit.ready())
             .await
-            .map_err(given_up),
+            .map_err(aborted),
         Edit::Delta(_) => Ok(edit.ready()),
     }
 }
 
-/// What `ready` makes of `current`, which takes a while when it is much.
+/// Applies `ready` to `current`, on a thread that may block if it is large.
 async fn outcome(
     ready: Arc<Ready>,
     current: Option<Arc<Generation>>,
@@ -214,11 +213,90 @@ async fn outcome(
     let work = move || ready.on(current.as_ref().map(|current| &*current.table));
     let outcome = match small {
         true => work(),
-        false => tokio::task::spawn_blocking(work).await.map_err(given_up)?,
+        false => tokio::task::spawn_blocking(work).await.map_err(aborted)?,
     };
     outcome.map_err(CommitError::Invalid)
 }
 
-fn given_up(error: tokio::task::JoinError) -> CommitError {
-    CommitError::Store(StoreError(format!("the change was given up: {error}")))
+fn aborted(error: tokio::task::JoinError) -> CommitError {
+    CommitError::Store(StoreError(format!("the change was aborted: {error}")))
+}
+
+/// The outcome of an edit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    Changed,
+    Unchanged,
+    /// The precondition did not hold.
+    Lost,
+    Invalid,
+    /// It was not stored.
+    Failed,
+    /// Whether it was stored is unknown.
+    Unknown,
+}
+
+impl Fate {
+    pub const ALL: [Fate; 6] = [
+        Fate::Changed,
+        Fate::Unchanged,
+        Fate::Lost,
+        Fate::Invalid,
+        Fate::Failed,
+        Fate::Unknown,
+    ];
+
+    /// The value of the label `result` of metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Changed => "changed",
+            Self::Unchanged => "unchanged",
+            Self::Lost => "lost",
+            Self::Invalid => "invalid",
+            Self::Failed => "failed",
+            Self::Unknown => "unknown",
+        }
+    }
+
+    pub(super) fn of(committed: &Result<Committed, CommitError>) -> Self {
+        match committed {
+            Ok(Committed::Changed(_)) => Self::Changed,
+            Ok(Committed::Unchanged(_)) => Self::Unchanged,
+            Err(CommitError::Lost(_)) => Self::Lost,
+            Err(CommitError::Invalid(_)) => Self::Invalid,
+            Err(CommitError::Store(_)) => Self::Failed,
+            Err(CommitError::Unknown(_)) => Self::Unknown,
+        }
+    }
+}
+
+/// Counts since the process started.
+#[derive(Debug, Default)]
+pub struct Tally {
+    fates: [AtomicU64; Fate::ALL.len()],
+    unreadable: AtomicU64,
+}
+
+impl Tally {
+    pub(super) fn count(&self, fate: Fate) {
+        if let Some(count) = self.fates.get(fate as usize) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    pub(super) fn count_unreadable(&self) {
+        self.unreadable.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many edits had this outcome.
+    pub fn of(&self, fate: Fate) -> u64 {
+        let count = self.fates.get(fate as usize);
+        count.map_or(0, |count| count.load(Ordering::Relaxed))
+    }
+
+    /// How often the store could not be read or written.
+    pub fn store_errors(&self) -> u64 {
+        let unreadable = self.unreadable.load(Ordering::Relaxed);
+        unreadable + self.of(Fate::Failed) + self.of(Fate::Unknown)
+    }
 }

@@ -1,4 +1,4 @@
-//! What may be asked of the truth, and what comes of it.
+//! The edits that can be committed, and the table that results.
 
 use std::sync::Arc;
 
@@ -7,33 +7,32 @@ use bytes::Bytes;
 use crate::protocol::sendable;
 use crate::table::{self, Delta, Problem, RoutingTable};
 
-/// A change that was asked for.
+/// A requested change.
 #[derive(Clone, Debug)]
 pub enum Edit {
-    /// This routing document takes the place of all there is.
+    /// This routing document replaces the table.
     Document(Bytes),
-    /// The content of an earlier generation takes the place of all there is.
+    /// This table, such as that of an earlier generation, replaces the table.
     Table(Arc<RoutingTable>),
-    /// Keys and, with a head, everything but keys. On the newest generation,
-    /// whatever it is.
+    /// Changes keys and, with a head, everything but keys of the newest generation.
     Delta(Delta),
 }
 
-/// A valid outcome.
+/// A valid result.
 pub(super) struct Outcome {
     pub table: Arc<RoutingTable>,
-    /// What makes it of what was there; none if nothing was.
+    /// The difference from the table before; none if there was none.
     pub delta: Option<Delta>,
 }
 
-/// An edit, as far as it can be got without knowing what it is made on.
+/// An edit, prepared as far as is possible without the table that it applies to.
 pub(super) enum Ready {
     Table(Result<Arc<RoutingTable>, Vec<Problem>>),
     Delta(Delta),
 }
 
 impl Edit {
-    /// Takes time that grows with the document, or the table.
+    /// Takes time proportional to the document or table.
     pub(super) fn ready(self) -> Ready {
         let table = match self {
             Self::Delta(delta) => return Ready::Delta(delta),
@@ -48,7 +47,7 @@ impl Edit {
 }
 
 impl Ready {
-    /// Whether it is done at once.
+    /// Whether applying it takes well below a millisecond.
     pub fn is_small(&self) -> bool {
         match self {
             Self::Delta(delta) => {
@@ -58,11 +57,10 @@ impl Ready {
         }
     }
 
-    /// What comes of this on top of `current`. Takes time that grows with the
-    /// table, or with the delta.
+    /// Applies this to `current`. Takes time proportional to the table or delta.
     ///
     /// # Errors
-    /// Everything that is wrong, at once.
+    /// All problems.
     pub fn on(&self, current: Option<&RoutingTable>) -> Result<Outcome, Vec<Problem>> {
         match (self, current) {
             (Self::Table(table), _) => match table {
@@ -80,7 +78,7 @@ impl Ready {
             (Self::Delta(delta), Some(current)) => {
                 let table = Arc::new(current.apply(delta)?);
                 check_sendable(delta.set.iter().map(|(key, _)| &**key), "/set")?;
-                // What it says twice, or says again, is left out.
+                // Without what changes nothing.
                 let delta = current.delta_to(&table);
                 Ok(Outcome {
                     table,
@@ -91,7 +89,7 @@ impl Ready {
     }
 }
 
-/// `next` instead of `current`, sharing with it what is the same in both.
+/// Replaces `current` by `next`, sharing memory for what is the same in both.
 fn replace(next: Arc<RoutingTable>, current: Option<&RoutingTable>) -> Outcome {
     let Some(current) = current else {
         return Outcome {
@@ -110,8 +108,8 @@ fn replace(next: Arc<RoutingTable>, current: Option<&RoutingTable>) -> Outcome {
     }
 }
 
-/// A key that no message can carry would cut all edges off from every later
-/// change.
+/// Refuses a key that does not fit a message: no edge could receive this generation or
+/// any later one.
 fn check_sendable<'k>(
     keys: impl Iterator<Item = &'k str>,
     pointer: &str,

@@ -1,4 +1,4 @@
-//! Entity tags of generations, and the conditions that name them (RFC 9110,
+//! Entity tags of generations, and the preconditions that refer to them (RFC 9110,
 //! section 13).
 
 use std::fmt;
@@ -18,28 +18,28 @@ impl Etag {
     }
 }
 
-/// As a header has it, in quotes.
+/// With quotes, as in a header.
 impl fmt::Display for Etag {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "\"{}\"", self.0)
     }
 }
 
-/// What has to be the newest generation for a change to be made.
+/// A precondition on the newest generation.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Expected {
-    /// Any, or none.
+    /// No precondition.
     #[default]
     Anything,
-    /// Any, but one (`If-Match: *`).
+    /// There is a generation (`If-Match: *`).
     Something,
-    /// None yet (`If-None-Match: *`).
+    /// There is none yet (`If-None-Match: *`).
     Nothing,
-    /// One of these (`If-Match`).
+    /// It is one of these (`If-Match`).
     OneOf(Vec<Etag>),
 }
 
-/// What is no condition.
+/// Why a header is not a valid precondition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EtagError(String);
 
@@ -55,9 +55,9 @@ impl Expected {
     /// Reads the values of `If-Match` and `If-None-Match`, if they were sent.
     ///
     /// # Errors
-    /// One of them is neither `*` nor a list of entity tags, or `If-None-Match` has
-    /// anything but `*`: to change something only if it is *not* a given one is
-    /// asked by nobody on purpose.
+    /// One of them is neither `*` nor a list of entity tags, both were sent, or
+    /// `If-None-Match` is not `*`: a change on condition that a generation is *not* the
+    /// newest is hardly ever intended.
     pub fn parse(if_match: Option<&str>, if_none_match: Option<&str>) -> Result<Self, EtagError> {
         let expected = match (if_match, if_none_match.map(str::trim)) {
             (Some(_), Some(_)) => {
@@ -76,7 +76,7 @@ impl Expected {
         Ok(expected)
     }
 
-    /// Whether a change may be made on top of `newest`.
+    /// Whether `newest` meets the precondition.
     pub fn holds(&self, newest: Option<Mark>) -> bool {
         match (self, newest) {
             (Self::Anything, _) | (Self::Something, Some(_)) | (Self::Nothing, None) => true,
@@ -86,8 +86,7 @@ impl Expected {
     }
 }
 
-/// A strong entity tag. A weak one is never equal to any (RFC 9110, section
-/// 13.1.1).
+/// Parses a strong entity tag. A weak one never matches (RFC 9110, section 13.1.1).
 fn tag(text: &str) -> Result<Etag, EtagError> {
     let text = text.trim();
     let inner = text

@@ -1,5 +1,5 @@
-//! What others add to the store becomes the truth here, and whatever becomes it is
-//! known to everyone who watches.
+//! Publishing generations: those committed here, and those that other control planes add
+//! to the store.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use crate::protocol::Mark;
 use crate::table::{Delta, RoutingTable};
 
 impl Truth {
-    /// Takes over what others have added to the store.
+    /// Publishes what other control planes have added to the store.
     ///
     /// # Errors
     /// The store cannot be read.
@@ -28,7 +28,7 @@ impl Truth {
             match self.refresh().await {
                 Ok(()) => {
                     if std::mem::take(&mut failing) {
-                        log::info!(target: "cellgate::control", "store: can be read again");
+                        log::info!(target: "cellgate::control", "the store can be read again");
                     }
                 }
                 Err(error) => {
@@ -42,16 +42,16 @@ impl Truth {
         }
     }
 
-    /// The store has another newest generation than `mark`: it becomes ours. The
-    /// writer's lock is held.
+    /// Publishes the newest generation of the store after a conflict, where it is not
+    /// `mark`. The caller holds the writer's lock.
     pub(super) async fn overtaken(&self, mark: Option<Mark>) -> Result<(), StoreError> {
         self.catch_up().await?;
         let ours = self.newest().map(|newest| newest.record.mark());
         if ours != mark {
             return Ok(());
         }
-        // The same number, and another content: the store was put back to what it was
-        // before, and went on from there.
+        // The same number with another content: an earlier state of the store was restored,
+        // and generations were added to it.
         let Some(newest) = self.store.newest().await? else {
             return Ok(());
         };
@@ -60,8 +60,8 @@ impl Truth {
             log::error!(
                 target: "cellgate::control",
                 generation = there.generation;
-                "the store has another content of this generation, made by {}, which is taken: was \
-                 it restored from a backup?",
+                "the store has another content for this generation, made by {}, which replaces it: \
+                 was a backup restored?",
                 newest.record.author.who
             );
             self.publish(newest.record, None, newest.table);
@@ -69,7 +69,8 @@ impl Truth {
         Ok(())
     }
 
-    /// The writer's lock is held.
+    /// Publishes what the store has after the newest generation here. The caller holds
+    /// the writer's lock.
     pub(super) async fn catch_up(&self) -> Result<(), StoreError> {
         let current = self.newest();
         let after = current.as_ref().map_or(0, |now| now.record.generation);
@@ -86,7 +87,7 @@ impl Truth {
         }
     }
 
-    /// Makes `steps`; false: they do not lead to what they say.
+    /// Publishes `steps` in turn; false: one of them does not lead to its digest.
     fn replay(&self, steps: Vec<(Record, Arc<Delta>)>) -> bool {
         for (record, delta) in steps {
             let Some(current) = self.newest() else {
@@ -118,8 +119,8 @@ impl Truth {
         self.advance(newest.record, None, newest.table);
     }
 
-    /// Makes this the newest generation, unless it is an older one. The writer's lock is
-    /// held.
+    /// Makes this the newest generation, unless a later one is. The caller holds the
+    /// writer's lock.
     pub(super) fn advance(
         &self,
         record: Record,
@@ -151,8 +152,7 @@ impl Truth {
         };
         let before = self.newest.send_replace(Some(Arc::clone(&next)));
         drop(ring);
-        // A large table takes a while, for which nobody has to wait who asks what an
-        // edge lacks.
+        // Freeing a large table takes a while. Not under the lock, which `since` takes.
         drop((before, forgotten));
         let author = &next.record.author;
         log::info!(

@@ -1,50 +1,50 @@
-//! The newest generation, and what led to it.
+//! The newest generation, and the last steps that led to it.
 
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Mutex as AsyncMutex, watch};
 
 use super::ahead::Ahead;
-use super::ring::{MOST_BYTES, Ring};
-use super::tally::Tally;
-use crate::control::store::{Generation, Step, Store, StoreError};
+use super::commit::Tally;
+use crate::control::store::{Generation, Step, Store, StoreError, memory_bytes};
 use crate::protocol::Mark;
 
-/// How many steps are taken from the store at the start. Edges that missed more take
-/// a snapshot.
+/// How many steps are read from the store at start. Edges that missed more get a
+/// snapshot.
 const RECENT: usize = 2_000;
 
-/// The newest generation.
+/// The history of generations, as a running control plane serves it.
 pub struct Truth {
     pub(super) store: Arc<dyn Store>,
     pub(super) newest: watch::Sender<Option<Arc<Generation>>>,
-    /// Held by whoever replaces the newest generation.
+    /// Held while the newest generation is replaced.
     pub(super) writer: AsyncMutex<()>,
     /// Changed together with `newest`.
     pub(super) ring: Mutex<Ring>,
-    /// What edges have that is not here.
+    /// Edges that have a later generation.
     pub(super) ahead: Ahead,
     pub(super) tally: Tally,
 }
 
-/// What an edge lacks.
+/// What to send to an edge.
 #[derive(Clone, Debug)]
 pub enum Since {
-    /// Nothing.
+    /// Nothing: it has the newest generation.
     Same,
-    /// These steps, oldest first; never empty.
+    /// These steps, the oldest first; never empty.
     Steps(Vec<Step>),
-    /// Everything.
+    /// The whole table.
     Whole(Arc<Generation>),
-    /// The edge has a higher generation than there is: another control plane made it,
-    /// or data was lost here. See [`Truth::heard_of`].
+    /// The edge has a later generation than the newest one here: another control plane
+    /// made it, or the store lost it. See [`Truth::heard_of`].
     Ahead,
-    /// There is nothing yet.
+    /// There is no generation yet.
     Nothing,
 }
 
 impl Truth {
-    /// With what `store` has.
+    /// Reads the newest generation of `store`.
     ///
     /// # Errors
     /// The store cannot be read.
@@ -52,7 +52,7 @@ impl Truth {
         let newest = store.newest().await?.map(Arc::new);
         let mut ring = Ring::default();
         match store.recent(RECENT, MOST_BYTES).await {
-            // They may lead further by now.
+            // Another control plane may have added to the store meanwhile.
             Ok(steps) => {
                 let newest = newest.as_ref().map(|newest| newest.record.mark());
                 let last = steps.iter().rposition(|step| Some(step.to) == newest);
@@ -62,7 +62,8 @@ impl Truth {
             }
             Err(error) => log::warn!(
                 target: "cellgate::control",
-                "edges that missed a change take everything: the last steps cannot be read: {error}"
+                "the last deltas cannot be read, so that edges which missed a change get the whole \
+                 table: {error}"
             ),
         }
         Ok(Arc::new(Self {
@@ -79,7 +80,7 @@ impl Truth {
         &self.store
     }
 
-    /// What became of the changes that were asked for here.
+    /// Counts of the outcomes of edits.
     pub fn tally(&self) -> &Tally {
         &self.tally
     }
@@ -89,12 +90,12 @@ impl Truth {
         self.newest.borrow().clone()
     }
 
-    /// Changes when the newest generation does.
+    /// Notified of every new generation.
     pub fn watch(&self) -> watch::Receiver<Option<Arc<Generation>>> {
         self.newest.subscribe()
     }
 
-    /// What someone lacks who has `held`.
+    /// What an edge lacks that has `held`.
     pub fn since(&self, held: Option<Mark>) -> Since {
         let ring = lock(&self.ring);
         let Some(newest) = self.newest() else {
@@ -118,4 +119,65 @@ impl Truth {
 
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// How many steps are kept at most. An edge that missed more gets a snapshot.
+const MOST_STEPS: usize = 10_000;
+
+/// How many bytes of memory the kept steps take at most, estimated.
+const MOST_BYTES: usize = 96 << 20;
+
+/// Consecutive steps.
+#[derive(Default)]
+pub(super) struct Ring {
+    steps: VecDeque<Step>,
+    bytes: usize,
+}
+
+/// Steps that were dropped, to be freed outside of locks.
+#[must_use]
+#[derive(Default)]
+pub(super) struct Forgotten(#[expect(dead_code, reason = "only dropped")] VecDeque<Step>);
+
+impl Ring {
+    /// Adds the latest step. If it does not begin where the last one ended, all others
+    /// are dropped.
+    pub fn push(&mut self, step: Step) -> Forgotten {
+        let mut forgotten = VecDeque::new();
+        if self.steps.back().is_some_and(|last| last.to != step.from) {
+            forgotten = self.take();
+        }
+        self.bytes += memory_bytes(&step.delta);
+        self.steps.push_back(step);
+        while self.steps.len() > MOST_STEPS || self.bytes > MOST_BYTES {
+            let Some(oldest) = self.steps.pop_front() else {
+                break;
+            };
+            self.bytes -= memory_bytes(&oldest.delta);
+            forgotten.push_back(oldest);
+        }
+        Forgotten(forgotten)
+    }
+
+    /// Drops all steps.
+    pub fn clear(&mut self) -> Forgotten {
+        Forgotten(self.take())
+    }
+
+    fn take(&mut self) -> VecDeque<Step> {
+        self.bytes = 0;
+        std::mem::take(&mut self.steps)
+    }
+
+    /// The steps that lead from `from` to the newest generation; none if they are not
+    /// kept.
+    pub fn since(&self, from: Mark) -> Option<Vec<Step>> {
+        let at = self
+            .steps
+            .binary_search_by_key(&from.generation, |step| step.from.generation)
+            .ok()?;
+        let steps: Vec<Step> = self.steps.range(at..).cloned().collect();
+        steps.first().filter(|first| first.from == from)?;
+        Some(steps)
+    }
 }

@@ -1,22 +1,19 @@
-//! What is done about the routing file, and when: `edits` are taken over, by
-//! `writing` the file follows, and `trouble` is shown to operators.
+//! Decides when the routing file is read and when it is written. `edits` makes an edit a
+//! generation, `writing` writes the newest generation to the file.
 
 mod edits;
-mod trouble;
 mod writing;
-
-pub use self::trouble::FileError;
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use prometheus::IntGauge;
-use serde::Serialize;
 use tokio::sync::{Mutex as AsyncMutex, watch};
 use tokio::task::{JoinError, spawn_blocking};
 use tokio::time::{Instant, sleep, sleep_until};
 
+use super::FileError;
 use super::state::{Content, StateFile};
 use super::swap::{Prepared, Swapped};
 use crate::control::core::{CommitError, Edit, Expected, Truth};
@@ -28,37 +25,38 @@ use crate::files::read::{ReadError, Snapshot, Stamp};
 use crate::files::settle::{self, Target};
 use crate::table::{self, Problem, RoutingTable};
 
-/// How often the file is looked at when nothing says that it changed, and how long
-/// after a failure it is tried again.
+/// How often the file is checked without a notification, and how long after a failure
+/// reading or writing is retried.
 const POLL: Duration = Duration::from_secs(5);
 
-/// How soon an edit that may not be over is looked at again.
+/// How soon a file that is being written is checked again.
 const RETRY: Duration = Duration::from_millis(100);
 
-/// How long a file may be gone before it is written again: between a deletion and
-/// the new file is no file.
+/// How long a file may be missing before it is written again: some editors delete a file
+/// before they create it anew.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// How long after a change the file is written: more may follow.
+/// How long after a change the file is written, for more changes to be included.
 const DEBOUNCE: Duration = Duration::from_millis(300);
 
-/// Of its time, at most one part in so many goes into writing the file.
+/// Writing the file takes at most this fraction of the time: one part in 20.
 const SHARE: u32 = 20;
 
-/// Every so many looks, the file is read although its stamp is the same: file
-/// systems exist whose clocks are too coarse to tell.
+/// The file is read at every twelfth check although its stamp is the same: the clocks of
+/// some file systems are too coarse to show every change.
 const THOROUGH_EVERY: u32 = 12;
 
-/// How far back in history a file without a memory is looked up.
+/// How many generations are searched for the content of a file of which nothing is
+/// remembered.
 const LOOK_BACK: usize = 1000;
 
-/// What a routing file is kept with.
+/// How a routing file is kept.
 #[derive(Clone, Debug)]
 pub struct MirrorOptions {
     pub path: PathBuf,
-    /// Where it is remembered what was in the file.
+    /// The file that remembers the content of the routing file across restarts.
     pub state: PathBuf,
-    /// The largest file that is read, or written, in bytes.
+    /// The largest file that is read or written, in bytes.
     pub max_bytes: u64,
 }
 
@@ -72,31 +70,31 @@ pub struct RoutingFile {
     memory: AsyncMutex<Memory>,
 }
 
-/// What is remembered from one look to the next.
+/// What is remembered from one check to the next.
 #[derive(Default)]
 struct Memory {
     seen: Seen,
-    /// Of the file at the last look.
+    /// The file's stamp at the last check.
     stamp: Option<Stamp>,
-    /// Looks since the file was read last.
-    glances: u32,
+    /// Checks since the file was last read.
+    checks: u32,
     missing_since: Option<Instant>,
-    /// What was in the file when it was in order: an edit is what differs from it.
+    /// The last valid content of the file: an edit is the difference from it.
     known: Option<Known>,
     rejected: Option<Rejected>,
-    /// When the file is written.
+    /// When the file will be written.
     due: Option<Instant>,
-    /// It is not written before this.
+    /// The file is not written before this.
     not_before: Option<Instant>,
 }
 
-/// What the file was at the last look.
+/// The state of the file at the last check.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Seen {
-    /// It cannot be said, or has an edit that is not taken over: left alone.
+    /// Unknown, or it has an edit that cannot be imported: it is not written.
     #[default]
     Unsure,
-    /// What was read from it or written to it last.
+    /// It has the content that was last read from it or written to it.
     Known,
     Missing,
 }
@@ -104,20 +102,19 @@ enum Seen {
 struct Known {
     sha256: Sha256,
     table: Arc<RoutingTable>,
-    /// How it is remembered.
+    /// The form in which it is remembered across restarts.
     content: Content,
 }
 
-/// An edit that cannot be taken over.
+/// An edit that cannot be imported.
 struct Rejected {
     sha256: Sha256,
-    /// The generation that it does not go together with; none: it is not valid
-    /// whatever there is.
+    /// The generation that it conflicts with; none: it is not valid by itself.
     with: Option<u64>,
 }
 
 impl RoutingFile {
-    /// Nothing is read yet. `failing` is 1 while there is an error.
+    /// Reads nothing yet. `failing` is 1 while there is an [error](Self::error).
     pub fn new(options: MirrorOptions, truth: Arc<Truth>, failing: IntGauge) -> Arc<Self> {
         let path = options.path;
         Arc::new(Self {
@@ -133,25 +130,25 @@ impl RoutingFile {
         })
     }
 
-    /// Why the file is not what the newest generation is; none when all is well.
+    /// Why the file differs from the newest generation; none while they are kept the same.
     pub fn error(&self) -> Option<FileError> {
         lock(&self.error).clone()
     }
 
-    /// Takes over what was edited while nobody looked; at the very first start, all
-    /// of the file. What is wrong with it is in the log and in
-    /// [`RoutingFile::error`], and nothing is changed by it.
+    /// Imports edits that were made while no control plane was running; at the very first
+    /// start, the whole file. If the file is not valid, nothing changes; the problems are in
+    /// the log and in [`RoutingFile::error`].
     pub async fn start(&self) {
         let mut memory = self.memory.lock().await;
-        self.recall(&mut memory).await;
-        self.look(&mut memory, &Notice::off(), true).await;
+        self.restore(&mut memory).await;
+        self.check(&mut memory, &Notice::off(), true).await;
     }
 
-    /// What is remembered of the file as the last process left it.
-    async fn recall(&self, memory: &mut Memory) {
+    /// Restores what the last process remembered of the file.
+    async fn restore(&self, memory: &mut Memory) {
         let contents = self.state.read();
         let Ok(snapshot) = self.file.read().await else {
-            // Nothing to be known yet: if it is gone, it is written again.
+            // If it is missing, it is written again.
             return;
         };
         let sha256 = snapshot.sha256.to_string();
@@ -166,18 +163,18 @@ impl RoutingFile {
             });
             return;
         }
-        // The older one first: it may not have been replaced yet when it was edited,
-        // and what the newer one has more must not look as if it was taken out.
+        // The older one first: it may have been edited before it was replaced, and then what
+        // the newer one added must not look like a removal.
         for content in contents.into_iter().rev() {
-            if let Some(known) = self.remembered(content).await {
+            if let Some(known) = self.load(content).await {
                 memory.known = Some(known);
                 return;
             }
         }
     }
 
-    /// A content that is not in the file any more.
-    async fn remembered(&self, content: Content) -> Option<Known> {
+    /// Loads a content that is not in the file any more, from the generation that had it.
+    async fn load(&self, content: Content) -> Option<Known> {
         let stored = self.truth.store().generation(content.generation).await;
         let stored = stored.ok().flatten()?;
         if stored.record.digest.to_string() != content.digest {
@@ -197,8 +194,8 @@ impl RoutingFile {
         })
     }
 
-    /// Keeps file and generations the same until `ending` says so, and writes what is
-    /// left to be written then.
+    /// Keeps file and generations the same until `ending` is true, and writes the file a last
+    /// time if necessary.
     pub async fn keep(&self, mut ending: watch::Receiver<bool>) {
         let mut memory = self.memory.lock().await;
         let memory = &mut *memory;
@@ -208,8 +205,8 @@ impl RoutingFile {
         loop {
             notice.arm(&self.file.path);
             let pause = tokio::select! {
-                () = told(&mut ending) => break,
-                pause = self.look(memory, &notice, thorough) => pause,
+                () = ended(&mut ending) => break,
+                pause = self.check(memory, &notice, thorough) => pause,
             };
             if notice.arm(&self.file.path) {
                 thorough = true;
@@ -218,7 +215,7 @@ impl RoutingFile {
             self.plan(memory);
             let due = memory.due;
             thorough = tokio::select! {
-                () = told(&mut ending) => break,
+                () = ended(&mut ending) => break,
                 () = notice.changed() => true,
                 () = sleep(pause) => false,
                 Ok(()) = newest.changed() => false,
@@ -228,21 +225,21 @@ impl RoutingFile {
                 }
             };
         }
-        if self.is_old(memory) {
+        if self.is_outdated(memory) {
             self.write(memory).await;
         }
     }
 
-    /// Looks once, and takes over what was edited. Says when to look again.
-    async fn look(&self, memory: &mut Memory, notice: &Notice, thorough: bool) -> Duration {
-        match self.news(memory, notice, thorough).await {
+    /// Checks the file once, and imports an edit. Returns when to check again.
+    async fn check(&self, memory: &mut Memory, notice: &Notice, thorough: bool) -> Duration {
+        match self.changed_content(memory, notice, thorough).await {
             Ok(None) => POLL,
             Ok(Some(snapshot)) => {
                 memory.missing_since = None;
-                memory.seen = self.take(memory, snapshot).await;
+                memory.seen = self.import(memory, snapshot).await;
                 match memory.seen {
                     Seen::Known => self.clear_error(&["read", "take over"]),
-                    // In case it was the store that failed.
+                    // It is read again: the store may have failed.
                     Seen::Unsure => memory.stamp = None,
                     Seen::Missing => {}
                 }
@@ -256,7 +253,7 @@ impl RoutingFile {
                     return POLL;
                 }
                 let since = *memory.missing_since.get_or_insert_with(Instant::now);
-                // At start, nobody is in the middle of anything.
+                // At start, no editor can be expected to be replacing it.
                 let never_seen = memory.known.is_none() && memory.rejected.is_none();
                 if !never_seen && since.elapsed() < GRACE {
                     return RETRY;
@@ -273,20 +270,20 @@ impl RoutingFile {
         matches!(tokio::fs::try_exists(&self.file.path).await, Ok(false))
     }
 
-    /// A settled content that has not been dealt with.
-    async fn news(
+    /// The content of the file, if it changed since the last check.
+    async fn changed_content(
         &self,
         memory: &mut Memory,
         notice: &Notice,
         thorough: bool,
     ) -> Result<Option<Snapshot>, ReadError> {
-        memory.glances += 1;
+        memory.checks += 1;
         let stamp = self.file.stamp().await?;
-        let thorough = thorough || memory.glances >= THOROUGH_EVERY || self.may_fit_now(memory);
+        let thorough = thorough || memory.checks >= THOROUGH_EVERY || self.may_be_valid_now(memory);
         if memory.stamp == Some(stamp) && !thorough {
             return Ok(None);
         }
-        memory.glances = 0;
+        memory.checks = 0;
         let first = match self.file.read().await {
             Err(ReadError::Moving) => None,
             first => Some(first?),
@@ -308,7 +305,7 @@ impl RoutingFile {
             }
             let rejected = memory.rejected.as_ref();
             if rejected.is_some_and(|rejected| rejected.sha256 == sha256)
-                && !self.may_fit_now(memory)
+                && !self.may_be_valid_now(memory)
             {
                 memory.stamp = Some(read.stamp);
                 memory.seen = Seen::Unsure;
@@ -321,16 +318,16 @@ impl RoutingFile {
         Ok(Some(settled))
     }
 
-    /// Whether a rejected edit is to be judged again, as there is another generation.
-    fn may_fit_now(&self, memory: &Memory) -> bool {
+    /// Whether a rejected edit is to be validated again, because of a newer generation.
+    fn may_be_valid_now(&self, memory: &Memory) -> bool {
         let with = memory.rejected.as_ref().and_then(|rejected| rejected.with);
         let newest = self.truth.newest();
         let newest = newest.map_or(0, |newest| newest.record.generation);
         with.is_some_and(|with| with != newest)
     }
 
-    /// Whether the file is in order and does not say what the newest generation does.
-    fn is_old(&self, memory: &Memory) -> bool {
+    /// Whether the file has no edit and differs from the newest generation.
+    fn is_outdated(&self, memory: &Memory) -> bool {
         let Some(newest) = self.truth.newest() else {
             return false;
         };
@@ -341,9 +338,9 @@ impl RoutingFile {
         }
     }
 
-    /// Sets when the file is to be written.
+    /// Sets when the file will be written.
     fn plan(&self, memory: &mut Memory) {
-        if !self.is_old(memory) {
+        if !self.is_outdated(memory) {
             memory.due = None;
             return;
         }
@@ -351,10 +348,47 @@ impl RoutingFile {
         let earliest = memory.not_before.map_or(soon, |time| time.max(soon));
         memory.due.get_or_insert(earliest);
     }
+
+    /// Sets the error, and logs it unless it is the same as before.
+    fn set_error(&self, what: &'static str, problems: Vec<Problem>) {
+        let path = self.file.path.display().to_string();
+        let mut error = lock(&self.error);
+        let known = error.as_ref();
+        if known.is_some_and(|known| known.what == what && known.problems == problems) {
+            return;
+        }
+        self.failing.set(1);
+        for problem in &problems {
+            log::error!(target: "cellgate::control", "{path}: cannot {what} it: {problem}");
+        }
+        *error = Some(FileError {
+            path,
+            what,
+            since: SystemTime::now(),
+            problems,
+        });
+    }
+
+    /// Clears the error, if it was one of these.
+    fn clear_error(&self, what: &[&str]) {
+        let mut error = lock(&self.error);
+        if error
+            .as_ref()
+            .is_some_and(|error| what.contains(&error.what))
+        {
+            *error = None;
+            self.failing.set(0);
+            log::info!(
+                target: "cellgate::control",
+                "{}: in order again",
+                self.file.path.display()
+            );
+        }
+    }
 }
 
-/// Returns when the process is to end.
-async fn told(ending: &mut watch::Receiver<bool>) {
+/// Returns when `ending` is true.
+async fn ended(ending: &mut watch::Receiver<bool>) {
     let _ = ending.wait_for(|ending| *ending).await;
 }
 
@@ -363,7 +397,7 @@ async fn compile(document: Vec<u8>) -> Result<Result<RoutingTable, Vec<Problem>>
 }
 
 fn broken(error: &JoinError) -> String {
-    format!("broke off: {error}")
+    format!("the task failed: {error}")
 }
 
 fn parse_sha256(text: &str) -> Option<Sha256> {

@@ -1,4 +1,4 @@
-//! What was last in the routing file, remembered in a file of its own.
+//! The file that remembers across restarts what was last in the routing file.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
@@ -9,20 +9,21 @@ use serde::{Deserialize, Serialize};
 
 use crate::table::Delta;
 
-/// The only format there is.
+/// The format of the file; the only one so far.
 const FORMAT: u32 = 1;
 
 /// A content of the routing file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Content {
-    /// Of its bytes, in hexadecimal.
+    /// The SHA-256 of the file, in hexadecimal.
     pub sha256: String,
-    /// A generation that says what it does, but for `edit`.
+    /// The generation whose content it has, except for `edit`.
     pub generation: u64,
-    /// Of that generation.
+    /// The digest of that generation.
     pub digest: String,
-    /// What makes what it says of that generation; none: they say the same. It is not
-    /// none where the generation also has what was changed otherwise meanwhile.
+    /// The difference from that generation to the content of the file; none: they are the
+    /// same. It is set when the generation includes changes that were made by other means
+    /// while the file was edited.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub edit: Option<Delta>,
 }
@@ -33,21 +34,21 @@ struct State {
     contents: Vec<Content>,
 }
 
-/// Where it is kept.
+/// The path of the file.
 #[derive(Debug)]
 pub(super) struct StateFile(pub PathBuf);
 
 impl StateFile {
-    /// What may be in the routing file without having been edited, the newest first:
-    /// two while it is being replaced. Empty if that is not known.
+    /// What the routing file contains if nobody edited it, the newest first: two contents
+    /// while it is being replaced. Empty if unknown.
     pub fn read(&self) -> Vec<Content> {
         match self.try_read() {
             Ok(contents) => contents,
             Err(why) => {
                 log::warn!(
                     target: "cellgate::control",
-                    "{}: {why}; whether the routing file was edited is found out from what is \
-                     in it",
+                    "{}: {why}; the routing file is compared with the history to find out whether \
+                     it was edited",
                     self.0.display()
                 );
                 Vec::new()
@@ -68,7 +69,7 @@ impl StateFile {
         }
     }
 
-    /// Remembers `contents`, durably.
+    /// Writes `contents` durably.
     pub fn write(&self, contents: &[Content]) -> io::Result<()> {
         let state = State {
             format: FORMAT,

@@ -1,4 +1,4 @@
-//! A file replaced in one step, unless it is another one than was thought.
+//! Replacing a file atomically, unless it changed since it was last read.
 
 use std::ffi::OsString;
 use std::fs::{self, OpenOptions, Permissions};
@@ -11,33 +11,33 @@ use crate::files::Sha256;
 use crate::files::read::read;
 
 /// How many edits in a row are put back.
-const MOST_GIVEN_BACK: u32 = 8;
+const MOST_PUT_BACK: u32 = 8;
 
-/// A file that is ready to take the place of another.
+/// A file that is ready to replace another.
 #[derive(Debug)]
 pub(super) struct Prepared {
     new: PathBuf,
     target: PathBuf,
-    /// Of what is to take the place.
+    /// Of the new content.
     sha256: Sha256,
-    /// The largest file that is looked into.
+    /// The largest file that is read.
     max_bytes: u64,
 }
 
-/// What became of a replacement.
+/// The outcome of a replacement.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Swapped {
     Done,
-    /// The same, but what was there before may be back after a crash, for this reason.
+    /// Done, but a crash may bring the old content back, for this reason.
     Unsure(String),
-    /// Something else was there by then; it is there still.
+    /// The file had another content by then, which is still there.
     Edited,
 }
 
 impl Prepared {
-    /// Writes `content` beside what `path` leads to.
+    /// Writes `content` to a new file beside the target of `path`.
     pub fn write(path: &Path, content: &[u8], max_bytes: u64) -> io::Result<Self> {
-        // The file itself, and not a link to it, is replaced.
+        // A symbolic link is kept, and its target replaced.
         let target = match fs::canonicalize(path) {
             Err(error) if error.kind() == ErrorKind::NotFound => path.to_owned(),
             target => target?,
@@ -79,19 +79,18 @@ impl Prepared {
         file.sync_all()
     }
 
-    /// Puts it in its place, if what is there has the SHA-256 `known`; none: if
-    /// nothing is there.
+    /// Replaces the target, if its SHA-256 is `known`; with none, if there is no file.
     ///
     /// # Errors
-    /// It is not in its place, and an edit that was is there still, or where the error
-    /// says.
+    /// The target was not replaced. An edit that was saved meanwhile is still in its place,
+    /// or where the error says.
     pub fn swap(self, known: Option<Sha256>) -> io::Result<Swapped> {
         self.swap_on(known, &System)
     }
 
     pub fn swap_on(self, known: Option<Sha256>, disk: &impl Disk) -> io::Result<Swapped> {
         let swapped = self.try_swap(known, disk);
-        // Whatever else is there by now is not ours to remove.
+        // It may be an edit by now, which is not ours to remove.
         if self.sha256_of(&self.new) == Some(self.sha256) {
             self.discard();
         }
@@ -118,11 +117,11 @@ impl Prepared {
                     self.discard();
                     Ok(self.done(disk))
                 }
-                was => self.give_back(was, disk).map(|()| Swapped::Edited),
+                was => self.put_back(was, disk).map(|()| Swapped::Edited),
             },
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(Swapped::Edited),
-            // Looking first leaves a moment in which an edit would be lost, but some
-            // file systems offer nothing better.
+            // An edit between the comparison and the replacement is lost, but some file
+            // systems cannot exchange two files.
             Err(error) if !offered(&error) => match self.sha256_of(&self.target) {
                 Some(was) if was == known => {
                     disk.rename(&self.new, &self.target, How::Replace)?;
@@ -134,26 +133,26 @@ impl Prepared {
         }
     }
 
-    /// Puts an edit back that was replaced. If the next one was saved at that very
-    /// moment, it is what comes back, and is put back in turn.
-    fn give_back(&self, edit: Option<Sha256>, disk: &impl Disk) -> io::Result<()> {
+    /// Puts back an edit that was replaced. If another one was saved meanwhile, that one is
+    /// put back in turn.
+    fn put_back(&self, edit: Option<Sha256>, disk: &impl Disk) -> io::Result<()> {
         let (mut there, mut here) = (Some(self.sha256), edit);
-        for _ in 0..MOST_GIVEN_BACK {
+        for _ in 0..MOST_PUT_BACK {
             if let Err(error) = disk.rename(&self.new, &self.target, How::Exchange) {
                 return Err(self.keep_aside(&error));
             }
             let came = self.sha256_of(&self.new);
-            // What cannot be read may be anything.
+            // A file that cannot be read may be an edit.
             if came.is_some() && came == there {
                 self.discard();
                 return Ok(());
             }
             (there, here) = (here, came);
         }
-        Err(self.keep_aside(&"it was saved again and again"))
+        Err(self.keep_aside(&"it was saved again many times in a row"))
     }
 
-    /// What cannot be put back is not thrown away.
+    /// Keeps an edit that cannot be put back under another name.
     fn keep_aside(&self, why: &dyn std::fmt::Display) -> io::Error {
         let mut name = self.new.clone().into_os_string();
         name.push(format!(".{:016x}", rand::random::<u64>()));
@@ -162,7 +161,7 @@ impl Prepared {
             Err(_) => self.new.clone().into_os_string(),
         };
         io::Error::other(format!(
-            "an edit was saved while it was replaced, and cannot be put back: {why}; it is in {}",
+            "an edit was saved while the file was replaced, and cannot be put back: {why}; it is in {}",
             Path::new(&aside).display()
         ))
     }
@@ -171,9 +170,9 @@ impl Prepared {
         read(path, self.max_bytes).ok().map(|was| was.sha256)
     }
 
-    /// Removes what was replaced, or what could not take its place.
+    /// Removes what was replaced, or the new file if it was not used.
     fn discard(&self) {
-        // It takes up space, and that is all.
+        // If it stays, it only takes space.
         let _ = fs::remove_file(&self.new);
     }
 
@@ -185,22 +184,22 @@ impl Prepared {
     }
 }
 
-/// How a file takes the place of another.
+/// How a file is renamed to the name of another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum How {
-    /// Whatever is there.
+    /// Replaces a file of that name.
     Replace,
-    /// Fails if there is something in the way.
+    /// Fails if there is a file of that name.
     NoReplace,
-    /// Each takes the other's place.
+    /// Exchanges the two.
     Exchange,
 }
 
-/// What is asked of the file system; another one in tests.
+/// The operations of the file system; tests have one of their own.
 pub(super) trait Disk {
     fn rename(&self, from: &Path, to: &Path, how: How) -> io::Result<()>;
 
-    /// Makes a renaming to this path durable.
+    /// Makes renaming to this path durable.
     fn sync(&self, path: &Path) -> io::Result<()>;
 }
 
@@ -221,7 +220,7 @@ impl Disk for System {
     }
 }
 
-/// Whether the file system knows the kind of renaming that failed.
+/// Whether the file system supports the kind of renaming that failed.
 fn offered(error: &io::Error) -> bool {
     !matches!(error.raw_os_error(), Some(libc::EINVAL | libc::ENOSYS))
 }

@@ -1,9 +1,10 @@
 //! Where a control plane keeps its generations.
 //!
-//! A store keeps a line of generations, each with a record of who made it, and
-//! gives any of the last many back. It compares and swaps: a generation is added
-//! only on top of the one that it was made of. It validates nothing: what comes
-//! here has been. [`etcd`] is one that several control planes share.
+//! A store keeps a sequence of generations, each with a record of who made it, and
+//! returns any of those that it still has. Adding one is a compare-and-swap: it
+//! succeeds only if the newest generation is the parent of the new one. A store
+//! validates no tables; they are valid before they get here. [`file`] is for one
+//! control plane, [`etcd`] for several.
 
 pub mod etcd;
 pub mod file;
@@ -22,14 +23,14 @@ use crate::table::{Delta, Digest, RoutingTable};
 /// What is known of a generation, apart from its content.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Record {
-    /// From 1; grows with every change, not always by one.
+    /// Its number: from 1, growing with every change, not always by one.
     #[schema(minimum = 1)]
     pub generation: u64,
-    /// The generation that it was made of; 0: of nothing.
+    /// The generation that it was made from; 0: none.
     pub parent: u64,
-    /// Of its content.
+    /// The digest of its table.
     pub digest: Digest,
-    /// The document's own version.
+    /// The version that the routing document states.
     pub version: String,
     /// How many keys it has.
     pub keys: u64,
@@ -37,14 +38,14 @@ pub struct Record {
     #[schema(value_type = String, format = DateTime)]
     pub at: SystemTime,
     pub author: Author,
-    /// How many keys were given a placement.
+    /// How many keys were assigned to a placement.
     pub set: u64,
-    /// How many keys were taken out.
+    /// How many keys were removed.
     pub removed: u64,
-    /// Whether anything but keys changed.
+    /// Whether anything other than keys changed.
     pub head: bool,
-    /// Another for every attempt at a change, so that whoever made it can tell
-    /// after a lost answer whether it was stored.
+    /// Unique for each attempt to make a change: tells after a lost answer whether
+    /// this attempt was stored.
     pub id: String,
 }
 
@@ -57,39 +58,39 @@ impl Record {
     }
 }
 
-/// Who changed something, from where and how.
+/// Who made a change, from where, and by which request.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Author {
     /// The name of the token, `anonymous`, or `file`.
     pub who: String,
     /// The address of the peer, or the path of the file.
     pub from: String,
-    /// What was asked for, such as `put document` or `restore 5`.
+    /// The request, such as `put document` or `restore 5`.
     pub what: String,
 }
 
-/// A generation that is to be added.
+/// A generation to be added.
 #[derive(Clone, Debug)]
 pub struct Commit {
     pub record: Record,
-    /// The generation that it is made of, which has to be the newest; none: there has
-    /// to be none yet. Its number is `record.parent`.
+    /// The generation that it is made from, which must be the newest one; its number is
+    /// `record.parent`. None: the store must be empty.
     pub parent: Option<Mark>,
-    /// What makes it of its parent. None: it has none, or has too little in common
-    /// with it for a delta to be worth the while.
+    /// The difference between the parent's table and `table`. None: there is no parent,
+    /// or the two have too little in common for a delta to be smaller.
     pub delta: Option<Arc<Delta>>,
-    /// What there is after it.
+    /// The table of the new generation.
     pub table: Arc<RoutingTable>,
 }
 
-/// A generation and its content.
+/// A generation with its table.
 #[derive(Clone, Debug)]
 pub struct Generation {
     pub record: Record,
     pub table: Arc<RoutingTable>,
 }
 
-/// What made a generation of the one before it.
+/// The delta that leads from one generation to the next.
 #[derive(Clone, Debug)]
 pub struct Step {
     pub from: Mark,
@@ -117,18 +118,17 @@ pub fn memory_bytes(delta: &Delta) -> usize {
     json_bytes(delta) + STRING * strings
 }
 
-/// What a store has that follows on a generation.
+/// What a store has after a given generation.
 #[derive(Clone, Debug)]
 pub enum News {
     Nothing,
-    /// All generations since, oldest first, each of which is made of the one
-    /// before it.
+    /// All later generations, oldest first, each with the delta from the one before it.
     Steps(Vec<(Record, Arc<Delta>)>),
-    /// Too much has happened: the newest as a whole.
+    /// The newest generation, where the steps are too many or not known.
     Whole(Generation),
 }
 
-/// Why something was not stored, or cannot be read, in words for an operator.
+/// Why something was not stored or cannot be read, in words for an operator.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoreError(pub String);
 
@@ -143,46 +143,47 @@ impl std::error::Error for StoreError {}
 /// Why a generation was not added.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AppendError {
-    /// Another one is the newest; nothing has changed.
+    /// Another generation is the newest one; nothing was stored.
     Conflict,
-    /// Nothing was stored. An implementation finds out when it is in doubt.
+    /// Nothing was stored.
     Failed(StoreError),
-    /// It may have been stored or not, and there was no finding out.
+    /// Whether it was stored is unknown, and could not be found out.
     Unknown(StoreError),
 }
 
-/// Keeps generations. All methods may be called at the same time, and none loses
-/// anything when its future is dropped, but what an `append` did is then unknown.
+/// Keeps generations. All methods may be called concurrently, and their futures may be
+/// dropped; the outcome of an `append` is then unknown.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
-    /// What it is, for the log and `/api/v1`: `file …` or `etcd …`.
+    /// The kind of store and where it is, for the log and `/api/v1`: `file …` or
+    /// `etcd …`.
     fn name(&self) -> String;
 
     /// The newest generation; none before the first.
     async fn newest(&self) -> Result<Option<Generation>, StoreError>;
 
-    /// Adds a generation, if its parent is the newest one. Durable when this
+    /// Adds a generation, if its parent is the newest one. It is durable when this
     /// returns.
     async fn append(&self, commit: &Commit) -> Result<(), AppendError>;
 
-    /// What follows on generation `after`. Does not wait for anything to happen.
+    /// What there is after generation `after`. Does not wait for a change.
     async fn since(&self, after: u64) -> Result<News, StoreError>;
 
     /// The last steps that lead to the newest generation, oldest first, as far as they
-    /// are at hand: at most `most`, of about `most_bytes` together. For edges that
-    /// missed them while nobody was there.
+    /// can be read cheaply: at most `most`, of about `most_bytes` of memory. They serve
+    /// edges that missed changes while the control plane was down.
     async fn recent(&self, most: usize, most_bytes: usize) -> Result<Vec<Step>, StoreError>;
 
-    /// Waits until there may be something after generation `after` that was not
-    /// added through this value. Never returns if nobody else can add.
+    /// Waits until another process may have added a generation after `after`. Never
+    /// returns if no other process can.
     async fn changed(&self, after: u64);
 
-    /// The records of at most `limit` generations below `before` (none: from the
-    /// newest on), newest first.
+    /// The records of at most `limit` generations below `before`, newest first; without
+    /// `before`, from the newest one on.
     async fn records(&self, before: Option<u64>, limit: usize) -> Result<Vec<Record>, StoreError>;
 
-    /// A generation with its content; none if there is no such generation, or not
-    /// any more.
+    /// A generation with its table; none if there is no such generation, or it was
+    /// removed.
     async fn generation(&self, generation: u64) -> Result<Option<Generation>, StoreError>;
 }
 

@@ -1,4 +1,4 @@
-//! What is known of one edge.
+//! What is known of one edge, and how operators see it.
 
 use std::collections::BTreeMap;
 use std::time::{Instant, SystemTime};
@@ -6,16 +6,15 @@ use std::time::{Instant, SystemTime};
 use serde::Serialize;
 
 use super::Arrival;
-use super::view::{EdgeView, NackView, StatusView};
-use crate::protocol::{Load, Mark, Status};
+use crate::protocol::{LastError, Load, Mark, Status};
 use crate::table::{Digest, Problem};
 use crate::telemetry::time::rfc3339_millis;
 
-/// Placements of a status that are kept: the busiest. An operator looks at a few;
-/// metrics have them all.
+/// How many placements of a status are kept: the busiest ones. The metrics of the edge
+/// have all of them.
 const PLACEMENTS: usize = 100;
 
-/// Problems of a nack or a status that are kept, and the bytes of each one's
+/// How many problems of a nack or a status are kept, and how many bytes of each
 /// pointer and message. The edge has all of them.
 const PROBLEMS: usize = 10;
 const PROBLEM_BYTES: usize = 1024;
@@ -24,12 +23,12 @@ const PROBLEM_BYTES: usize = 1024;
 pub(super) struct Known {
     arrival: Arrival,
     connected_at: SystemTime,
-    /// When it left, and why.
+    /// When it disconnected, and why.
     left: Option<(SystemTime, Box<str>)>,
     last_ack: Option<SystemTime>,
     last_nack: Option<Box<NackView>>,
     status: Option<Box<StatusView>>,
-    /// Since when it is not known to have the newest generation.
+    /// Since when it has not been known to have the newest generation.
     behind: Option<Instant>,
     pub sent: Sent,
 }
@@ -62,7 +61,7 @@ impl Known {
         known
     }
 
-    /// Whether it has the newest generation. An edge of M3 says no digest.
+    /// Whether it has the newest generation. An edge that speaks M3 reports no digest.
     pub fn in_sync(&self, newest: Option<Mark>) -> bool {
         let Arrival {
             generation, digest, ..
@@ -109,7 +108,7 @@ impl Known {
         let before = self.status.take();
         let (placements, placements_left_out) = match (placements, before) {
             (Some(placements), _) => busiest(placements),
-            // It says nothing of them, so what was said last still stands.
+            // It did not change since the last status.
             (None, Some(before)) => (before.placements, before.placements_left_out),
             (None, None) => Default::default(),
         };
@@ -131,13 +130,13 @@ impl Known {
             self.behind = None;
         }
         self.behind();
-        // What it was doing says nothing any more, and there may be many of these.
+        // Its load is of no interest any more, and there may be many such edges.
         if let Some(status) = &mut self.status {
             status.placements.clear();
         }
     }
 
-    /// About how many bytes it takes.
+    /// Its memory in bytes, estimated.
     pub fn bytes(&self) -> usize {
         let Arrival {
             edge_id,
@@ -152,11 +151,15 @@ impl Known {
             .map(|(name, value)| 48 + name.len() + value.len());
         let texts = [edge_id, instance, peer, version].map(String::len);
         let why = self.left.as_ref().map_or(0, |(_, why)| why.len());
-        size_of::<Self>() + texts.iter().sum::<usize>() + labels.sum::<usize>() + why + self.told()
+        size_of::<Self>()
+            + texts.iter().sum::<usize>()
+            + labels.sum::<usize>()
+            + why
+            + self.report_bytes()
     }
 
-    /// About how many of these are what the edge said of problems, and of itself.
-    fn told(&self) -> usize {
+    /// The part of it that [`forget_reports`](Self::forget_reports) frees.
+    fn report_bytes(&self) -> usize {
         let problem = |problem: &Problem| {
             size_of::<Problem>() + problem.pointer.len() + problem.message.len()
         };
@@ -169,8 +172,8 @@ impl Known {
         nack + status
     }
 
-    /// Forgets that.
-    pub fn forget_told(&mut self) {
+    /// Drops the status, and the problems of the last nack.
+    pub fn forget_reports(&mut self) {
         if let Some(nack) = &mut self.last_nack {
             nack.problems = Vec::new();
         }
@@ -221,7 +224,7 @@ impl Known {
     }
 }
 
-/// The busiest of `placements`, and how many there were more.
+/// The busiest of `placements`, and how many were left out.
 fn busiest(placements: BTreeMap<String, Load>) -> (BTreeMap<String, Load>, usize) {
     let mut all: Vec<_> = placements.into_iter().collect();
     all.sort_by(|(_, one), (_, other)| {
@@ -235,7 +238,7 @@ fn busiest(placements: BTreeMap<String, Load>) -> (BTreeMap<String, Load>, usize
     (all.into_iter().collect(), left_out)
 }
 
-/// The first of `problems`, none longer than an operator reads.
+/// The first of `problems`, with long texts truncated.
 fn bounded(mut problems: Vec<Problem>) -> Vec<Problem> {
     let left_out = problems.len().saturating_sub(PROBLEMS);
     problems.truncate(PROBLEMS);
@@ -253,8 +256,90 @@ fn bounded(mut problems: Vec<Problem>) -> Vec<Problem> {
         }
     }
     if left_out > 0 {
-        let more = format!("and {left_out} more, which the edge has");
+        let more = format!("and {left_out} more, which the edge logs");
         problems.push(Problem::without_place(more));
     }
     problems
+}
+
+/// What is known of an edge. Times are RFC 3339. What the edge reports of itself is
+/// untrusted.
+#[derive(Clone, Debug, PartialEq, Serialize, utoipa::ToSchema)]
+#[schema(as = Edge)]
+pub struct EdgeView {
+    /// Its name. An edge that speaks M3 has none, and is listed as `m3@` and its address.
+    pub edge_id: String,
+    /// The id of its process; empty for an edge that speaks M3.
+    pub instance: String,
+    pub connected: bool,
+    /// Its address, or that of a proxy before it.
+    pub peer: String,
+    /// `cellgate.v1` or `m3`.
+    #[schema(pattern = r"^(cellgate\.v1|m3)$")]
+    pub dialect: &'static str,
+    /// The version of the program; empty for an edge that speaks M3.
+    pub version: String,
+    pub labels: BTreeMap<String, String>,
+    #[schema(format = DateTime)]
+    pub connected_at: String,
+    #[schema(required, format = DateTime)]
+    pub disconnected_at: Option<String>,
+    /// Why it disconnected.
+    #[schema(required)]
+    pub why: Option<String>,
+    /// The generation that it serves; 0 if its table is not from a control plane.
+    pub generation: u64,
+    /// The digest of the table that it serves; unknown for an edge that speaks M3.
+    #[schema(required)]
+    pub digest: Option<Digest>,
+    /// Whether that is the newest generation. For a disconnected edge: whether it is if the
+    /// edge still serves the same table.
+    pub in_sync: bool,
+    /// For how long it has not been known to have the newest generation.
+    pub stale_seconds: u64,
+    #[schema(required, format = DateTime)]
+    pub last_ack_at: Option<String>,
+    /// The last generation that it refused on this connection.
+    #[schema(required)]
+    pub last_nack: Option<NackView>,
+    /// The last status that it sent.
+    #[schema(required)]
+    pub status: Option<StatusView>,
+    /// What it was sent on this connection.
+    pub sent: Sent,
+}
+
+/// A generation that an edge refused.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+#[schema(as = Nack)]
+pub struct NackView {
+    pub generation: u64,
+    #[schema(format = DateTime)]
+    pub at: String,
+    /// The first ten.
+    pub problems: Vec<Problem>,
+}
+
+/// A status, shortened.
+#[derive(Clone, Debug, PartialEq, Serialize, utoipa::ToSchema)]
+#[schema(as = EdgeStatus)]
+pub struct StatusView {
+    /// When it was received.
+    #[schema(format = DateTime)]
+    pub at: String,
+    pub generation: u64,
+    #[schema(required)]
+    pub serving_since: Option<String>,
+    /// `file`, `control_plane`, or another value of a later version.
+    #[schema(required)]
+    pub source: Option<String>,
+    /// How long it had been without a control plane when it connected.
+    pub stale_seconds: u64,
+    /// With at most ten problems.
+    #[schema(required)]
+    pub last_error: Option<LastError>,
+    /// The hundred busiest ones; empty for a disconnected edge.
+    pub placements: BTreeMap<String, Load>,
+    /// How many placements were left out.
+    pub placements_left_out: usize,
 }

@@ -1,11 +1,10 @@
-//! Which edges there are, and what is known of each.
+//! The connected edges, and what is known of each.
 //!
-//! An edge is here from its hello to the end of its connection, and an hour longer
-//! as one that is gone. All that edges say of themselves is kept within bounds,
-//! whatever they say.
+//! An edge is listed from its hello to the end of its connection, and for an hour longer
+//! as disconnected. What edges report of themselves is untrusted, and the memory for it
+//! is bounded.
 
 mod known;
-mod view;
 
 #[cfg(test)]
 mod tests;
@@ -21,20 +20,19 @@ use super::Truth;
 use crate::protocol::{Mark, Status};
 use crate::table::{Digest, Problem};
 
-pub use self::known::Sent;
-pub use self::view::{EdgeView, NackView, StatusView};
+pub use self::known::{EdgeView, NackView, Sent, StatusView};
 
-/// How long an edge that left is shown.
+/// How long a disconnected edge is listed.
 const GONE_FOR: Duration = Duration::from_secs(3600);
 
-/// Most edges that left and are shown.
+/// How many disconnected edges are listed at most.
 const MOST_GONE: usize = 10_000;
 
-/// Most bytes that are kept of all that left. Beyond, what they said of problems is
-/// forgotten, and then they are.
+/// Memory for all disconnected edges, in bytes. Beyond it, the reports of the oldest are
+/// dropped, and then the edges.
 const MOST_GONE_BYTES: usize = 32 << 20;
 
-/// Which messages an edge speaks.
+/// The protocol that an edge speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dialect {
     V1,
@@ -51,22 +49,22 @@ impl Dialect {
     }
 }
 
-/// What an edge says of itself when it comes.
+/// What an edge reports when it connects.
 #[derive(Clone, Debug)]
 pub struct Arrival {
     pub edge_id: String,
     pub instance: String,
-    /// The address that it came from.
+    /// Its address, or that of a proxy before it.
     pub peer: String,
     pub dialect: Dialect,
     pub version: String,
     pub labels: BTreeMap<String, String>,
-    /// What it serves; 0 when that is no control plane's.
+    /// The generation that it serves; 0 if its table is not from a control plane.
     pub generation: u64,
     pub digest: Option<Digest>,
 }
 
-/// The edges that are connected, and those that were.
+/// The connected and the recently disconnected edges.
 pub struct Edges {
     truth: Arc<Truth>,
     inner: Mutex<Inner>,
@@ -75,29 +73,30 @@ pub struct Edges {
 
 #[derive(Default)]
 struct Inner {
-    /// Of the next session.
+    /// The number of the last session.
     number: u64,
-    /// By name and number of the session: an edge that is replaced by another
-    /// process of the same name is here twice for a while.
+    /// By name and number of the session: while a process replaces another of the same
+    /// name, both are here.
     here: BTreeMap<(Arc<str>, u64), Arc<Slot>>,
     gone: BTreeMap<Arc<str>, Gone>,
-    /// Those that left, in their order; some are back, or left once more.
+    /// The disconnected edges by time, with the number of the session. Entries of edges
+    /// that have come back since stay, and are skipped.
     order: VecDeque<(Arc<str>, u64)>,
-    /// Those of them of whom all is kept, likewise.
-    told: VecDeque<(Arc<str>, u64)>,
-    /// What those that left take.
+    /// Those of them whose reports are kept, likewise.
+    reporting: VecDeque<(Arc<str>, u64)>,
+    /// Memory for the disconnected edges.
     gone_bytes: usize,
 }
 
 struct Slot {
     known: Mutex<Known>,
     instance: Arc<str>,
-    /// The same process has connected anew.
+    /// Notified when the same process connects again.
     replaced: Notify,
 }
 
 struct Gone {
-    /// Of the session.
+    /// The number of the session.
     number: u64,
     at: Instant,
     known: Known,
@@ -111,7 +110,7 @@ pub struct Counts {
 }
 
 impl Edges {
-    /// Without any. What they should have is the newest of `truth`.
+    /// Without edges. They are in sync when they have the newest generation of `truth`.
     pub fn new(truth: Arc<Truth>) -> Arc<Self> {
         Arc::new(Self {
             truth,
@@ -120,7 +119,7 @@ impl Edges {
         })
     }
 
-    /// An edge has come; it is connected until the session is dropped.
+    /// Adds an edge; it is connected until the session is dropped.
     pub fn join(self: &Arc<Self>, arrival: Arrival) -> Session {
         let edge_id: Arc<str> = arrival.edge_id.as_str().into();
         let slot = Arc::new(Slot {
@@ -151,7 +150,7 @@ impl Edges {
         }
     }
 
-    /// All of them, by name; those that left as well.
+    /// All edges by name, including the disconnected ones.
     pub fn list(&self) -> Vec<EdgeView> {
         let newest = self.newest();
         let mut inner = lock(&self.inner);
@@ -168,7 +167,7 @@ impl Edges {
         views
     }
 
-    /// The edge of this name that came last, if there is one.
+    /// The edge of this name that connected last, if there is one.
     pub fn get(&self, edge_id: &str) -> Option<EdgeView> {
         let newest = self.newest();
         let mut inner = lock(&self.inner);
@@ -180,12 +179,12 @@ impl Edges {
         }
     }
 
-    /// How many are connected.
+    /// How many edges are connected.
     pub fn connected(&self) -> usize {
         *self.connected.borrow()
     }
 
-    /// Looks at every edge.
+    /// Counts edges. Takes time proportional to the number of edges.
     pub fn counts(&self) -> Counts {
         let newest = self.newest();
         let here: Vec<_> = lock(&self.inner).here.values().map(Arc::clone).collect();
@@ -198,7 +197,7 @@ impl Edges {
 
     /// Returns when no edge is connected.
     pub async fn none_left(&self) {
-        // The sender is here, so it is not gone.
+        // The sender lives as long as `self`.
         let _ = self.connected.subscribe().wait_for(|left| *left == 0).await;
     }
 
@@ -226,32 +225,32 @@ impl Edges {
         inner.gone.insert(Arc::clone(&session.edge_id), gone);
         let entry = (Arc::clone(&session.edge_id), session.number);
         inner.order.push_back(entry.clone());
-        inner.told.push_back(entry);
+        inner.reporting.push_back(entry);
         inner.forget(Instant::now());
     }
 }
 
 impl Inner {
-    /// Forgets an edge that left.
+    /// Removes a disconnected edge.
     fn forget_gone(&mut self, edge_id: &str) {
         if let Some(gone) = self.gone.remove(edge_id) {
             self.gone_bytes -= gone.known.bytes();
         }
     }
 
-    /// Forgets who left long ago, who left first of too many, and of those that said
-    /// much what they said.
+    /// Removes the edges that disconnected too long ago, and the oldest if there are too
+    /// many. If they take too much memory, drops the reports of the oldest first.
     fn forget(&mut self, now: Instant) {
-        self.forget_some(now);
-        while self.gone_bytes > MOST_GONE_BYTES || self.told.len() > 2 * MOST_GONE {
-            let Some((edge_id, number)) = self.told.pop_front() else {
+        self.forget_oldest(now);
+        while self.gone_bytes > MOST_GONE_BYTES || self.reporting.len() > 2 * MOST_GONE {
+            let Some((edge_id, number)) = self.reporting.pop_front() else {
                 break;
             };
             if let Some(gone) = self.gone.get_mut(&edge_id)
                 && gone.number == number
             {
                 let before = gone.known.bytes();
-                gone.known.forget_told();
+                gone.known.forget_reports();
                 self.gone_bytes -= before - gone.known.bytes();
             }
         }
@@ -269,7 +268,7 @@ impl Inner {
         }
     }
 
-    fn forget_some(&mut self, now: Instant) {
+    fn forget_oldest(&mut self, now: Instant) {
         while let Some((edge_id, number)) = self.order.front() {
             let gone = self.gone.get(edge_id).filter(|gone| gone.number == *number);
             let keep = gone.is_some_and(|gone| now.duration_since(gone.at) < GONE_FOR);
@@ -287,12 +286,12 @@ impl Inner {
     }
 }
 
-/// All sessions of an edge.
+/// The keys of all sessions of an edge.
 fn of(edge_id: &Arc<str>) -> std::ops::RangeInclusive<(Arc<str>, u64)> {
     (Arc::clone(edge_id), 0)..=(Arc::clone(edge_id), u64::MAX)
 }
 
-/// An edge while it is connected. Dropping it is how the edge leaves.
+/// A connected edge. It is disconnected when this is dropped.
 pub struct Session {
     edges: Arc<Edges>,
     edge_id: Arc<str>,
@@ -306,39 +305,38 @@ impl Session {
         &self.edge_id
     }
 
-    /// Returns when the same process has connected anew, so that this connection
-    /// must be dead.
+    /// Returns when the same process has connected again: this connection must be dead.
     pub async fn replaced(&self) {
         self.slot.replaced.notified().await;
     }
 
-    /// The edge is sent something newer than it has.
+    /// Notes that the edge is being sent a newer generation.
     pub fn behind(&self) {
         self.known().behind();
     }
 
-    /// The edge serves this.
+    /// Notes that the edge serves this generation.
     pub fn acked(&self, generation: u64, digest: Option<Digest>) {
         let newest = self.edges.newest();
         self.known().acked(generation, digest, newest);
     }
 
-    /// The edge refuses this.
+    /// Notes that the edge refused this generation.
     pub fn nacked(&self, generation: u64, problems: Vec<Problem>) {
         self.known().nacked(generation, problems, SystemTime::now());
     }
 
-    /// What the edge says of itself.
+    /// Notes a status that the edge sent.
     pub fn status(&self, status: Status) {
         self.known().status(status);
     }
 
-    /// Counts what was sent.
+    /// Updates the counts of what was sent.
     pub fn sent(&self, count: impl FnOnce(&mut Sent)) {
         count(&mut self.known().sent);
     }
 
-    /// Why the connection ended, in words for an operator.
+    /// Sets why the connection ended, in words for an operator.
     pub fn ended(&mut self, why: String) {
         self.why = why;
     }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::super::ring::Ring;
+use super::super::truth::Ring;
 use crate::control::store::Step;
 use crate::protocol::Mark;
 use crate::table::Delta;

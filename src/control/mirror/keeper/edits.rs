@@ -1,10 +1,10 @@
-//! An edit of the file becomes a generation.
+//! Making an edit of the file a generation.
 
 use super::*;
 
 impl RoutingFile {
     /// Makes an edit a generation.
-    pub(super) async fn take(&self, memory: &mut Memory, snapshot: Snapshot) -> Seen {
+    pub(super) async fn import(&self, memory: &mut Memory, snapshot: Snapshot) -> Seen {
         let sha256 = snapshot.sha256;
         let table = match compile(snapshot.content).await {
             Ok(Ok(table)) => Arc::new(table),
@@ -44,7 +44,7 @@ impl RoutingFile {
                     sha256,
                     with: Some(with),
                 });
-                let text = format!("the edit does not go together with generation {with}");
+                let text = format!("the edit conflicts with generation {with}");
                 let problems = [vec![Problem::without_place(text)], problems].concat();
                 self.set_error("take over", problems);
                 Seen::Unsure
@@ -56,8 +56,8 @@ impl RoutingFile {
         }
     }
 
-    /// Has the truth say what `table` says that `known` did not. Gives the generation
-    /// that has it.
+    /// Commits the difference between `known` and `table`. Returns the generation that
+    /// includes it.
     async fn commit(
         &self,
         known: Option<&Known>,
@@ -76,8 +76,8 @@ impl RoutingFile {
                 if delta.head.is_some() && !same_head {
                     log::warn!(
                         target: "cellgate::control",
-                        "{}: placements or defaults were edited, and changed otherwise between \
-                         the generations {} and {} as well: those of the file are taken",
+                        "{}: placements or defaults were edited in the file, and also changed by \
+                         other means between generations {} and {}: those of the file are used",
                         self.file.path.display(),
                         known.content.generation,
                         newest.record.generation
@@ -99,8 +99,8 @@ impl RoutingFile {
         Ok(Arc::clone(committed.generation()))
     }
 
-    /// The generation, from `newest` on back, that says what `table` does. Such a file
-    /// is old and not edited.
+    /// The latest generation, `newest` or an earlier one, with the content of `table`. Such
+    /// a file is outdated, not edited.
     async fn find(
         &self,
         newest: Arc<Generation>,
@@ -114,8 +114,8 @@ impl RoutingFile {
         let record = records.iter().find(same)?.clone();
         log::warn!(
             target: "cellgate::control",
-            "{}: it is not known when it was written; it says what generation {} does, and is \
-             taken for old",
+            "{}: nothing is remembered of this file; it has the content of generation {} and is \
+             treated as outdated",
             self.file.path.display(),
             record.generation
         );
@@ -124,7 +124,7 @@ impl RoutingFile {
     }
 }
 
-/// A file that says what `table` does, which was merged into `generation`.
+/// The content of a file with `table`, which was merged into `generation`.
 async fn content_of(
     sha256: Sha256,
     table: &Arc<RoutingTable>,

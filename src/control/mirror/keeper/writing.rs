@@ -1,4 +1,4 @@
-//! The newest generation is written to the file.
+//! Writing the newest generation to the file.
 
 use super::*;
 
@@ -51,7 +51,7 @@ impl RoutingFile {
         };
         let known = memory.known.as_ref().map(|known| known.content.clone());
         let known: Vec<Content> = known.into_iter().collect();
-        // Whatever a crash leaves, it is known for what it is.
+        // After a crash, either of them may be in the file.
         let both = [vec![next.content.clone()], known.clone()].concat();
         self.remember(&both);
         let path = self.file.path.clone();
@@ -65,7 +65,7 @@ impl RoutingFile {
         memory.stamp = None;
         let swapped = match swapped.await {
             Ok(swapped) => swapped.map_err(|error| error.to_string()),
-            // Whatever it did, both are remembered.
+            // Either may be in the file; both are remembered.
             Err(error) => return Err(broken(&error)),
         };
         match swapped {
@@ -75,15 +75,14 @@ impl RoutingFile {
                 memory.seen = Seen::Known;
                 Ok(())
             }
-            // It has been written, and is known for that; as is what it replaced, which
-            // a crash may bring back.
+            // It is in the file; both stay remembered, as a crash may bring the other back.
             Ok(Swapped::Unsure(why)) => {
                 memory.known = Some(next);
                 memory.seen = Seen::Known;
-                Err(format!("it is written, but may not outlast a crash: {why}"))
+                Err(format!("it is written, but may be lost in a crash: {why}"))
             }
-            // The next look finds it. What is in the file is an edit of what was known,
-            // and not of what could not be written.
+            // The next check imports it, as an edit of the known content: the new content was
+            // never in the file.
             Ok(Swapped::Edited) => {
                 self.remember(&known);
                 memory.seen = Seen::Unsure;
@@ -96,7 +95,8 @@ impl RoutingFile {
         }
     }
 
-    /// What cannot be remembered is found out by other means at the next start.
+    /// Remembers `contents` across restarts. If that fails, the next start compares the file
+    /// with the history instead.
     pub(super) fn remember(&self, contents: &[Content]) {
         if let Err(error) = self.state.write(contents) {
             log::warn!(

@@ -1,4 +1,4 @@
-//! One more generation.
+//! Adding a generation.
 
 use std::sync::Arc;
 
@@ -16,21 +16,20 @@ impl Etcd {
         let head = self.revision_of(commit.parent).await?;
         let (content, blob) = self.content_of(commit).await.map_err(AppendError::Failed)?;
         let appended = self.transact(commit, content, blob.as_ref(), head).await;
-        // In doubt, it is left to the upkeep, which knows more by then.
+        // If the outcome is unknown, the upkeep deletes the blob if nothing names it.
         if let (Some(blob), Err(AppendError::Conflict | AppendError::Failed(_))) =
             (&blob, &appended)
         {
             self.delete_blob(&blob.name.id).await;
         }
         if let Err(AppendError::Conflict) = appended {
-            // Etcd may have been put back to what it was before.
+            // An earlier state of etcd may have been restored.
             self.forget(head);
         }
         appended
     }
 
-    /// The revision that made `parent` the newest generation, which it is; 0 for none
-    /// before the first.
+    /// The revision that made `parent` the newest generation; 0 without a parent.
     async fn revision_of(&self, parent: Option<Mark>) -> Result<i64, AppendError> {
         if let (Some(known), Some(parent)) = (self.known(), parent)
             && known.mark == parent
@@ -45,7 +44,7 @@ impl Etcd {
         }
     }
 
-    /// Writes down what does not fit the commit itself.
+    /// The content of a commit; writes a blob if it does not fit into the commit.
     async fn content_of(&self, commit: &Commit) -> Result<(Content, Option<Written>), StoreError> {
         let generation = commit.record.generation;
         let id = BlobId::new(generation, Kind::Commit);
@@ -99,8 +98,8 @@ impl Etcd {
         let value = CommitValue::new(record.clone(), content);
         let value = value::write(&value).map_err(AppendError::Failed)?;
         puts.push(TxnOp::put(commit_key.clone(), value, None));
-        // If it is asked again because of an answer that was lost, this tells what
-        // became of it.
+        // If the transaction is sent again because its answer was lost, these show whether it
+        // was made.
         let gets = vec![
             TxnOp::get(head_key, None),
             TxnOp::get(commit_key.clone(), None),
@@ -129,8 +128,8 @@ impl Etcd {
         }
     }
 
-    /// Whether what was found instead of the parent is `record` itself, or follows on
-    /// it: the revision that stored it.
+    /// The revision that stored `record`, if the commit found is that of `record` itself: the
+    /// transaction was made by an earlier attempt.
     fn found(
         &self,
         responses: Vec<TxnOpResponse>,
@@ -154,8 +153,8 @@ impl Etcd {
         Ok(None)
     }
 
-    /// That nobody has deleted the blob meanwhile, taking it for an old one; also not
-    /// if a late request has put its first piece there again.
+    /// Compares that the blob was not deleted as an old one meanwhile, nor its first piece
+    /// written again by a delayed request after that.
     pub(super) fn is_whole(&self, blob: &Written) -> Compare {
         let first = self.keys.piece(&blob.name.id, 0);
         Compare::create_revision(first, CompareOp::Equal, blob.made)
@@ -173,7 +172,7 @@ impl Etcd {
         }
     }
 
-    /// That this revision made the newest generation is not so, or not any more.
+    /// Forgets that this revision made the newest generation.
     fn forget(&self, revision: i64) {
         self.lock_known()
             .take_if(|known| known.revision == revision);

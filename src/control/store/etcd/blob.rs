@@ -1,7 +1,7 @@
-//! Contents that are too large for a value, in pieces.
+//! Contents that are too large for one value, in pieces.
 //!
-//! Pieces are made while those before are written, and read the same way, so that
-//! no more than a few are in memory.
+//! Pieces are produced while earlier ones are written, and consumed while later ones are
+//! read, so that only a few are in memory.
 
 use std::io::{self, Read, Write};
 
@@ -15,30 +15,30 @@ use super::members::Trouble;
 use super::value::BlobName;
 use crate::control::store::StoreError;
 
-/// The most bytes of a piece. A request to etcd may have 1.5 MiB, as a rule.
+/// The largest piece, in bytes. By default, etcd accepts requests of up to 1.5 MiB.
 const PIECE_BYTES: usize = 512 << 10;
 
-/// How many pieces are read at a time.
+/// How many pieces one request reads.
 const PAGE: i64 = 8;
 
-/// How many pieces wait for the other side.
+/// How many pieces are buffered.
 const AHEAD: usize = 2;
 
-/// A blob that was written, and that nothing names yet.
+/// A blob that was written and is not named yet.
 #[derive(Clone, Debug)]
 pub(super) struct Written {
     pub name: BlobName,
-    /// The revision that made its first piece. Pieces are deleted all at once, so as
-    /// long as this is the one, all are there.
+    /// The revision that created its first piece. All pieces are deleted together, so while
+    /// the first has this revision, all of them exist.
     pub made: i64,
 }
 
 /// Why a blob was not written.
 #[derive(Debug)]
 pub(super) enum WriteError {
-    /// Nobody took it.
+    /// No member stored it.
     Trouble(Trouble),
-    /// There was nothing to write.
+    /// Its content could not be produced.
     Failed(StoreError),
 }
 
@@ -52,11 +52,11 @@ impl From<WriteError> for StoreError {
 }
 
 impl Etcd {
-    /// Writes what `produce` does, on a thread of its own. It is nothing to anybody
-    /// before something names it.
+    /// Writes a blob of what `produce` writes, which runs on a thread that may block. Nothing
+    /// reads it before a commit or base names it.
     ///
     /// # Errors
-    /// Not all was written, and what was is deleted again, or will be by the upkeep.
+    /// Not all of it was written. What was written is deleted now, or later by the upkeep.
     pub(super) async fn write_blob(
         &self,
         id: &BlobId,
@@ -93,7 +93,7 @@ impl Etcd {
             let key = self.keys.piece(&id.text, name.pieces);
             name.pieces += 1;
             name.bytes += piece.len() as u64;
-            // The same bytes under the same name, however often.
+            // Sent more than once, it writes the same bytes under the same key.
             let gets = match made {
                 None => vec![TxnOp::get(key.clone(), None)],
                 Some(_) => Vec::new(),
@@ -107,7 +107,7 @@ impl Etcd {
             made = made.or_else(|| created(answer.op_responses()));
         }
         let failed = |error: &dyn std::fmt::Display| {
-            WriteError::Failed(StoreError(format!("cannot write it down: {error}")))
+            WriteError::Failed(StoreError(format!("cannot produce the content: {error}")))
         };
         match task.await {
             Ok(Ok(())) => Ok(Written {
@@ -119,7 +119,8 @@ impl Etcd {
         }
     }
 
-    /// Deletes what nothing names or ever will, if that is possible now; the upkeep tries again.
+    /// Deletes a blob that nothing names or will name. If that fails, the upkeep deletes it
+    /// later.
     pub(super) async fn delete_blob(&self, id: &str) {
         let range = self.keys.pieces(id, 0);
         let deleted = self.members.ask(|client| {
@@ -132,10 +133,10 @@ impl Etcd {
         }
     }
 
-    /// Reads what `consume` makes of a blob, on a thread of its own.
+    /// Reads a blob by `consume`, which runs on a thread that may block.
     ///
     /// # Errors
-    /// It is gone, or not what it should be.
+    /// It was deleted, or `consume` refuses it.
     pub(super) async fn read_blob<T: Send + 'static>(
         &self,
         name: &BlobName,
@@ -143,7 +144,7 @@ impl Etcd {
     ) -> Result<T, LoadError> {
         let (to, from) = mpsc::channel::<Vec<u8>>(AHEAD);
         let task = tokio::task::spawn_blocking(move || {
-            consume(&mut Whole {
+            consume(&mut Stream {
                 from,
                 piece: Vec::new(),
                 read: 0,
@@ -164,7 +165,7 @@ impl Etcd {
         }
     }
 
-    /// Ends early when nobody wants more.
+    /// Sends the pieces of a blob to the reader. Ends early if the reader does.
     async fn send_pieces(
         &self,
         name: &BlobName,
@@ -192,7 +193,7 @@ impl Etcd {
     }
 }
 
-/// The revision that made what was asked for.
+/// The revision that created the key that was read.
 fn created(responses: Vec<TxnOpResponse>) -> Option<i64> {
     responses.into_iter().find_map(|response| match response {
         TxnOpResponse::Get(found) => found.kvs().first().map(|found| found.create_revision()),
@@ -200,7 +201,7 @@ fn created(responses: Vec<TxnOpResponse>) -> Option<i64> {
     })
 }
 
-/// Sends on what is written, in pieces.
+/// Sends what is written in pieces.
 struct Pieces {
     to: mpsc::Sender<Vec<u8>>,
     piece: Vec<u8>,
@@ -237,15 +238,15 @@ impl Write for Pieces {
     }
 }
 
-/// Pieces one after the other.
-struct Whole {
+/// Reads pieces as one stream.
+struct Stream {
     from: mpsc::Receiver<Vec<u8>>,
     piece: Vec<u8>,
-    /// Of the piece.
+    /// How much of the piece was read.
     read: usize,
 }
 
-impl Read for Whole {
+impl Read for Stream {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
         while self.read == self.piece.len() {
             match self.from.blocking_recv() {

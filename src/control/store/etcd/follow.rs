@@ -1,4 +1,4 @@
-//! Waiting for what other control planes add.
+//! Waiting for generations that other control planes add.
 
 use std::time::Duration;
 
@@ -8,24 +8,25 @@ use tokio::time::{sleep, timeout};
 use super::Etcd;
 use super::members::Trouble;
 
-/// A watch may fall silent without a word: it is not trusted for longer.
+/// How long a watch may be silent before the head is read: watches can fail without an
+/// error.
 const LOOK: Duration = Duration::from_secs(3);
 
-/// The time until the next try when etcd is away: any up to this.
+/// The longest time between attempts while etcd cannot be reached; random below it.
 const PAUSE: Duration = Duration::from_secs(2);
 
 /// A watch on the head.
 pub(super) struct Watch(WatchStream);
 
 impl Etcd {
-    /// Returns when the head is not that of `after`, or may not be: also after a
-    /// while of not knowing, for someone to hear of it.
+    /// Returns when the head is not `after`. Also returns if the head cannot be read, so
+    /// that the caller reports the error.
     pub(super) async fn changed(&self, after: u64) {
-        // Whoever waits at the same time has no use for the watch of another.
+        // Concurrent callers wait in turn.
         let mut kept = self.watch.lock().await;
         let mut silent = false;
         loop {
-            // Before each look, so that nothing is between it and the look.
+            // Started before the head is read, so that no change in between is missed.
             let watch = match kept.take() {
                 Some(watch) => Ok(watch),
                 None => self.watch().await,
@@ -37,7 +38,7 @@ impl Etcd {
                     return;
                 }
             };
-            // One that should have told of it is of no use.
+            // A watch that missed a change is replaced.
             let missed = silent && newest != after;
             *kept = watch.ok().filter(|_| !missed);
             if newest != after {
@@ -47,7 +48,7 @@ impl Etcd {
                 pause().await;
                 continue;
             };
-            // What it tells of may be our own, so that there is another look.
+            // The event may be our own commit: the head is read again.
             let event = timeout(LOOK, watch.event()).await;
             silent = event.is_err();
             if let Ok(false) = event {
@@ -73,8 +74,8 @@ impl Etcd {
 }
 
 impl Watch {
-    /// Whether there was an event; false: there will be none any more, as it was
-    /// canceled or compacted, or its member is gone.
+    /// Waits for an event. False: the watch ended, because it was canceled or compacted, or
+    /// its member is gone.
     async fn event(&mut self) -> bool {
         loop {
             match self.0.message().await {

@@ -4,11 +4,11 @@ use std::ops::Range;
 
 /// The names below one prefix.
 pub(super) struct Keys {
-    /// With a `/` at its end, unless it is empty.
+    /// Ends with `/`, unless it is empty.
     prefix: String,
 }
 
-/// The kinds of values that generations have.
+/// The kinds of values of a generation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     Commit,
@@ -23,7 +23,7 @@ impl Kind {
         }
     }
 
-    /// In the id of a blob: what is to name it.
+    /// The letter in the id of a blob that a value of this kind names.
     fn letter(self) -> char {
         match self {
             Self::Commit => 'c',
@@ -32,18 +32,18 @@ impl Kind {
     }
 }
 
-/// What the id of a blob says.
+/// The id of a blob.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct BlobId {
     /// The generation that it belongs to.
     pub generation: u64,
-    /// What names it, if anything does.
+    /// The kind of value that names it, or would.
     pub kind: Kind,
     pub text: String,
 }
 
 impl BlobId {
-    /// Another one each time.
+    /// A new id, unique by chance.
     pub fn new(generation: u64, kind: Kind) -> Self {
         let (letter, random) = (kind.letter(), rand::random::<u128>());
         Self {
@@ -78,7 +78,7 @@ impl Keys {
         }
     }
 
-    /// What all keys start with.
+    /// The prefix of all keys.
     pub fn prefix(&self) -> &str {
         &self.prefix
     }
@@ -87,7 +87,7 @@ impl Keys {
         format!("{}head", self.prefix)
     }
 
-    /// Held by whoever writes a base or deletes.
+    /// The key that the process holds which does the upkeep.
     pub fn upkeep(&self) -> String {
         format!("{}upkeep", self.prefix)
     }
@@ -96,52 +96,51 @@ impl Keys {
         format!("{}{}{generation:020}", self.prefix, kind.folder())
     }
 
-    /// From one generation to another.
+    /// The keys of a range of generations.
     pub fn range(&self, kind: Kind, generations: Range<u64>) -> Range<String> {
         self.of(kind, generations.start)..self.of(kind, generations.end)
     }
 
-    /// The generation that a key of this kind is of.
+    /// The generation of a key of this kind.
     pub fn generation(&self, kind: Kind, key: &[u8]) -> Option<u64> {
         let key = std::str::from_utf8(key).ok()?;
         let rest = key.strip_prefix(&self.prefix)?;
         rest.strip_prefix(kind.folder())?.parse().ok()
     }
 
-    /// A piece of a blob.
+    /// The key of a piece of a blob.
     pub fn piece(&self, id: &str, index: u32) -> String {
         format!("{}blobs/{id}/{index:010}", self.prefix)
     }
 
-    /// All pieces of a blob from one on.
+    /// The keys of all pieces of a blob from `from` on.
     pub fn pieces(&self, id: &str, from: u32) -> Range<String> {
         self.piece(id, from)..self.after_blob(id)
     }
 
-    /// The first key that no piece of this blob, nor of any that comes before it,
-    /// has: `0` is what comes after `/`.
+    /// The first key after all pieces of this blob: `0` follows `/` in ASCII.
     pub fn after_blob(&self, id: &str) -> String {
         format!("{}blobs/{id}0", self.prefix)
     }
 
-    /// All blobs of generations below one.
+    /// The keys of all blobs of generations below `generation`.
     pub fn blobs_below(&self, generation: u64) -> Range<String> {
         format!("{}blobs/", self.prefix)..format!("{}blobs/{generation:020}", self.prefix)
     }
 
-    /// The end of all blobs.
+    /// The first key after all blobs.
     pub fn blobs_end(&self) -> String {
         format!("{}blobs0", self.prefix)
     }
 
-    /// The blob that a key is a piece of.
+    /// The id of the blob that a key is a piece of.
     pub fn blob_of(&self, key: &[u8]) -> Option<BlobId> {
         let key = std::str::from_utf8(key).ok()?;
         let rest = key.strip_prefix(&self.prefix)?.strip_prefix("blobs/")?;
         BlobId::parse(rest.split('/').next()?)
     }
 
-    /// Which piece a key is.
+    /// The index of the piece that a key is.
     pub fn piece_index(&self, key: &[u8]) -> Option<u32> {
         let key = std::str::from_utf8(key).ok()?;
         key.rsplit('/').next()?.parse().ok()

@@ -1,4 +1,4 @@
-//! What is in etcd, read back.
+//! Reading generations from etcd.
 
 use std::sync::Arc;
 
@@ -10,25 +10,25 @@ use super::value::{self, BaseValue, BlobName, CommitValue, Content};
 use crate::control::store::{Generation, News, Record, Step, StoreError, memory_bytes};
 use crate::table::{Delta, RoutingTable};
 
-/// The most bytes of an answer: a page of commits, or of pieces.
+/// The largest answer, in bytes: a page of commits or of pieces.
 const ANSWER_BYTES: usize = 64 << 20;
 
-/// How many commits are read at a time.
+/// How many commits one request reads.
 const PAGE: i64 = 100;
 
-/// How many generations are followed step by step.
+/// How many generations are returned as steps at most.
 const MOST_STEPS: usize = 10_000;
 
-/// How many keys are changed by all of these steps together.
+/// How many keys these steps change together at most.
 const MOST_KEYS: u64 = 1_000_000;
 
-/// How often something is read again that was deleted while it was read.
+/// How often reading is started over because something was deleted meanwhile.
 const ATTEMPTS: u32 = 10;
 
 /// Why something was not read.
 #[derive(Debug)]
 pub(super) enum LoadError {
-    /// It was deleted meanwhile: there is something newer.
+    /// It was deleted meanwhile; something newer exists.
     Gone,
     Store(StoreError),
 }
@@ -40,7 +40,7 @@ impl From<StoreError> for LoadError {
 }
 
 impl Etcd {
-    /// One or more keys.
+    /// Reads one or more keys.
     pub(super) async fn get(
         &self,
         key: String,
@@ -69,7 +69,7 @@ impl Etcd {
         Ok(Some((record, found.mod_revision())))
     }
 
-    /// What there is of one kind up to a generation, and including it: the last one.
+    /// The last base at or below a generation.
     pub(super) async fn last_base(&self, upto: u64) -> Result<Option<BaseValue>, StoreError> {
         let range = self.keys.range(Kind::Base, 0..upto.saturating_add(1));
         let options = GetOptions::new()
@@ -91,12 +91,12 @@ impl Etcd {
             match self.load(record.generation).await {
                 Ok(Some(generation)) => return Ok(Some(generation)),
                 Err(LoadError::Store(error)) => return Err(error),
-                // Somebody has been quick.
+                // Another process deleted it meanwhile.
                 Ok(None) | Err(LoadError::Gone) => {}
             }
         }
         Err(StoreError(format!(
-            "etcd: below {:?}, the newest generation is not all there",
+            "etcd: parts of the newest generation below {:?} are missing",
             self.keys.prefix()
         )))
     }
@@ -113,11 +113,11 @@ impl Etcd {
             }
         }
         Err(StoreError(format!(
-            "etcd: generation {generation} is not all there"
+            "etcd: parts of generation {generation} are missing"
         )))
     }
 
-    /// A base, and what followed on it up to `generation`.
+    /// Reads the last base at or below `generation`, and applies the commits after it.
     async fn load(&self, generation: u64) -> Result<Option<Generation>, LoadError> {
         let Some(mut found) = self.whole_base(generation).await? else {
             return Ok(None);
@@ -125,7 +125,7 @@ impl Etcd {
         while found.record.generation < generation {
             let page = self.commits(found.record.generation, generation).await?;
             if page.is_empty() {
-                // Nothing of that number was ever made, or it is not any more.
+                // There is no such generation, or it was deleted.
                 return Ok(None);
             }
             found = self.replay(found, page).await?;
@@ -133,7 +133,7 @@ impl Etcd {
         Ok(Some(found))
     }
 
-    /// The last base up to a generation whose table is there.
+    /// The last base at or below a generation whose table exists.
     async fn whole_base(&self, generation: u64) -> Result<Option<Generation>, LoadError> {
         let (mut upto, mut gone) = (generation, None);
         loop {
@@ -148,15 +148,15 @@ impl Etcd {
                     if let Some(gone) = gone {
                         log::warn!(
                             target: "cellgate::control",
-                            "etcd: the table of the base of generation {gone} is gone, and that \
-                             of generation {number} is taken instead"
+                            "etcd: the table of the base of generation {gone} is missing; that of \
+                             generation {number} is used instead"
                         );
                     }
                     let record = base.record;
                     return Ok(Some(Generation { record, table }));
                 }
-                // Deleted meanwhile with all before it; or it alone, and those before
-                // it lead as far.
+                // Deleted meanwhile together with all earlier ones; or it alone is missing, and
+                // an earlier one serves.
                 Err(LoadError::Gone) => {
                     gone = gone.or(Some(number));
                     upto = number.checked_sub(1).ok_or(LoadError::Gone)?;
@@ -231,14 +231,15 @@ impl Etcd {
         }
     }
 
-    /// None: there are no steps that lead from `after` to the newest.
+    /// The steps from `after` to the newest generation; none if they are too many or
+    /// missing.
     async fn steps(&self, after: u64) -> Result<Option<News>, LoadError> {
         let (head, mut page) = self.head_and_commits(after).await?;
         let newest = head.as_ref().map_or(0, |head| head.generation);
         if newest < after {
             return Err(LoadError::Store(StoreError(format!(
-                "etcd: below {:?}, the newest generation is {newest}, where {after} was; if \
-                 that was put back on purpose, restart all control planes",
+                "etcd: the newest generation below {:?} is {newest}, and was {after} before; if a \
+                 backup was restored on purpose, restart all control planes",
                 self.keys.prefix()
             ))));
         }
@@ -280,8 +281,8 @@ impl Etcd {
         }))
     }
 
-    /// The newest record, and the first page of commits after one generation, both at
-    /// the same time.
+    /// The newest record and the first page of commits after a generation, from one
+    /// revision.
     async fn head_and_commits(
         &self,
         after: u64,
@@ -319,7 +320,7 @@ impl Etcd {
         most_bytes: usize,
     ) -> Result<Vec<Step>, StoreError> {
         let mut steps = Vec::new();
-        // What the next older record makes a step, once it is known what it begins at.
+        // Becomes a step with the mark of the next older record.
         let mut later: Option<(Record, Arc<Delta>)> = None;
         let (mut before, mut bytes) = (u64::MAX, 0);
         'pages: loop {
@@ -367,7 +368,7 @@ impl Etcd {
         Ok(steps)
     }
 
-    /// At most so many commits below a generation, the newest first.
+    /// At most `most` commits below a generation, the newest first.
     async fn commits_below(&self, before: u64, most: i64) -> Result<Vec<CommitValue>, StoreError> {
         let range = self.keys.range(Kind::Commit, 0..before);
         let options = GetOptions::new()
@@ -403,7 +404,7 @@ impl Etcd {
     }
 }
 
-/// The generation that `delta` makes of `from`.
+/// Applies `delta` to `from`.
 fn step(from: &Generation, record: Record, delta: &Delta) -> Result<Generation, StoreError> {
     let number = record.generation;
     let table = from.table.apply(delta).map_err(|problems| {

@@ -1,5 +1,5 @@
-//! The members of an etcd cluster: which one is asked, and what to make of it when
-//! it does not answer.
+//! The members of an etcd cluster: which one a request is sent to, and what a failure
+//! means.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -16,34 +16,35 @@ use super::connect;
 use crate::control::settings::EtcdSettings;
 use crate::control::store::StoreError;
 
-/// How long one member may take to answer.
+/// The deadline of a request to one member.
 const REQUEST: Duration = Duration::from_secs(5);
 
-/// How long one member after the other is asked.
+/// The deadline of a request over all members.
 const ALL: Duration = Duration::from_secs(12);
 
-/// What is left for an answer has to be more than this, to be worth asking.
+/// If less time than this is left, no further member is asked.
 const LEAST: Duration = Duration::from_secs(1);
 
-/// The time between two rounds over all members: any up to this.
+/// The longest pause after a round over all members; random below it.
 const PAUSE: Duration = Duration::from_millis(300);
 
-/// The largest password.
+/// The longest password, in bytes.
 const LONGEST_PASSWORD: usize = 8 << 10;
 
-/// All members that are known of.
+/// The members of the settings.
 pub(super) struct Members {
     members: Vec<Member>,
-    /// Counts on when one does not answer; the one that is asked is the remainder.
+    /// Modulo the number of members, the one that requests are sent to. Incremented when it
+    /// does not answer.
     current: AtomicUsize,
     login: Option<Login>,
 }
 
 struct Member {
-    /// As in the settings.
+    /// Its URL, as in the settings.
     name: String,
     channel: Channel,
-    /// Made at the first request, as it logs in.
+    /// Made by the first request, as it logs in.
     client: Mutex<Option<Client>>,
 }
 
@@ -52,16 +53,16 @@ struct Login {
     password_file: Option<PathBuf>,
 }
 
-/// Why a request came to nothing.
+/// Why a request failed.
 #[derive(Clone, Debug)]
 pub(super) struct Trouble {
     /// With the member's name.
     message: String,
-    /// It may have done what it was to do all the same.
+    /// The request may have been executed nevertheless.
     pub doubtful: bool,
-    /// Another member, or another time, may help.
+    /// Another member, or a later attempt, may succeed.
     passing: bool,
-    /// The login has to be made again.
+    /// A new login is necessary.
     stale: bool,
 }
 
@@ -102,26 +103,25 @@ impl Members {
             login.password()?;
         }
         Ok(Self {
-            // So that several control planes are not all with the first.
+            // Random, so that several control planes do not all use the first.
             current: AtomicUsize::new(rand::random_range(0..members.len())),
             members,
             login,
         })
     }
 
-    /// All of them, for people.
+    /// The URLs of all members, for operators.
     pub fn names(&self) -> String {
         let names: Vec<&str> = self.members.iter().map(|member| &*member.name).collect();
         names.join(",")
     }
 
-    /// Asks until there is an answer: one member, and the next if that one does not
-    /// answer in time. So `request` may be made more than once, and earlier ones may
-    /// still be under way.
+    /// Sends a request to one member, and to the next one if it does not answer in time. So
+    /// the request may be executed more than once, and an earlier attempt after a later one.
     ///
     /// # Errors
-    /// Nobody answered in time, or the answer was that it cannot be done. It is
-    /// doubtful if any of the requests was.
+    /// No member answered in time, or one refused. The error is doubtful if any attempt may
+    /// have been executed.
     pub async fn ask<T, F>(&self, request: impl Fn(Client) -> F) -> Result<T, Trouble>
     where
         F: Future<Output = Result<T, Error>>,
@@ -191,19 +191,19 @@ impl Members {
             return Ok(client.clone());
         }
         let mut options = ConnectOptions::new()
-            // A member that has lost the others says so, instead of waiting for them.
+            // A member without a leader returns an error instead of waiting for one.
             .with_require_leader(true);
         if let Some(login) = &self.login {
             let password = login
                 .password()
                 .map_err(|error| Trouble::never(error.to_string()))?;
-            // Without its own refresh, which would use the password that it has.
+            // The client does not refresh its token: that would use an old password.
             options = options.with_user(&*login.username, password);
         }
         let channel = etcd_client::Channel::Tonic(member.channel.clone());
         let client = Client::from_channel(channel, Some(options)).await;
         let client = client.map_err(|error| {
-            // Nothing but a login was sent.
+            // Only a login was sent.
             let mut trouble = Trouble::of(member, &error);
             trouble.doubtful = false;
             trouble
@@ -285,24 +285,24 @@ impl Trouble {
     }
 }
 
-/// What an error means for what was asked.
+/// What an error means for the request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// It may have been done.
+    /// It may have been executed.
     Doubtful,
-    /// It was not done, and may be later or by another member.
+    /// It was not executed; a later attempt or another member may succeed.
     Later,
-    /// As [`Later`](Self::Later), after another login.
+    /// As [`Later`](Self::Later), after a new login.
     Stale,
-    /// The login is refused.
+    /// The login was refused.
     LoggedOut,
-    /// It cannot be done.
+    /// It was refused; repeating it is useless.
     Never,
 }
 
 impl Verdict {
     pub fn of(status: &Status) -> Self {
-        // What etcd says has no code of its own in these cases.
+        // These errors have no gRPC code of their own.
         match status.message() {
             "etcdserver: no leader" | "etcdserver: too many requests" => return Self::Later,
             "etcdserver: revision of auth store is old" => return Self::Stale,
@@ -326,7 +326,7 @@ impl Verdict {
     }
 }
 
-/// Whether there was no connection to send it over.
+/// Whether it was not sent, for lack of a connection.
 fn never_sent(status: &Status) -> bool {
     chain(status).any(|error| error.is::<ConnectError>())
 }
@@ -337,7 +337,7 @@ fn chain(
     std::iter::successors(error.source(), |error| error.source())
 }
 
-/// The status and what caused it, each thing once.
+/// The status and its causes, without repetition.
 fn words(status: &Status) -> String {
     let mut words = match status.message() {
         "" => status.code().description().to_lowercase(),

@@ -1,22 +1,23 @@
-//! A store in etcd v3, for several control planes at once that are all equal.
+//! A store in etcd v3, for several control planes that serve the same generations. All of
+//! them accept changes; none is elected.
 //!
 //! Below the prefix of its [settings](EtcdSettings) there are
 //!
 //! - `head`: the [`Record`](super::Record) of the newest generation, as JSON;
-//! - `commits/GENERATION`: each generation's record and what made it, see [`value`];
-//! - `bases/GENERATION`: a record and the name of its whole table, now and then, so
-//!   that a table is read as a base and what followed on it;
-//! - `blobs/ID/N`: the pieces of what is too large for one value, see [`blob`];
-//! - `upkeep`: held by the one process that writes a base or deletes what is old.
+//! - `commits/GENERATION`: each generation's record and its delta, see [`value`];
+//! - `bases/GENERATION`: for some generations, the record and the name of the blob with
+//!   the whole table. A table is read as a base and the deltas that follow it;
+//! - `blobs/ID/N`: the pieces of a content that is too large for one value, see [`blob`];
+//! - `upkeep`: held by the one process that writes a base or deletes old generations.
 //!
-//! A generation is added by one transaction, which asks whether `head` is still the
-//! parent's and writes `head` and the commit. Pieces are written before it, and are
-//! nothing to anybody until a commit or a base names them; so no half of a change
-//! is ever seen. [`append`] has this, [`load`] what reads, [`follow`] the watch,
-//! and [`upkeep`] the bases and the deleting. [`members`] asks one endpoint after
-//! the other, and [`connect`] makes connections.
+//! A generation is added by one transaction, which compares `head` with the parent's and
+//! writes `head` and the commit. Pieces are written before it, and are not read until a
+//! commit or a base names them, so that a change is visible as a whole or not at all.
+//! [`append`] adds, [`load`] reads, [`follow`] watches, [`upkeep`] writes bases and deletes
+//! old generations, [`members`] sends requests to one endpoint after the other, and
+//! [`connect`] makes connections.
 //!
-//! Generations in keys have 20 digits, so that their order is that of the keys.
+//! Generations in keys have 20 digits, so that keys sort by generation.
 
 mod append;
 mod blob;
@@ -46,18 +47,18 @@ use tokio::sync::Mutex as AsyncMutex;
 /// See the [module](self).
 pub struct EtcdStore(Arc<Etcd>);
 
-/// What a store shares with what it does in the background.
+/// The state that the store shares with its background tasks.
 struct Etcd {
     members: Members,
     keys: Keys,
-    /// The newest generation that was seen.
+    /// The newest generation seen so far.
     known: Mutex<Option<Known>>,
-    /// The watch that the last call of `changed` left.
+    /// The watch, kept from one call of `changed` to the next.
     watch: AsyncMutex<Option<Watch>>,
     upkeep: Upkeep,
 }
 
-/// A head by its place in etcd's own history.
+/// The head, and where it is in etcd's own history.
 #[derive(Clone, Copy, Debug)]
 struct Known {
     mark: Mark,
@@ -66,12 +67,12 @@ struct Known {
 }
 
 impl EtcdStore {
-    /// Reads the files that `settings` name. Connections are made when they are
-    /// needed, by the runtime that this is called in. `history` generations, at least
-    /// 1, are kept for sure, and up to about twice as many.
+    /// Reads the files that `settings` name. Connections are made on first use, on the
+    /// runtime that this is called in. At least `history` generations (1 or more) are
+    /// kept, and up to about twice as many.
     ///
     /// # Errors
-    /// A file cannot be used, or there is no endpoint.
+    /// A file cannot be read or is not valid, or there is no endpoint.
     pub fn new(settings: &EtcdSettings, history: u64) -> Result<Self, StoreError> {
         Ok(Self(Arc::new(Etcd {
             members: Members::new(settings)?,

@@ -1,14 +1,14 @@
-//! Bases, so that a start does not read all of history; and the end of history.
+//! Writing bases, so that a start does not read the whole history, and deleting old
+//! generations.
 //!
-//! Done in the background by whoever commits, and by one process at a time: it holds
-//! a key with a lease, which it keeps alive. Each step is one transaction that asks
-//! whether the key is still its own and whether what it relies on still holds, so a
-//! process that was held up for however long does no harm when it goes on.
+//! A process that commits does this in the background, one process at a time: it holds a
+//! key with a lease, which it keeps alive. Each step is one transaction that compares that
+//! the key is still its own and that its preconditions still hold. So a process that was
+//! suspended for any time does no harm when it continues.
 //!
-//! A base is written when there are as many commits since the last one as history
-//! is to have, or when they outweigh it. What is older than the last base that
-//! history needs is deleted, so up to about twice as many generations as asked for
-//! are there.
+//! A base is written when there are `history` commits since the last one, or when they
+//! outweigh it. Generations below the last base that the history needs are deleted, so that
+//! up to about twice `history` generations are kept.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -28,25 +28,25 @@ use super::value::{self, BaseValue, CommitValue};
 use crate::control::store::{Commit, Record, StoreError, json_bytes};
 use crate::table::{Delta, RoutingTable};
 
-/// The most commits since the last base, however long history is.
+/// How many commits there are after the last base at most, for any `history`.
 const MOST_STEPS: usize = 1_000;
 
-/// Commits of fewer bytes are no reason for a base.
+/// Commits with fewer bytes than this do not outweigh a base.
 const LEAST_BYTES: u64 = 4 << 20;
 
-/// How long the work is left to a process that is not heard of, in seconds.
+/// How long the work stays reserved for a process that does not respond, in seconds.
 const LEASE_SECONDS: i64 = 60;
 
-/// How often a process that does the work is heard of.
+/// How often the lease is renewed.
 const KEEP: Duration = Duration::from_secs(15);
 
-/// How many keys are listed at a time.
+/// How many keys one request lists.
 const PAGE: i64 = 1_000;
 
-/// That the work is this process's.
+/// The right to do the upkeep.
 pub(super) struct Claim {
     pub lease: i64,
-    /// The value of the key, which no other claim has.
+    /// The value of the key; unique.
     name: String,
 }
 
@@ -73,24 +73,24 @@ impl Upkeep {
         }
     }
 
-    /// How many commits there may be since the last base.
+    /// How many commits there may be after the last base.
     fn steps(&self) -> usize {
         self.history.clamp(10, MOST_STEPS)
     }
 
-    /// Counts a commit; whether to look now.
+    /// Counts a commit. Returns whether to check for work now.
     fn is_due(&self, delta: Option<&Delta>) -> bool {
         let more = delta.map_or(0, |delta| json_bytes(delta) as u64);
         let before = self.bytes.fetch_add(more, Ordering::Relaxed);
         let commits = self.commits.fetch_add(1, Ordering::Relaxed) + 1;
-        // Now and then is often enough.
+        // Not at every commit.
         let heavy = before / LEAST_BYTES != (before + more) / LEAST_BYTES;
         heavy || commits >= (self.steps() / 10).max(1)
     }
 }
 
 impl Etcd {
-    /// Begins what is due after a commit.
+    /// Starts the upkeep in the background if it is due.
     pub(super) fn after_append(of: &Arc<Self>, commit: &Commit) {
         if !of.upkeep.is_due(commit.delta.as_deref()) {
             return;
@@ -106,7 +106,7 @@ impl Etcd {
             };
             etcd.upkeep.commits.store(0, Ordering::Relaxed);
             if let Err(error) = etcd.upkeep_with_lease(record, table).await {
-                log::warn!(target: "cellgate::control", "upkeep of history, tried again later: {error}");
+                log::warn!(target: "cellgate::control", "upkeep of the history failed, retried later: {error}");
             }
         });
     }
@@ -128,7 +128,7 @@ impl Etcd {
             done = self.upkeep_now(&claim, needs_base, record, table) => done,
             never = self.keep(&claim) => match never {},
         };
-        // Else it ends by itself.
+        // If this fails, the lease expires.
         let _ = self
             .members
             .ask(|client| async move { client.lease_client().revoke(claim.lease).await })
@@ -136,7 +136,7 @@ impl Etcd {
         done
     }
 
-    /// Claims the work for this process; none: another one has it.
+    /// Claims the upkeep for this process; none: another process has it.
     pub(super) async fn claim(&self) -> Result<Option<Claim>, StoreError> {
         let lease = self
             .members
@@ -157,7 +157,7 @@ impl Etcd {
         if self.try_txn(txn).await? {
             return Ok(Some(claim));
         }
-        // It is its own, if it was asked twice because an answer was lost.
+        // The key is our own if the request was repeated because its answer was lost.
         let own = Txn::new().when(vec![self.is_held(&claim)]);
         if self.try_txn(own).await? {
             return Ok(Some(claim));
@@ -170,13 +170,13 @@ impl Etcd {
         Ok(None)
     }
 
-    /// That the work is still this process's.
+    /// Compares that the claim is still held.
     fn is_held(&self, claim: &Claim) -> Compare {
         Compare::value(self.keys.upkeep(), CompareOp::Equal, &*claim.name)
     }
 
-    /// Keeps a claim alive. If that fails for too long it is gone, and nothing is done
-    /// in its name any more.
+    /// Keeps a claim alive. If that fails for too long, the claim expires, and its
+    /// transactions fail.
     async fn keep(&self, claim: &Claim) -> Infallible {
         let lease = claim.lease;
         loop {
@@ -208,12 +208,12 @@ impl Etcd {
         self.delete_orphans(claim).await
     }
 
-    /// Whether it is a long way from the last base to the newest generation.
+    /// Whether there are many or large commits after the last base.
     async fn needs_base(&self) -> Result<bool, StoreError> {
         let Some(base) = self.last_base(u64::MAX - 1).await? else {
             return Ok(true);
         };
-        // Which should not be.
+        // Should not happen.
         if !self.has_table(&base).await? {
             return Ok(true);
         }
@@ -229,7 +229,7 @@ impl Etcd {
         self.try_txn(txn).await
     }
 
-    /// That the table of a base is there.
+    /// Compares that the table of a base exists.
     fn is_there(&self, base: &BaseValue) -> Compare {
         let first = self.keys.piece(&base.table.id, 0);
         Compare::create_revision(first, CompareOp::Greater, 0)
@@ -262,13 +262,13 @@ impl Etcd {
             self.upkeep.bytes.fetch_sub(bytes, Ordering::Relaxed);
             log::info!(target: "cellgate::control", generation; "wrote a base to etcd");
         } else if let Some(delete) = self.unnamed(claim, &id).await? {
-            // Or somebody has, or an answer was lost: then this is named.
+            // It is named nevertheless if an answer was lost.
             self.try_txn(delete).await?;
         }
         Ok(())
     }
 
-    /// Makes a table that was written a base, if it is of any use.
+    /// Names a table that was written as a base, if it is still useful.
     pub(super) async fn name_base(
         &self,
         claim: &Claim,
@@ -283,7 +283,7 @@ impl Etcd {
                 self.is_held(claim),
                 self.is_whole(blob),
                 Compare::create_revision(key.clone(), CompareOp::Equal, 0),
-                // Else it is older than all of history by now.
+                // Otherwise it is older than the whole history by now.
                 Compare::create_revision(commit, CompareOp::Greater, 0),
             ])
             .and_then(vec![TxnOp::put(key, base, None)]);
@@ -316,7 +316,7 @@ impl Etcd {
         Ok(first.filter(|first| *first < cut).map(|_| base))
     }
 
-    /// The generation of a commit, counted from the oldest.
+    /// The generation of the n-th commit, counted from the oldest.
     async fn nth_commit(&self, nth: usize) -> Result<Option<u64>, StoreError> {
         let mut from = 0;
         let mut left = nth;
@@ -340,8 +340,8 @@ impl Etcd {
         }
     }
 
-    /// Deletes all that only generations below `base` need. Whoever reads some of it
-    /// finds that it is gone.
+    /// Deletes everything that only generations below `base` need. Readers notice that it
+    /// is gone and start over.
     pub(super) async fn delete_below(
         &self,
         claim: &Claim,
@@ -369,8 +369,8 @@ impl Etcd {
         Ok(())
     }
 
-    /// Deletes blobs that nothing names and nothing can name any more: of a change
-    /// that was never made, or of a base whose writer was stopped.
+    /// Deletes blobs that nothing names or can name any more: those of changes that were not
+    /// committed, and of bases whose writer was interrupted.
     async fn delete_orphans(&self, claim: &Claim) -> Result<(), StoreError> {
         let Some((head, _)) = self.head().await? else {
             return Ok(());
@@ -393,8 +393,8 @@ impl Etcd {
             };
             from = self.keys.after_blob(&last.text);
             for id in &ids {
-                // A change that is being made is of a generation that is not there yet;
-                // and this process alone writes bases now.
+                // A change in progress has a later generation, and only this process writes
+                // bases now.
                 if id.generation <= head.generation
                     && let Some(delete) = self.unnamed(claim, id).await?
                 {
@@ -404,8 +404,8 @@ impl Etcd {
         }
     }
 
-    /// What deletes a blob as long as nothing names it; none: something does. It asks
-    /// again whether that is so when it is made.
+    /// A transaction that deletes a blob if nothing names it by then; none: something names
+    /// it.
     pub(super) async fn unnamed(
         &self,
         claim: &Claim,

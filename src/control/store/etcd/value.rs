@@ -1,5 +1,5 @@
-//! What the values in etcd are: JSON, for whoever looks into it with `etcdctl`, with
-//! large contents in [blobs](super::blob).
+//! The values in etcd: JSON, readable with `etcdctl`, with large contents in
+//! [blobs](super::blob).
 
 use std::io::{self, Read, Write};
 
@@ -10,14 +10,14 @@ use crate::protocol::limits::{CHUNK_FRAME_BYTES, SnapshotLimits, TO_EDGE_BYTES};
 use crate::protocol::{SnapshotBegin, SnapshotEnd, SnapshotReceiver, SnapshotSender};
 use crate::table::{Delta, RoutingTable};
 
-/// The only format there is.
+/// The format of values; the only one so far.
 const FORMAT: u32 = 1;
 
-/// Deltas of about this many bytes are in the commit; larger ones in a blob. A
-/// hundred commits are read at once.
+/// Deltas of at most about this many bytes are in the commit, larger ones in a blob. A
+/// hundred commits are read at a time.
 const INLINE_BYTES: usize = 32 << 10;
 
-/// zstd's default.
+/// The compression level: zstd's default.
 const LEVEL: i32 = 3;
 
 /// The value of a commit.
@@ -28,14 +28,14 @@ pub(super) struct CommitValue {
     pub content: Content,
 }
 
-/// What makes a generation of its parent.
+/// The content of a generation.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Content {
     Delta(Delta),
-    /// A delta of the parent.
+    /// A delta from the parent.
     DeltaBlob(BlobName),
-    /// A table that was made of nothing.
+    /// A whole table, for a generation without a delta.
     TableBlob(BlobName),
 }
 
@@ -47,12 +47,12 @@ pub(super) struct BaseValue {
     pub table: BlobName,
 }
 
-/// A blob, and how much there is of it.
+/// The name of a blob, and its size.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct BlobName {
     pub id: String,
     pub pieces: u32,
-    /// Of all pieces together.
+    /// The bytes of all pieces together.
     pub bytes: u64,
 }
 
@@ -85,23 +85,23 @@ impl BaseValue {
     }
 }
 
-/// The value of `key` as what it is.
+/// Parses the value of `key`.
 ///
 /// # Errors
-/// It is not that.
+/// It is not JSON of the expected form, or of another format.
 pub(super) fn read<'a, T: Deserialize<'a>>(key: &[u8], value: &'a [u8]) -> Result<T, StoreError> {
     let refused = |why: String| {
         let key = String::from_utf8_lossy(key);
         StoreError(format!("etcd: the value of {:?} {why}", &*key))
     };
-    // First, because a later format may have other fields.
+    // The format first: another one may have other fields.
     #[derive(Deserialize)]
     struct Format {
         #[serde(default)]
         format: Option<u32>,
     }
     let format: Format = serde_json::from_slice(value)
-        .map_err(|error| refused(format!("is none of cellgate's: {error}")))?;
+        .map_err(|error| refused(format!("is not one of cellgate's: {error}")))?;
     if let Some(format) = format.format
         && format != FORMAT
     {
@@ -112,7 +112,7 @@ pub(super) fn read<'a, T: Deserialize<'a>>(key: &[u8], value: &'a [u8]) -> Resul
     serde_json::from_slice(value).map_err(|error| refused(format!("cannot be read: {error}")))
 }
 
-/// Of values that are always JSON.
+/// Formats a value as JSON.
 pub(super) fn write<T: Serialize>(value: &T) -> Result<Vec<u8>, StoreError> {
     serde_json::to_vec(value).map_err(|error| StoreError(format!("cannot write JSON: {error}")))
 }
@@ -136,7 +136,7 @@ pub(super) fn write_delta(delta: &Delta, out: &mut dyn Write) -> io::Result<()> 
 /// Reads what [`write_delta`] wrote.
 ///
 /// # Errors
-/// It did not.
+/// It is not valid.
 pub(super) fn read_delta(from: &mut dyn Read) -> Result<Delta, String> {
     let zstd = zstd::Decoder::new(from).map_err(|error| error.to_string())?;
     let mut json = serde_json::Deserializer::from_reader(io::BufReader::new(zstd));
@@ -145,11 +145,11 @@ pub(super) fn read_delta(from: &mut dyn Read) -> Result<Delta, String> {
     Ok(delta)
 }
 
-/// Writes a table as a snapshot for edges: its beginning, its chunks, nothing, and
-/// its end, each after its length in four bytes, the highest first.
+/// Writes a table as the messages of a snapshot for edges: begin, chunks, an empty message,
+/// and end, each after its length in four bytes, big-endian.
 ///
 /// # Errors
-/// Those of `out`, or a key that no snapshot can have.
+/// Those of `out`, or a key that is too long for a snapshot.
 pub(super) fn write_table(
     table: &RoutingTable,
     generation: u64,
@@ -170,12 +170,12 @@ fn put(part: &[u8], out: &mut dyn Write) -> io::Result<()> {
     out.write_all(part)
 }
 
-/// Reads what [`write_table`] wrote. The digest is that which was written.
+/// Reads what [`write_table`] wrote, and compares the digest.
 ///
 /// # Errors
-/// It did not.
+/// It is not valid.
 pub(super) fn read_table(from: &mut dyn Read) -> Result<RoutingTable, String> {
-    /// What was stored once is read again, however large it is.
+    /// Everything that was stored can be read, of any size.
     const LIMITS: SnapshotLimits = SnapshotLimits {
         keys: u64::MAX,
         bytes: u64::MAX,

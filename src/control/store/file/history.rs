@@ -110,12 +110,7 @@ impl History {
                 run.generations += 1;
                 run.bytes += bytes;
             }
-            _ => self.runs.push(Run {
-                first: number,
-                generations: 1,
-                table_bytes: bytes,
-                bytes,
-            }),
+            _ => self.runs.push(Run::new(number, bytes)),
         }
         self.newest = Some(generation);
         Ok(())

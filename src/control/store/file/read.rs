@@ -1,10 +1,10 @@
 //! Reading generations back, and noticing what is damaged.
 
 use rusqlite::types::FromSqlError;
-use rusqlite::{Connection, ErrorCode, OptionalExtension, Row, Statement};
+use rusqlite::{Connection, ErrorCode, Row, Statement};
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::database::{Database, checksum, explain};
+use super::database::{Database, checksum};
 use crate::control::store::{Author, Generation, Record, Step, memory_bytes};
 use crate::table::{self, Delta};
 
@@ -26,25 +26,20 @@ pub(super) enum ReadError {
 }
 
 impl ReadError {
-    pub fn new(connection: &Connection, error: &rusqlite::Error) -> Self {
-        let is_damage = match error {
-            rusqlite::Error::SqliteFailure(..) => matches!(
-                error.sqlite_error_code(),
-                Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)
-            ),
-            // A value of the wrong type or range.
-            _ => true,
-        };
-        let text = explain(connection, error);
-        match is_damage {
-            true => Self::Damaged(text),
-            false => Self::Failed(text),
-        }
-    }
-
     pub fn into_text(self) -> String {
         match self {
             Self::Damaged(text) | Self::Failed(text) => text,
+        }
+    }
+}
+
+impl From<rusqlite::Error> for ReadError {
+    fn from(error: rusqlite::Error) -> Self {
+        match error.sqlite_error_code() {
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)
+            // A value of the wrong type or range.
+            | None => Self::Damaged(error.to_string()),
+            Some(_) => Self::Failed(error.to_string()),
         }
     }
 }
@@ -71,38 +66,42 @@ pub(super) struct Run {
 impl Run {
     /// About what a generation takes besides its content.
     pub const ROW_BYTES: u64 = 400;
+
+    /// One that has its table, of `table_bytes` with the row.
+    pub fn new(first: u64, table_bytes: u64) -> Self {
+        Self {
+            first,
+            generations: 1,
+            table_bytes,
+            bytes: table_bytes,
+        }
+    }
 }
 
 impl Database {
-    /// All runs, the oldest first. What was stored without a table before it is left
-    /// out. Reads no contents.
+    /// All runs, the oldest first. Reads no contents.
     ///
     /// # Errors
     /// The rows cannot be read.
     pub fn runs(&self) -> Result<Vec<Run>, ReadError> {
-        self.reading(|connection| {
-            let mut rows = connection
-                .prepare("SELECT number, content, content_bytes FROM generation ORDER BY number")?;
-            let mut rows = rows.query(())?;
-            let mut runs: Vec<Run> = Vec::new();
-            while let Some(row) = rows.next()? {
-                let bytes = row.get::<_, u64>(2)?.saturating_add(Run::ROW_BYTES);
-                match (row.get::<_, String>(1)?.as_str(), runs.last_mut()) {
-                    ("delta", Some(run)) => {
-                        run.generations += 1;
-                        run.bytes = run.bytes.saturating_add(bytes);
-                    }
-                    ("delta", None) => {}
-                    _ => runs.push(Run {
-                        first: row.get(0)?,
-                        generations: 1,
-                        table_bytes: bytes,
-                        bytes,
-                    }),
+        let mut rows = self
+            .connection
+            .prepare("SELECT number, content, content_bytes FROM generation ORDER BY number")?;
+        let mut rows = rows.query(())?;
+        let mut runs: Vec<Run> = Vec::new();
+        while let Some(row) = rows.next()? {
+            let bytes = row.get::<_, u64>(2)?.saturating_add(Run::ROW_BYTES);
+            match (row.get::<_, String>(1)?.as_str(), runs.last_mut()) {
+                ("delta", Some(run)) => {
+                    run.generations += 1;
+                    run.bytes = run.bytes.saturating_add(bytes);
                 }
+                // Without the table that it follows, it cannot be read.
+                ("delta", None) => {}
+                _ => runs.push(Run::new(row.get(0)?, bytes)),
             }
-            Ok(runs)
-        })
+        }
+        Ok(runs)
     }
 
     /// The highest number at or below `most`.
@@ -110,13 +109,11 @@ impl Database {
     /// # Errors
     /// The rows cannot be read.
     pub fn last(&self, most: u64) -> Result<Option<u64>, ReadError> {
-        self.reading(|connection| {
-            connection.query_row(
-                "SELECT max(number) FROM generation WHERE number <= ?1",
-                [most.min(LARGEST)],
-                |row| row.get(0),
-            )
-        })
+        Ok(self.connection.query_row(
+            "SELECT max(number) FROM generation WHERE number <= ?1",
+            [most.min(LARGEST)],
+            |row| row.get(0),
+        )?)
     }
 
     /// The records of at most `limit` generations below `before`, newest first.
@@ -124,20 +121,14 @@ impl Database {
     /// # Errors
     /// One of them is damaged or cannot be read.
     pub fn records(&self, before: Option<u64>, limit: usize) -> Result<Vec<Record>, ReadError> {
-        let connection = &self.connection;
-        let failed = |error: rusqlite::Error| ReadError::new(connection, &error);
-        let mut rows = connection
-            .prepare(&format!(
-                "SELECT {COLUMNS} FROM generation WHERE number < ?1 ORDER BY number DESC LIMIT ?2"
-            ))
-            .map_err(failed)?;
+        let mut rows = self.connection.prepare(&format!(
+            "SELECT {COLUMNS} FROM generation WHERE number < ?1 ORDER BY number DESC LIMIT ?2"
+        ))?;
         let before = before.unwrap_or(LARGEST).min(LARGEST);
-        let mut rows = rows
-            .query((before, i64::try_from(limit).unwrap_or(i64::MAX)))
-            .map_err(failed)?;
+        let mut rows = rows.query((before, i64::try_from(limit).unwrap_or(i64::MAX)))?;
         let mut records = Vec::new();
-        while let Some(row) = rows.next().map_err(failed)? {
-            records.push(Stored::read(connection, row)?.record);
+        while let Some(row) = rows.next()? {
+            records.push(Stored::read(row)?.record);
         }
         Ok(records)
     }
@@ -148,36 +139,33 @@ impl Database {
     /// # Errors
     /// One of them is damaged or cannot be read.
     pub fn recent(&self, most: usize, most_bytes: usize) -> Result<Vec<Step>, ReadError> {
-        let connection = &self.connection;
-        let failed = |error: rusqlite::Error| ReadError::new(connection, &error);
-        let transaction = connection.unchecked_transaction().map_err(failed)?;
+        let transaction = self.connection.unchecked_transaction()?;
         let mut contents = Contents::of(&transaction)?;
-        let mut rows = connection
-            .prepare(&format!(
-                "SELECT {COLUMNS} FROM generation ORDER BY number DESC"
-            ))
-            .map_err(failed)?;
-        let mut rows = rows.query(()).map_err(failed)?;
+        let mut rows = transaction.prepare(&format!(
+            "SELECT {COLUMNS} FROM generation ORDER BY number DESC"
+        ))?;
+        let mut rows = rows.query(())?;
         let (mut steps, mut bytes) = (Vec::new(), 0);
         let mut later: Option<Stored> = None;
-        while let Some(row) = rows.next().map_err(failed)? {
-            let stored = Stored::read(connection, row)?;
+        while let Some(row) = rows.next()? {
+            let stored = Stored::read(row)?;
             let from = stored.record.mark();
-            if let Some(later) = later.replace(stored) {
-                if later.is_table || later.record.parent != from.generation || steps.len() == most {
-                    break;
-                }
-                let delta = contents.delta(&later)?;
-                bytes += memory_bytes(&delta);
-                if bytes > most_bytes {
-                    break;
-                }
-                steps.push(Step {
-                    from,
-                    to: later.record.mark(),
-                    delta: delta.into(),
-                });
+            let Some(later) = later.replace(stored) else {
+                continue;
+            };
+            if later.is_table || later.record.parent != from.generation || steps.len() == most {
+                break;
             }
+            let delta = contents.delta(&later)?;
+            bytes += memory_bytes(&delta);
+            if bytes > most_bytes {
+                break;
+            }
+            steps.push(Step {
+                from,
+                to: later.record.mark(),
+                delta: delta.into(),
+            });
         }
         steps.reverse();
         Ok(steps)
@@ -190,10 +178,9 @@ impl Database {
     /// # Errors
     /// Which generation cannot be read, and why.
     pub fn generation(&self, number: u64) -> Result<Option<Generation>, Broken> {
-        let mut good = None;
-        let mut reached = number;
+        let (mut good, mut reached) = (None, number);
         match self.replay(number, &mut good, &mut reached) {
-            Ok(()) => Ok(good.filter(|good| good.record.generation == number)),
+            Ok(()) => Ok(good),
             Err(why) => Err(Broken {
                 good: good.map(Box::new),
                 generation: reached,
@@ -210,37 +197,21 @@ impl Database {
         good: &mut Option<Generation>,
         reached: &mut u64,
     ) -> Result<(), ReadError> {
-        let connection = &self.connection;
-        let failed = |error: rusqlite::Error| ReadError::new(connection, &error);
-        if number > LARGEST {
+        // What the writer removes meanwhile stays readable.
+        let transaction = self.connection.unchecked_transaction()?;
+        if self.last(number)? != Some(number) {
             return Ok(());
         }
-        // What another connection removes meanwhile stays readable.
-        let transaction = connection.unchecked_transaction().map_err(failed)?;
         let mut contents = Contents::of(&transaction)?;
-        let exists = transaction
-            .query_row(
-                "SELECT 1 FROM generation WHERE number = ?1",
-                [number],
-                |_| Ok(()),
-            )
-            .optional()
-            .map_err(failed)?;
-        if exists.is_none() {
-            return Ok(());
-        }
-        let mut rows = transaction
-            .prepare(&format!(
-                "SELECT {COLUMNS} FROM generation WHERE number BETWEEN (SELECT number FROM \
-                 generation WHERE number <= ?1 AND content = 'table' ORDER BY number DESC LIMIT 1) \
-                 AND ?1 ORDER BY number"
-            ))
-            .map_err(failed)?;
-        let mut rows = rows.query([number]).map_err(failed)?;
-        while let Some(row) = rows.next().map_err(failed)? {
-            *reached = row.get(0).map_err(failed)?;
-            let stored = Stored::read(&transaction, row)?;
-            let next = contents.table(&stored, good.as_ref())?;
+        let mut rows = transaction.prepare(&format!(
+            "SELECT {COLUMNS} FROM generation WHERE number BETWEEN (SELECT number FROM generation \
+             WHERE number <= ?1 AND content = 'table' ORDER BY number DESC LIMIT 1) AND ?1 ORDER BY \
+             number"
+        ))?;
+        let mut rows = rows.query([number])?;
+        while let Some(row) = rows.next()? {
+            *reached = row.get(0)?;
+            let next = contents.table(&Stored::read(row)?, good.as_ref())?;
             *good = Some(next);
         }
         match good {
@@ -249,13 +220,6 @@ impl Database {
                 "no generation at or before it is stored as a whole table".to_owned(),
             )),
         }
-    }
-
-    fn reading<T>(
-        &self,
-        read: impl FnOnce(&Connection) -> rusqlite::Result<T>,
-    ) -> Result<T, ReadError> {
-        read(&self.connection).map_err(|error| ReadError::new(&self.connection, &error))
     }
 }
 
@@ -268,8 +232,8 @@ struct Stored {
 }
 
 impl Stored {
-    fn read(connection: &Connection, row: &Row<'_>) -> Result<Self, ReadError> {
-        let (stored, sum) = Self::of(row).map_err(|error| ReadError::new(connection, &error))?;
+    fn read(row: &Row<'_>) -> Result<Self, ReadError> {
+        let (stored, sum) = Self::of(row)?;
         match checksum(&stored.record) == sum {
             true => Ok(stored),
             false => Err(ReadError::Damaged(format!(
@@ -313,17 +277,13 @@ impl Stored {
 }
 
 /// Reads contents.
-struct Contents<'c> {
-    connection: &'c Connection,
-    parts: Statement<'c>,
-}
+struct Contents<'c>(Statement<'c>);
 
 impl<'c> Contents<'c> {
     fn of(connection: &'c Connection) -> Result<Self, ReadError> {
         let parts = connection
-            .prepare("SELECT part, bytes FROM content WHERE generation = ?1 ORDER BY part")
-            .map_err(|error| ReadError::new(connection, &error))?;
-        Ok(Self { connection, parts })
+            .prepare("SELECT part, bytes FROM content WHERE generation = ?1 ORDER BY part")?;
+        Ok(Self(parts))
     }
 
     /// The generation that `stored` is, made from the one before it.
@@ -378,15 +338,10 @@ impl<'c> Contents<'c> {
                 "no memory for its {expected} bytes"
             )));
         }
-        let connection = self.connection;
-        let failed = |error: rusqlite::Error| ReadError::new(connection, &error);
-        let mut rows = self
-            .parts
-            .query([stored.record.generation])
-            .map_err(failed)?;
-        while let Some(row) = rows.next().map_err(failed)? {
-            let part = row.get_ref(1).map_err(failed)?;
-            let part = part.as_blob().map_err(|error| failed(error.into()))?;
+        let mut rows = self.0.query([stored.record.generation])?;
+        while let Some(row) = rows.next()? {
+            let part = row.get_ref(1)?;
+            let part = part.as_blob().map_err(rusqlite::Error::from)?;
             if (bytes.len() + part.len()) as u64 > expected {
                 break;
             }
