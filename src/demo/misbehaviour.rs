@@ -34,7 +34,7 @@ pub struct Misbehaviour {
     /// Answer this fraction of requests, 0 to 1, with 500
     #[arg(
         long,
-        value_name = "SHARE",
+        value_name = "FRACTION",
         default_value_t = 0.0,
         hide_default_value = true
     )]

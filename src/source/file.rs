@@ -1,12 +1,12 @@
-//! The routing file: looked at again and again, and at once when there is
-//! reason to, and handed on when it holds still.
+//! The routing file as a source. It is checked at an interval, and at once after a
+//! notification of the file system, SIGHUP or a reload request.
 //!
-//! A look goes through four steps, each of which may end it:
+//! A check has four steps, each of which may end it:
 //!
-//! 1. the file's stamp is the one that was dealt with last: nothing new;
-//! 2. the file is read, and its SHA-256 is the one that was dealt with last;
-//! 3. the file is read again until it holds still, see [`settle`](crate::files::settle);
-//! 4. [`EdgeState::apply`] gets the content and judges it.
+//! 1. compare the file's stamp (times, size, inode) with the last one;
+//! 2. read the file, and compare its SHA-256 with the last one;
+//! 3. wait until nobody writes to the file, see [`settle`](crate::files::settle);
+//! 4. pass the content to [`EdgeState::apply`], which validates it.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -26,15 +26,15 @@ use crate::files::settle::{self, Target};
 use crate::state::{Applied, EdgeState, Sha256, Source};
 use crate::table::Problem;
 
-/// How long a file may be unreadable before that is a problem: between a
-/// deletion and the new file is no file.
+/// How long a file may be unreadable before that is reported: a replacement may delete
+/// the old file first.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// How soon an unreadable file is looked at again during [`GRACE`].
+/// The interval of checks during [`GRACE`].
 const RETRY: Duration = Duration::from_millis(100);
 
-/// Every so many polls, the file is read although its stamp is the same: file
-/// systems exist whose clocks are too coarse to tell.
+/// Every so many polls the file is read although its stamp is the same, because some
+/// file systems have coarse clocks.
 const THOROUGH_EVERY: u32 = 12;
 
 /// The background service that watches the routing file.
@@ -46,29 +46,30 @@ pub struct FileSource {
     asked: Arc<Notify>,
 }
 
-/// Why the file is looked at.
+/// Why the file is checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Reason {
     Poll,
-    /// The operating system says that it may have changed.
+    /// The operating system reports that it may have changed.
     Notice,
-    /// Somebody asked for it and wants an answer in the log.
+    /// An operator asked for it, and expects an answer in the log.
     Asked,
 }
 
-/// What is remembered from one look to the next.
-struct Memory {
-    /// Of the content that was dealt with last.
+/// State from one check to the next.
+struct Last {
+    /// Of the content that was applied, or refused, last.
     stamp: Option<Stamp>,
     sha256: Option<Sha256>,
-    /// Looks since the file was read last.
-    glances: u32,
-    /// Since when it cannot be read.
+    /// Checks since the file was read last.
+    unread: u32,
+    /// Since when the file cannot be read.
     unreadable: Option<Instant>,
 }
 
 impl FileSource {
-    /// Watches `path`; a file of more than `max_bytes` is refused.
+    /// Watches `path`, and polls it every `poll_interval`. A file of more than `max_bytes`
+    /// is refused.
     pub fn new(
         path: impl Into<PathBuf>,
         poll_interval: Duration,
@@ -77,7 +78,7 @@ impl FileSource {
     ) -> Self {
         let path = path.into();
         Self {
-            // The process may change its directory when it becomes a daemon.
+            // A daemon changes its working directory.
             file: Target {
                 path: std::path::absolute(&path).unwrap_or(path),
                 max_bytes,
@@ -89,42 +90,42 @@ impl FileSource {
         }
     }
 
-    /// Finds changes by polling alone.
+    /// Only polls.
     pub fn without_notification(mut self) -> Self {
         self.notification = false;
         self
     }
 
-    /// Notify it to have the file looked at now, as SIGHUP does.
+    /// Notify it to have the file checked now, as SIGHUP does.
     pub fn reload_request(&self) -> Arc<Notify> {
         Arc::clone(&self.asked)
     }
 
     async fn run(&self, mut shutdown: ShutdownWatch) {
         let mut hangup = Hangup::new();
-        let (mut notice, mut memory) = (
+        let (mut notice, mut last) = (
             if self.notification {
                 Notice::new()
             } else {
                 Notice::off()
             },
-            Memory {
+            Last {
                 stamp: None,
                 sha256: self.edge.current().and_then(|current| current.sha256),
-                glances: 0,
+                unread: 0,
                 unreadable: None,
             },
         );
-        // Something may have happened since the file was loaded at start.
+        // The file may have changed since it was loaded at start.
         let mut reason = Reason::Poll;
         loop {
             notice.arm(&self.file.path);
             let pause = tokio::select! {
                 _ = shutdown.changed() => return,
-                pause = self.look(&mut memory, &notice, reason) => pause,
+                pause = self.check(&mut last, &notice, reason) => pause,
             };
-            // A link may have been swapped during the look, which took the
-            // notice of it: what is watched now has to be looked at once.
+            // A symbolic link was replaced during the check: its new target is watched
+            // from now on, and has to be checked once.
             if notice.arm(&self.file.path) {
                 reason = Reason::Notice;
                 continue;
@@ -139,34 +140,35 @@ impl FileSource {
         }
     }
 
-    /// Looks once. Says when to look again, if nothing happens before.
-    async fn look(&self, memory: &mut Memory, notice: &Notice, reason: Reason) -> Duration {
+    /// Checks once. Returns the pause until the next check, unless something happens
+    /// before.
+    async fn check(&self, last: &mut Last, notice: &Notice, reason: Reason) -> Duration {
         if reason == Reason::Asked {
             log::info!(
                 target: "cellgate::source",
-                "asked to reload, reading {}",
+                "reload requested, reading {}",
                 self.file.path.display()
             );
         }
-        match self.news(memory, notice, reason).await {
+        match self.changed(last, notice, reason).await {
             Ok(None) => {
-                memory.unreadable = None;
+                last.unreadable = None;
                 self.poll_interval
             }
             Ok(Some(snapshot)) => {
-                memory.unreadable = None;
-                memory.stamp = Some(snapshot.stamp);
-                memory.sha256 = Some(snapshot.sha256);
+                last.unreadable = None;
+                last.stamp = Some(snapshot.stamp);
+                last.sha256 = Some(snapshot.sha256);
                 self.apply(snapshot, reason).await;
                 self.poll_interval
             }
             Err(error) => {
-                memory.stamp = None;
-                let since = *memory.unreadable.get_or_insert_with(Instant::now);
+                last.stamp = None;
+                let since = *last.unreadable.get_or_insert_with(Instant::now);
                 if since.elapsed() < GRACE {
                     return RETRY.min(self.poll_interval);
                 }
-                // Again at every look; it is news only once.
+                // At every check; the state logs it once.
                 self.edge
                     .source_failed(vec![error.problem(&self.file.path)], SystemTime::now());
                 self.poll_interval
@@ -174,31 +176,31 @@ impl FileSource {
         }
     }
 
-    /// Steps 1 to 3: a settled content that has not been dealt with.
-    async fn news(
+    /// Steps 1 to 3: new content, complete.
+    async fn changed(
         &self,
-        memory: &mut Memory,
+        last: &mut Last,
         notice: &Notice,
         reason: Reason,
     ) -> Result<Option<Snapshot>, ReadError> {
-        let reported = memory
+        let reported = last
             .unreadable
             .is_some_and(|since| since.elapsed() >= GRACE);
-        memory.glances += 1;
-        let thorough = reason != Reason::Poll || memory.glances >= THOROUGH_EVERY;
+        last.unread += 1;
+        let thorough = reason != Reason::Poll || last.unread >= THOROUGH_EVERY;
         let stamp = self.file.stamp().await?;
-        if memory.stamp == Some(stamp) && !thorough {
+        if last.stamp == Some(stamp) && !thorough {
             return Ok(None);
         }
-        memory.glances = 0;
+        last.unread = 0;
         let first = match self.file.read().await {
             Err(ReadError::Moving) => return self.file.settle(None, notice).await.map(Some),
             first => first?,
         };
-        // When its absence was reported, its return has to be as well.
-        let known = memory.sha256 == Some(first.sha256) && !reported;
+        // If it was reported as unreadable, its return has to be reported as well.
+        let known = last.sha256 == Some(first.sha256) && !reported;
         if known && reason != Reason::Asked {
-            memory.stamp = Some(first.stamp);
+            last.stamp = Some(first.stamp);
             settle::forget(Some(first)).await;
             return Ok(None);
         }
@@ -216,14 +218,14 @@ impl FileSource {
         match applied {
             Ok(Applied::Unchanged) if reason == Reason::Asked => log::info!(
                 target: "cellgate::source",
-                "{} is what is being served already",
+                "{} is unchanged, and served already",
                 self.file.path.display()
             ),
-            // `apply` has logged it.
+            // `apply` logs the rest.
             Ok(_) => {}
             Err(error) => log::error!(
                 target: "cellgate::source",
-                "applying {} broke off, nothing has changed: {error}",
+                "applying {} failed, nothing has changed: {error}",
                 self.file.path.display()
             ),
         }
@@ -237,12 +239,10 @@ impl BackgroundService for FileSource {
     }
 }
 
-/// Loads the file for the first time, before there is a runtime.
+/// Loads the file at start, before there is a runtime.
 ///
 /// # Errors
-///
-/// The file cannot be read, is not valid, or is being written all the time.
-/// Nothing of it was logged.
+/// The file cannot be read, is invalid, or does not stop changing. Nothing was logged.
 pub fn load_initial(path: &Path, max_bytes: u64, edge: &EdgeState) -> Result<(), Vec<Problem>> {
     let content = settle::read_now(path, max_bytes).map_err(|error| vec![error.problem(path)])?;
     match edge.apply(&content, Source::File, SystemTime::now()) {
@@ -251,7 +251,7 @@ pub fn load_initial(path: &Path, max_bytes: u64, edge: &EdgeState) -> Result<(),
     }
 }
 
-/// SIGHUP, if it can be had.
+/// SIGHUP, if it can be handled.
 struct Hangup(Option<Signal>);
 
 impl Hangup {
@@ -259,7 +259,7 @@ impl Hangup {
         match signal(SignalKind::hangup()) {
             Ok(signal) => Self(Some(signal)),
             Err(error) => {
-                log::warn!(target: "cellgate::source", "no reload by SIGHUP: {error}");
+                log::warn!(target: "cellgate::source", "cannot handle SIGHUP, so it does not reload: {error}");
                 Self(None)
             }
         }
@@ -282,7 +282,7 @@ mod tests {
     use crate::state::EdgeOptions;
     use crate::telemetry::metrics::Metrics;
 
-    /// A change that the stamp does not show is found all the same.
+    /// A change that the stamp does not show is found.
     #[tokio::test]
     async fn every_so_often_a_poll_reads_the_file() {
         let directory = tempfile::tempdir().unwrap();
@@ -290,18 +290,18 @@ mod tests {
         std::fs::write(&path, "{}").unwrap();
         let edge = EdgeState::new(EdgeOptions::default(), Arc::new(Metrics::new()));
         let source = FileSource::new(&path, GRACE, 100, edge);
-        let mut memory = Memory {
+        let mut last = Last {
             stamp: Some(Stamp::of(&path).unwrap()),
             sha256: Some(Sha256::of(b"what was there before")),
-            glances: 0,
+            unread: 0,
             unreadable: None,
         };
         let notice = Notice::off();
         for _ in 1..THOROUGH_EVERY {
-            let news = source.news(&mut memory, &notice, Reason::Poll).await;
-            assert!(news.unwrap().is_none());
+            let changed = source.changed(&mut last, &notice, Reason::Poll).await;
+            assert!(changed.unwrap().is_none());
         }
-        let news = source.news(&mut memory, &notice, Reason::Poll).await;
-        assert_eq!(news.unwrap().expect("it was read").content, b"{}");
+        let changed = source.changed(&mut last, &notice, Reason::Poll).await;
+        assert_eq!(changed.unwrap().expect("it was read").content, b"{}");
     }
 }

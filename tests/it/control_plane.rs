@@ -320,6 +320,6 @@ async fn an_edge_that_ends_follows_for_as_long_as_it_listens_and_says_goodbye() 
     link.expect_ack(2, &two).await;
     assert_eq!(home(&edge).await, "two");
     let (code, reason) = link.ended().await;
-    assert_eq!((code, reason.as_str()), (1001, "the edge ends"));
+    assert_eq!((code, reason.as_str()), (1001, "the edge is stopping"));
     assert!(edge.exited().await.success());
 }

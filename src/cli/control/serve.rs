@@ -58,7 +58,7 @@ pub(super) async fn serve(args: &Args, settings: Settings) -> Result<(), String>
     };
     logging::write_in_background(control.metrics.log_dropped.clone());
     warn_of_listeners(&settings, address);
-    log::info!("{}", control.truth.store().name());
+    log::info!("store: {}", control.truth.store().name());
 
     let (end, ending) = watch::channel(false);
     let mut mirroring = None;

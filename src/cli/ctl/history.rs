@@ -152,7 +152,8 @@ pub(super) fn written(json: Value) -> Result<Printed, Failure> {
     Ok(Printed { text, json })
 }
 
-/// As in `1 set, 2 removed, head`.
+/// As in `1 set, 2 removed, other fields`: keys, and whether the document changed apart
+/// from keys.
 fn change(record: &Record) -> String {
     let mut parts = Vec::new();
     if record.set > 0 {
@@ -162,7 +163,7 @@ fn change(record: &Record) -> String {
         parts.push(format!("{} removed", record.removed));
     }
     if record.head {
-        parts.push("head".to_owned());
+        parts.push("other fields".to_owned());
     }
     parts.join(", ")
 }

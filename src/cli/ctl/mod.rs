@@ -86,7 +86,7 @@ struct Server {
 struct Condition {
     /// Make the change only if the newest generation has this etag
     ///
-    /// `status`, `history` and every change print etags. Without this option, the change
+    /// `status`, `show` and every change print etags. Without this option, the change
     /// applies to whichever generation is the newest.
     #[arg(long, value_name = "ETAG")]
     if_match: Option<String>,
