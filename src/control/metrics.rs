@@ -5,7 +5,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
-use prometheus::{IntCounter, IntCounterVec, IntGauge, Registry};
+use prometheus::{IntCounter, IntCounterVec, IntGauge};
 
 use super::core::{Fate, Truth};
 use crate::telemetry::metrics::{Registered, metrics, set};
@@ -39,7 +39,7 @@ metrics! {
 }
 
 /// All metrics of the control plane. Other parts add theirs to
-/// [`ControlMetrics::registry`].
+/// `registered`.
 pub struct ControlMetrics {
     server: ServerMetrics,
     truth: Arc<Truth>,
@@ -65,9 +65,9 @@ impl ControlMetrics {
         }
     }
 
-    /// Where other parts register their collectors.
-    pub fn registry(&self) -> &Registry {
-        self.registered.registry()
+    /// Where other parts register their metrics.
+    pub(super) fn registered(&self) -> &Registered {
+        &self.registered
     }
 
     /// Counts an answer. `route` is a pattern, never a path that a client sent.

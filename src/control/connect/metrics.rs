@@ -1,13 +1,13 @@
-//! What is counted of edges and of what they are sent.
+//! Metrics of edges and of the messages they are sent.
 
+use std::ops::Deref;
 use std::sync::Arc;
 
 use prometheus::core::Collector;
-use prometheus::{
-    Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
-};
+use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 
 use crate::control::core::{Dialect, Edges};
+use crate::telemetry::metrics::{Registered, metrics, set};
 
 /// Bounds of the time from a change to an edge's ack, in seconds.
 const PUSH_SECONDS: [f64; 14] = [
@@ -37,7 +37,7 @@ pub enum To {
     Document,
 }
 
-/// Why someone was not let in.
+/// Why an edge was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refused {
     Unauthorized,
@@ -59,134 +59,102 @@ const TO: [&str; 7] = [
 ];
 const REFUSED: [&str; 5] = ["unauthorized", "forbidden", "full", "ending", "malformed"];
 
-/// Handles of all metrics of `/connect`.
-#[derive(Clone)]
-pub struct ConnectMetrics(Arc<Handles>);
+metrics! {
+    pub struct Families {
+        edges: IntGaugeVec = "cellgate_control_edges",
+            "Connected edges, by dialect", ["dialect"];
+        messages: IntCounterVec = "cellgate_control_messages_total",
+            "Messages from and to edges, by kind", ["direction", "kind"];
+        refused: IntCounterVec = "cellgate_control_edges_refused_total",
+            "Edges that were refused, by reason", ["reason"];
+        snapshots: IntGaugeVec = "cellgate_control_snapshots",
+            "Snapshots that are being sent, or that wait for that", ["state"];
+        pub sent_bytes: IntCounter = "cellgate_control_sent_bytes_total",
+            "Bytes of WebSocket frames sent to edges";
+        pub nacks: IntCounter = "cellgate_control_nacks_total",
+            "Generations that edges refused, in either dialect";
+        pub deltas_encoded: IntCounter = "cellgate_control_deltas_encoded_total",
+            "Deltas that were encoded, each for all edges that lacked the same changes";
+        pub chunks_encoded: IntCounter = "cellgate_control_chunks_encoded_total",
+            "Snapshot chunks that were compressed, each for all edges that were sent it";
+    }
+}
 
-/// As [`ConnectMetrics`].
-pub struct Handles {
-    edges: [IntGauge; 2],
-    received: [IntCounter; FROM.len()],
-    sent: [IntCounter; TO.len()],
-    refused: [IntCounter; REFUSED.len()],
-    pub sent_bytes: IntCounter,
-    pub nacks: IntCounter,
-    pub deltas_encoded: IntCounter,
-    pub chunks_encoded: IntCounter,
+/// The metrics of `/connect`; clones share them.
+#[derive(Clone)]
+pub struct ConnectMetrics {
+    families: Arc<Families>,
     pub snapshots_sending: IntGauge,
     pub snapshots_waiting: IntGauge,
+    /// From when a generation was stored until an edge acknowledged it.
     pub push: Histogram,
 }
 
-impl std::ops::Deref for ConnectMetrics {
-    type Target = Handles;
+impl Deref for ConnectMetrics {
+    type Target = Families;
 
-    fn deref(&self) -> &Handles {
-        &self.0
-    }
-}
-
-impl Handles {
-    pub fn edges(&self, dialect: Dialect) -> &IntGauge {
-        &self.edges[match dialect {
-            Dialect::V1 => 0,
-            Dialect::M3 => 1,
-        }]
-    }
-
-    pub fn received(&self, kind: From) {
-        self.received[kind as usize].inc();
-    }
-
-    pub fn sent(&self, kind: To) {
-        self.sent[kind as usize].inc();
-    }
-
-    pub fn refused(&self, why: Refused) {
-        self.refused[why as usize].inc();
+    fn deref(&self) -> &Families {
+        &self.families
     }
 }
 
 impl ConnectMetrics {
-    /// Makes all of them and registers them.
+    /// Creates and registers all of them.
     ///
-    /// # Errors
-    /// One of the names is taken.
-    pub fn register(registry: &Registry, edges: &Arc<Edges>) -> Result<Self, prometheus::Error> {
-        let counter = |name: &str, help: &str| -> Result<IntCounter, prometheus::Error> {
-            let counter = IntCounter::new(name, help)?;
-            registry.register(Box::new(counter.clone()))?;
-            Ok(counter)
+    /// # Panics
+    /// They are registered there already.
+    pub fn new(registered: &Registered, edges: &Arc<Edges>) -> Self {
+        let push = HistogramOpts::new(
+            "cellgate_control_push_seconds",
+            "Time from a change to the ack of an edge that was connected",
+        );
+        let push = Histogram::with_opts(push.buckets(PUSH_SECONDS.to_vec()));
+        registered.collector(InSync::new(Arc::clone(edges)));
+        let families = Families::register(registered);
+        let metrics = Self {
+            snapshots_sending: families.snapshots.with_label_values(&["sending"]),
+            snapshots_waiting: families.snapshots.with_label_values(&["waiting"]),
+            push: registered.collector(push),
+            families: Arc::new(families),
         };
-        let counters = |name: &str, help: &str, labels: &[&str]| {
-            let counters = IntCounterVec::new(Opts::new(name, help), labels)?;
-            registry.register(Box::new(counters.clone()))?;
-            Ok::<_, prometheus::Error>(counters)
-        };
-        let gauges = |name: &str, help: &str, label: &str| {
-            let gauges = IntGaugeVec::new(Opts::new(name, help), &[label])?;
-            registry.register(Box::new(gauges.clone()))?;
-            Ok::<_, prometheus::Error>(gauges)
-        };
-        let connected = gauges(
-            "cellgate_control_edges",
-            "Edges that are connected, by dialect",
-            "dialect",
-        )?;
-        let messages = counters(
-            "cellgate_control_messages_total",
-            "Messages from and to edges, by kind",
-            &["direction", "kind"],
-        )?;
-        let refused = counters(
-            "cellgate_control_edges_refused_total",
-            "Edges that were not let in, by reason",
-            &["reason"],
-        )?;
-        let snapshots = gauges(
-            "cellgate_control_snapshots",
-            "Edges that are being sent a whole table, or wait for it",
-            "state",
-        )?;
-        let push = Histogram::with_opts(
-            HistogramOpts::new(
-                "cellgate_control_push_seconds",
-                "Time from a change to the ack of an edge that was connected",
-            )
-            .buckets(PUSH_SECONDS.to_vec()),
-        )?;
-        registry.register(Box::new(push.clone()))?;
-        registry.register(Box::new(InSync::new(Arc::clone(edges))?))?;
-        Ok(Self(Arc::new(Handles {
-            edges: [Dialect::V1, Dialect::M3]
-                .map(|dialect| connected.with_label_values(&[dialect.as_str()])),
-            received: FROM.map(|kind| messages.with_label_values(&["received", kind])),
-            sent: TO.map(|kind| messages.with_label_values(&["sent", kind])),
-            refused: REFUSED.map(|reason| refused.with_label_values(&[reason])),
-            sent_bytes: counter(
-                "cellgate_control_sent_bytes_total",
-                "Bytes sent to edges, as WebSocket frames",
-            )?,
-            nacks: counter(
-                "cellgate_control_nacks_total",
-                "Generations that edges refused, in either dialect",
-            )?,
-            deltas_encoded: counter(
-                "cellgate_control_deltas_encoded_total",
-                "Deltas that were made into messages, each for all edges that lacked the same",
-            )?,
-            chunks_encoded: counter(
-                "cellgate_control_chunks_encoded_total",
-                "Chunks of snapshots that were made, each for all edges that were sent it",
-            )?,
-            snapshots_sending: snapshots.with_label_values(&["sending"]),
-            snapshots_waiting: snapshots.with_label_values(&["waiting"]),
-            push,
-        })))
+        // Shown from the start, so that `rate()` sees the first event.
+        for kind in FROM {
+            metrics.messages.with_label_values(&["received", kind]);
+        }
+        for kind in TO {
+            metrics.messages.with_label_values(&["sent", kind]);
+        }
+        for reason in REFUSED {
+            metrics.refused.with_label_values(&[reason]);
+        }
+        for dialect in [Dialect::V1, Dialect::M3] {
+            metrics.edges(dialect);
+        }
+        metrics
+    }
+
+    pub fn edges(&self, dialect: Dialect) -> IntGauge {
+        self.edges.with_label_values(&[dialect.as_str()])
+    }
+
+    pub fn received(&self, kind: From) {
+        let labels = ["received", FROM[kind as usize]];
+        self.messages.with_label_values(&labels).inc();
+    }
+
+    pub fn sent(&self, kind: To) {
+        let labels = ["sent", TO[kind as usize]];
+        self.messages.with_label_values(&labels).inc();
+    }
+
+    pub fn refused(&self, why: Refused) {
+        let labels = [REFUSED[why as usize]];
+        self.refused.with_label_values(&labels).inc();
     }
 }
 
-/// Counts the edges with the newest generation when it is asked.
+/// Counts the edges with the newest generation at each scrape.
+#[derive(Clone)]
 struct InSync {
     edges: Arc<Edges>,
     gauge: IntGauge,
@@ -196,7 +164,7 @@ impl InSync {
     fn new(edges: Arc<Edges>) -> Result<Self, prometheus::Error> {
         let gauge = IntGauge::new(
             "cellgate_control_edges_in_sync",
-            "Edges that are connected and serve the newest generation",
+            "Connected edges that acknowledged the newest generation",
         )?;
         Ok(Self { edges, gauge })
     }
@@ -208,8 +176,7 @@ impl Collector for InSync {
     }
 
     fn collect(&self) -> Vec<prometheus::proto::MetricFamily> {
-        let in_sync = self.edges.counts().in_sync;
-        self.gauge.set(i64::try_from(in_sync).unwrap_or(i64::MAX));
+        set(&self.gauge, self.edges.counts().in_sync as u64);
         self.gauge.collect()
     }
 }

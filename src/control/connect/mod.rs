@@ -115,8 +115,7 @@ pub fn router(control: Control, ending: watch::Receiver<bool>) -> Router {
 
 fn serve(control: Control, times: Times, ending: watch::Receiver<bool>) -> Router {
     let limits = control.limits;
-    let metrics = ConnectMetrics::register(control.metrics.registry(), &control.edges)
-        .expect("metric names are valid and differ");
+    let metrics = ConnectMetrics::new(control.metrics.registered(), &control.edges);
     let hub = Arc::new(Hub {
         snapshots: Snapshots::new(
             Arc::clone(&control.truth),

@@ -3,9 +3,8 @@
 //! A request counts with a few atomic additions on memory that its generation
 //! already points to; label sets are built at scrape. The label families of the
 //! `prometheus` crate do not fit here: a series takes 850 bytes there and 8
-//! here, it is shown as soon as it has a handle (a table of ten thousand
-//! placements would show 400,000 series before its first request), and one that
-//! was removed cannot return with its count.
+//! here, and it is shown as soon as it has a handle: a table of ten thousand
+//! placements would show 400,000 series before its first request.
 
 use std::array::from_fn;
 use std::collections::HashMap;

@@ -68,10 +68,6 @@ impl Registered {
         collector
     }
 
-    pub fn registry(&self) -> &Registry {
-        &self.0
-    }
-
     /// All metrics in the Prometheus text format 0.0.4.
     pub fn encode(&self) -> String {
         let mut text = Vec::new();

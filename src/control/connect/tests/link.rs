@@ -15,6 +15,7 @@ use crate::control::connect::link::{End, Link};
 use crate::control::connect::metrics::ConnectMetrics;
 use crate::control::core::tests::memory::Memory;
 use crate::control::core::{Edges, Truth};
+use crate::telemetry::metrics::Registered;
 
 /// Messages that fit a frame wait behind one another; what comes meanwhile gives
 /// them no more time.
@@ -47,7 +48,7 @@ async fn a_message_that_waits_has_its_time_once() {
     });
     let truth = Truth::open(Arc::new(Memory::default())).await.unwrap();
     let edges = Edges::new(truth);
-    let metrics = ConnectMetrics::register(&prometheus::Registry::new(), &edges).unwrap();
+    let metrics = ConnectMetrics::new(&Registered::new(), &edges);
     let write = Duration::from_secs(2);
     let (ping, rate) = (Duration::from_secs(60), 1 << 20);
     let mut link = Link::with(upgraded.await.unwrap(), ping, write, rate, metrics).await;
