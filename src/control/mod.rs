@@ -25,11 +25,9 @@ pub mod core;
 mod document;
 pub mod metrics;
 pub mod mirror;
-pub mod places;
 pub mod server;
 pub mod settings;
 pub mod store;
-pub mod tls;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! What is counted of edges and of what they are sent.
+//! Metrics of edges and of the messages exchanged with them.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use prometheus::{
 
 use crate::control::core::{Dialect, Edges};
 
-/// Bounds of the time from a change to an edge's ack, in seconds.
+/// Histogram bounds of the time from a change to an edge's ack, in seconds.
 const PUSH_SECONDS: [f64; 14] = [
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0,
 ];
@@ -37,7 +37,7 @@ pub enum To {
     Document,
 }
 
-/// Why someone was not let in.
+/// Why a connection was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refused {
     Unauthorized,
@@ -59,11 +59,11 @@ const TO: [&str; 7] = [
 ];
 const REFUSED: [&str; 5] = ["unauthorized", "forbidden", "full", "ending", "malformed"];
 
-/// Handles of all metrics of `/connect`.
+/// All metrics of `/connect`.
 #[derive(Clone)]
 pub struct ConnectMetrics(Arc<Handles>);
 
-/// As [`ConnectMetrics`].
+/// The metrics behind [`ConnectMetrics`].
 pub struct Handles {
     edges: [IntGauge; 2],
     received: [IntCounter; FROM.len()],
@@ -108,10 +108,10 @@ impl Handles {
 }
 
 impl ConnectMetrics {
-    /// Makes all of them and registers them.
+    /// Creates and registers all metrics.
     ///
     /// # Errors
-    /// One of the names is taken.
+    /// A name is already registered.
     pub fn register(registry: &Registry, edges: &Arc<Edges>) -> Result<Self, prometheus::Error> {
         let counter = |name: &str, help: &str| -> Result<IntCounter, prometheus::Error> {
             let counter = IntCounter::new(name, help)?;
@@ -186,7 +186,7 @@ impl ConnectMetrics {
     }
 }
 
-/// Counts the edges with the newest generation when it is asked.
+/// Counts the edges with the newest generation at each scrape.
 struct InSync {
     edges: Arc<Edges>,
     gauge: IntGauge,
