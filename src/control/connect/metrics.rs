@@ -130,7 +130,7 @@ impl ConnectMetrics {
         };
         let connected = gauges(
             "cellgate_control_edges",
-            "Edges that are connected, by dialect",
+            "Connected edges, by dialect",
             "dialect",
         )?;
         let messages = counters(
@@ -140,18 +140,18 @@ impl ConnectMetrics {
         )?;
         let refused = counters(
             "cellgate_control_edges_refused_total",
-            "Edges that were not let in, by reason",
+            "Refused connections of edges, by reason",
             &["reason"],
         )?;
         let snapshots = gauges(
             "cellgate_control_snapshots",
-            "Edges that are being sent a whole table, or wait for it",
+            "Edges that are being sent a whole table, or are queued for it",
             "state",
         )?;
         let push = Histogram::with_opts(
             HistogramOpts::new(
                 "cellgate_control_push_seconds",
-                "Time from a change to the ack of an edge that was connected",
+                "Time from a change to the ack of a connected edge",
             )
             .buckets(PUSH_SECONDS.to_vec()),
         )?;
@@ -169,15 +169,15 @@ impl ConnectMetrics {
             )?,
             nacks: counter(
                 "cellgate_control_nacks_total",
-                "Generations that edges refused, in either dialect",
+                "Generations refused by edges, in either dialect",
             )?,
             deltas_encoded: counter(
                 "cellgate_control_deltas_encoded_total",
-                "Deltas that were made into messages, each for all edges that lacked the same",
+                "Encoded deltas, each shared by all edges that need the same",
             )?,
             chunks_encoded: counter(
                 "cellgate_control_chunks_encoded_total",
-                "Chunks of snapshots that were made, each for all edges that were sent it",
+                "Encoded chunks of snapshots, each shared by all edges that are sent it",
             )?,
             snapshots_sending: snapshots.with_label_values(&["sending"]),
             snapshots_waiting: snapshots.with_label_values(&["waiting"]),
@@ -196,7 +196,7 @@ impl InSync {
     fn new(edges: Arc<Edges>) -> Result<Self, prometheus::Error> {
         let gauge = IntGauge::new(
             "cellgate_control_edges_in_sync",
-            "Edges that are connected and serve the newest generation",
+            "Connected edges that serve the newest generation",
         )?;
         Ok(Self { edges, gauge })
     }
