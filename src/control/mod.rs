@@ -1,22 +1,19 @@
-//! The control plane: keeps the truth about which tenant lives where, takes
-//! changes to it, and pushes every one of them to all edges.
+//! The control plane: stores the generations of the routing document, accepts changes, and pushes
+//! them to all edges.
 //!
-//! - [`store`] is where generations are kept: the [`Store`](store::Store) trait and
-//!   what implements it.
-//! - [`core`] is the newest generation in memory, the one way to change it, and
-//!   what is known of the edges.
-//! - [`connect`] is where edges connect and are pushed what they lack.
-//! - `document` writes a table for people.
-//! - [`mirror`] is the routing file that people read and edit.
-//! - [`access`] says who may do what.
-//! - [`server`] listens and puts the routes of all parts together; [`tls`] and
-//!   [`metrics`] are what it does so with, [`settings`] what it is told.
-//! - [`places`] says how many connections there may be, and whose.
-//! - [`api`] is REST.
+//! - [`store`] keeps generations: the [`Store`](store::Store) trait and its implementations.
+//! - [`core`] has the newest generation in memory, the one way to change it, and the state of the
+//!   edges.
+//! - [`connect`] serves the connections of edges, and pushes changes to them.
+//! - [`api`] is the REST API.
+//! - [`mirror`] keeps the routing file, which operators read and edit, in sync.
+//! - `document` writes a table as a document.
+//! - [`access`] is authorization.
+//! - [`server`] is the HTTP server that joins all routes.
+//! - [`metrics`] and [`settings`] are those of the control plane.
 //!
-//! Imports `routing`, `protocol`, `telemetry`, `files` and the parts of `settings`
-//! that read any settings, and nothing of the data plane but a value type;
-//! only `cli` imports this.
+//! Imports `table`, `protocol`, `telemetry`, `files` and the generic parts of `settings`, and nothing
+//! of the data plane. Only `cli` imports this folder.
 
 pub mod access;
 pub mod api;
@@ -25,11 +22,9 @@ pub mod core;
 mod document;
 pub mod metrics;
 pub mod mirror;
-pub mod places;
 pub mod server;
 pub mod settings;
 pub mod store;
-pub mod tls;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -42,31 +37,29 @@ use self::metrics::ControlMetrics;
 use self::mirror::RoutingFile;
 use crate::protocol::SnapshotLimits;
 
-/// What every part of a running control plane shares.
+/// The state that all parts of a running control plane share.
 #[derive(Clone)]
 pub struct Control {
-    /// Which control plane this is, for edges and operators: 1 to 128 bytes of
-    /// printable ASCII without spaces.
+    /// The name of this control plane: 1 to 128 bytes of printable ASCII without spaces.
     pub id: Arc<str>,
     pub truth: Arc<Truth>,
     pub edges: Arc<Edges>,
     pub access: Arc<Access>,
     pub metrics: Arc<ControlMetrics>,
-    /// How many edges there may be, and how they are held.
+    /// Limits and intervals for edges.
     pub limits: Limits,
-    /// Largest routing document that is taken, in bytes.
+    /// Largest routing document that is accepted, in bytes.
     pub document_bytes: u64,
-    /// Whether it listens on a loopback address.
+    /// Whether the API listens on a loopback address.
     pub local: bool,
     /// Bounds the requests that need much memory.
     pub request_limits: Arc<RequestLimits>,
-    /// The routing file, where there is one.
+    /// The routing file, if there is one.
     pub file: Option<Arc<RoutingFile>>,
 }
 
 impl Control {
-    /// With metrics of its own, the limits that are the default, no routing file and
-    /// no edges.
+    /// With new metrics, default limits, no routing file and no edges.
     pub fn new(id: &str, truth: Arc<Truth>, access: Access) -> Self {
         Self {
             id: id.into(),
@@ -83,10 +76,10 @@ impl Control {
     }
 }
 
-/// Who is at the other end of a connection.
+/// The client of a connection.
 #[derive(Clone, Debug)]
 pub struct Peer {
     pub address: SocketAddr,
-    /// The common name of the client's certificate, if it sent one that is valid.
+    /// The common name of the client's certificate, if it sent a valid one.
     pub certificate: Option<String>,
 }

@@ -5,8 +5,8 @@ use std::path::Path;
 
 use super::{Args, load};
 use crate::control::Control;
+use crate::control::server::Acceptor;
 use crate::control::settings::Settings;
-use crate::control::tls::Acceptor;
 
 /// Reads the settings again, and replaces tokens and certificates, which need no
 /// restart. Either all of them are replaced, or none.

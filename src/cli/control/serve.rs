@@ -17,13 +17,11 @@ use crate::control::access::Access;
 use crate::control::connect::Limits;
 use crate::control::core::Truth;
 use crate::control::mirror::{MirrorOptions, RoutingFile};
-use crate::control::places::Places;
-use crate::control::server::{GRACE, Server, routes};
+use crate::control::server::{Acceptor, ConnectionLimits, GRACE, Server, routes};
 use crate::control::settings::{Settings, StoreSettings};
 use crate::control::store::Store;
 use crate::control::store::etcd::EtcdStore;
 use crate::control::store::file::{FileOptions, FileStore};
-use crate::control::tls::Acceptor;
 use crate::http::bind;
 use crate::telemetry::logging;
 
@@ -83,7 +81,7 @@ pub(super) async fn serve(args: &Args, settings: Settings) -> Result<(), String>
     let server = Server {
         listener,
         tls: tls.clone(),
-        places: Places::new(settings.max_edges, OTHERS),
+        limits: ConnectionLimits::new(settings.max_edges, OTHERS),
         metrics: Arc::clone(&control.metrics),
     };
     let router = routes(control.clone(), ending.clone());

@@ -1,26 +1,23 @@
-//! Where edges connect: the control plane's side of `docs/protocol.md`, in both
-//! dialects.
+//! Connections of edges: the control plane's side of `docs/protocol.md`, in both dialects.
 //!
-//! - `upgrade` judges the request, and makes it a WebSocket.
-//! - `link` is that WebSocket: messages both ways, deadlines and the close.
+//! - `handshake` checks the request and upgrades it to a WebSocket.
+//! - `websocket` is that WebSocket: messages, pings, deadlines and the close.
 //! - `v1` and `m3` are the two dialects: one task for each edge.
-//! - `standing` says what an edge is to be sent next. It is pure.
-//! - `deltas`, `snapshots` and `documents` make what is sent, once for all edges
-//!   that lack the same.
+//! - `sync_state` decides what an edge needs next. It is pure.
+//! - `deltas`, `snapshots` and `chunks` encode what is sent, once for all edges that need the same.
 //!
-//! What an edge costs here does not grow with the table: what is written is shared
-//! by all who are written the same, and a link copies no more than a few kilobytes
-//! of it at a time.
+//! The memory of a connection does not grow with the table: encoded messages are shared, and a
+//! connection copies only a few kilobytes at a time.
 
+mod chunks;
 mod deltas;
-mod documents;
-mod link;
+mod handshake;
 mod m3;
 mod metrics;
 mod snapshots;
-mod standing;
-mod upgrade;
+mod sync_state;
 mod v1;
+mod websocket;
 
 #[cfg(test)]
 mod tests;
@@ -36,21 +33,20 @@ use rand::Rng;
 use tokio::sync::{Semaphore, watch};
 
 use self::deltas::Deltas;
-use self::documents::Documents;
+use self::m3::Documents;
 use self::metrics::ConnectMetrics;
 use self::snapshots::Snapshots;
 use super::Control;
 use crate::protocol::limits::{CHECKPOINT_EVERY, GREETING, PING};
 
-/// How many edges there may be, and how they are held.
+/// Limits and intervals for edges.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Most edges that are connected at a time, at least 1. More are told to come
-    /// back later.
+    /// Most connected edges, at least 1. Further edges are told to retry later.
     pub max_edges: usize,
-    /// Most edges that are sent a whole table at a time, at least 1. More wait.
+    /// Most edges that are sent a whole table at a time, at least 1. Further edges queue.
     pub max_snapshots: usize,
-    /// How often both sides ping, in whole seconds from 1 to 300.
+    /// The interval between pings of each side, in whole seconds from 1 to 300.
     pub ping: Duration,
 }
 
@@ -64,26 +60,26 @@ impl Default for Limits {
     }
 }
 
-/// How long things take and may take.
+/// Intervals and timeouts.
 #[derive(Clone, Copy, Debug)]
 struct Times {
     /// From the handshake to the hello.
     greeting: Duration,
-    /// From checkpoint to checkpoint.
+    /// Between two checkpoints.
     checkpoint: Duration,
-    /// How long an edge may take for a message, besides the time for its size.
+    /// How long an edge may take to read a message, in addition to its size divided by the minimum
+    /// rate.
     write: Duration,
-    /// Bytes a second that an edge has to take at least, in each dialect: on the
-    /// slowest of lines, and of M3, which has all of a document in memory here
-    /// meanwhile.
-    least_rate: usize,
-    least_rate_m3: usize,
-    /// How long an edge may take to answer what it has been sent in full.
+    /// Bytes a second that an edge must read, for each dialect. Higher for M3, whose documents stay
+    /// in memory until they are sent.
+    min_rate: usize,
+    min_rate_m3: usize,
+    /// How long an edge may take to answer a push that it has been sent in full.
     answer: Duration,
-    /// How long an edge is sent a snapshot while others wait.
+    /// How long an edge is sent a snapshot before it is paused while others queue.
     turn: Duration,
-    /// From a snapshot that was of no use to the next; doubles up to a minute.
-    again: Duration,
+    /// Between two snapshots to the same edge; doubles up to a minute until one is acked.
+    snapshot_backoff: Duration,
 }
 
 impl Default for Times {
@@ -92,23 +88,23 @@ impl Default for Times {
             greeting: GREETING,
             checkpoint: CHECKPOINT_EVERY,
             write: Duration::from_secs(10),
-            least_rate: 16 * 1024,
-            least_rate_m3: 128 * 1024,
+            min_rate: 16 * 1024,
+            min_rate_m3: 128 * 1024,
             answer: Duration::from_secs(120),
             turn: Duration::from_secs(3),
-            again: Duration::from_secs(1),
+            snapshot_backoff: Duration::from_secs(1),
         }
     }
 }
 
-/// Serves `/connect`. When `ending` becomes true, all edges are told to dial again,
-/// over a few seconds; `control.edges.none_left()` returns when they are gone.
+/// Serves `/connect`. When `ending` becomes true, all edges are told to reconnect elsewhere, over a
+/// few seconds; `control.edges.none_left()` returns when all have disconnected.
 ///
 /// Each request needs an extension of the type [`Peer`](super::Peer).
 ///
 /// # Panics
 ///
-/// If it is called twice for one `control`: its metrics are registered already.
+/// If called twice for one `control`, whose metrics would be registered twice.
 pub fn router(control: Control, ending: watch::Receiver<bool>) -> Router {
     serve(control, Times::default(), ending)
 }
@@ -125,7 +121,7 @@ fn serve(control: Control, times: Times, ending: watch::Receiver<bool>) -> Route
         ),
         documents: Documents::new(limits.max_snapshots, metrics.clone()),
         deltas: Deltas::new(metrics.clone()),
-        places: Arc::new(Semaphore::new(limits.max_edges.max(1))),
+        edge_permits: Arc::new(Semaphore::new(limits.max_edges.max(1))),
         refused: AtomicU64::new(0),
         unknown: Mutex::default(),
         control,
@@ -134,51 +130,51 @@ fn serve(control: Control, times: Times, ending: watch::Receiver<bool>) -> Route
         ending,
     });
     Router::new()
-        .route("/connect", any(upgrade::connect))
+        .route("/connect", any(handshake::connect))
         .with_state(hub)
 }
 
-/// What all connections share.
+/// State that all connections share.
 struct Hub {
     control: Control,
     times: Times,
     metrics: ConnectMetrics,
     ending: watch::Receiver<bool>,
     /// One for each edge that may be connected.
-    places: Arc<Semaphore>,
+    edge_permits: Arc<Semaphore>,
     deltas: Deltas,
     snapshots: Arc<Snapshots>,
     documents: Documents,
-    /// The last generation that an edge is known to have refused.
+    /// The last generation that any edge refused.
     refused: AtomicU64,
-    /// Types of messages that were logged as unknown.
+    /// Unknown message types that have been logged.
     unknown: Mutex<BTreeSet<String>>,
 }
 
-/// How long it takes to send so many edges away, at most: a few seconds, so that
-/// they do not all come to the next control plane at once.
-const SEND_AWAY: Duration = Duration::from_secs(3);
-const SENT_AWAY_A_SECOND: usize = 1_000;
+/// At shutdown, edges are disconnected over at most this time, so that they do not all reach the
+/// next control plane at once; and at most so many a second.
+const DRAIN_TIME: Duration = Duration::from_secs(3);
+const DRAINED_PER_SECOND: usize = 1_000;
 
-/// Returns when a connection is to end because all do.
+/// Returns when this connection is to be closed for shutdown.
 async fn ending(hub: &Hub) {
     let mut ending = hub.ending.clone();
     if ending.wait_for(|ending| *ending).await.is_err() {
-        // Nobody is left who could say so.
+        // The sender is gone: there will be no shutdown.
         std::future::pending::<()>().await;
     }
     let edges = hub.control.edges.connected();
-    let bound = Duration::from_millis((edges * 1000 / SENT_AWAY_A_SECOND) as u64).min(SEND_AWAY);
+    let bound = Duration::from_millis((edges * 1000 / DRAINED_PER_SECOND) as u64).min(DRAIN_TIME);
     let share = rand::rng().random_range(0.0..1.0);
     tokio::time::sleep(bound.mul_f64(share)).await;
 }
 
-/// Most types of messages that are logged as unknown.
-const MOST_UNKNOWN: usize = 32;
+/// Most unknown message types that are logged.
+const MAX_UNKNOWN: usize = 32;
 
 impl Hub {
-    /// Logs a nack: the first of a generation as a warning. A thousand edges refuse
-    /// a thing together, and for the same reason.
+    /// Counts and logs a nack: the first for a generation as a warning, the others as info, as all
+    /// edges refuse a generation for the same reason.
     fn refused(&self, edge_id: &str, generation: u64, why: &str) {
         self.metrics.nacks.inc();
         let first = self.refused.swap(generation, Ordering::Relaxed) != generation;
@@ -190,14 +186,14 @@ impl Hub {
         );
     }
 
-    /// Counts a message that a later version has, and logs its type once.
+    /// Counts a message of a later protocol version, and logs its type once.
     fn unknown(&self, kind: String) {
         self.metrics.received(metrics::From::Unknown);
         let mut known = self.unknown.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.len() < MOST_UNKNOWN && !known.contains(&kind) {
+        if known.len() < MAX_UNKNOWN && !known.contains(&kind) {
             log::info!(
                 target: "cellgate::control",
-                "messages of type {kind:?} are left alone: this version does not know them"
+                "ignoring messages of the unknown type {kind:?}"
             );
             known.insert(kind);
         }

@@ -1,4 +1,4 @@
-//! A connection that speaks `cellgate.v1`, from the hello to the end.
+//! The server side of the `cellgate.v1` dialect: one task for each edge, from the hello to the close.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -8,10 +8,10 @@ use rand::Rng;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
-use super::link::{End, Event, Link};
 use super::metrics::{From, To};
-use super::snapshots::{Failed, Piece, Sending};
-use super::standing::{Next, Standing};
+use super::snapshots::{Failed, Part, Transfer};
+use super::sync_state::{Next, SyncState};
+use super::websocket::{EdgeSocket, End, Event};
 use super::{Hub, ending};
 use crate::control::Peer;
 use crate::control::core::{Arrival, Dialect, Session};
@@ -21,22 +21,22 @@ use crate::protocol::{
     Checkpoint, Close, Hello, Mark, Received, Refusal, ToControl, ToEdge, Welcome,
 };
 
-/// Most time from a snapshot that was of no use to the next.
-const SNAPSHOT_AGAIN_MOST: Duration = Duration::from_secs(60);
+/// Longest backoff between two snapshots to one edge.
+const MAX_SNAPSHOT_BACKOFF: Duration = Duration::from_secs(60);
 
 /// Serves an edge until it leaves.
-pub(super) async fn serve(hub: &Arc<Hub>, peer: &Peer, mut link: Link) {
-    let hello = match timeout(hub.times.greeting, hello(hub, &mut link)).await {
+pub(super) async fn serve(hub: &Arc<Hub>, peer: &Peer, mut socket: EdgeSocket) {
+    let hello = match timeout(hub.times.greeting, hello(hub, &mut socket)).await {
         Ok(Ok(hello)) => hello,
         Ok(Err(end)) => {
-            log::info!(target: "cellgate::control", peer:% = peer.address; "no edge: {end}");
-            return link.finish(&end).await;
+            log::info!(target: "cellgate::control", peer:% = peer.address; "a client did not become an edge: {end}");
+            return socket.finish(&end).await;
         }
         Err(_) => {
             let why = format!("no hello within {} s", hub.times.greeting.as_secs());
             let end = Refusal::new(Close::Protocol, why).into();
-            log::info!(target: "cellgate::control", peer:% = peer.address; "no edge: {end}");
-            return link.finish(&end).await;
+            log::info!(target: "cellgate::control", peer:% = peer.address; "a client did not become an edge: {end}");
+            return socket.finish(&end).await;
         }
     };
     let gauge = hub.metrics.edges(Dialect::V1);
@@ -48,24 +48,24 @@ pub(super) async fn serve(hub: &Arc<Hub>, peer: &Peer, mut link: Link) {
         generation = hello.generation;
         "an edge connected"
     );
-    let conversation = Conversation::new(hub, &session, link, &hello);
-    let (end, link) = conversation.run().await;
+    let conversation = Conversation::new(hub, &session, socket, &hello);
+    let (end, socket) = conversation.run().await;
     log::info!(
         target: "cellgate::control",
         edge_id = session.edge_id(), peer:% = peer.address;
-        "an edge left: {end}"
+        "an edge disconnected: {end}"
     );
     session.ended(end.to_string());
-    // It is gone before it is told so: one that dials again finds itself forgotten.
+    // Before the close frame, so that an edge that reconnects at once finds its session gone.
     drop(session);
     gauge.dec();
-    link.finish(&end).await;
+    socket.finish(&end).await;
 }
 
-/// Waits for the first message that is known here.
-async fn hello(hub: &Hub, link: &mut Link) -> Result<Hello, End> {
+/// Waits for the hello.
+async fn hello(hub: &Hub, socket: &mut EdgeSocket) -> Result<Hello, End> {
     loop {
-        let Event::Text(text) = link.event().await? else {
+        let Event::Text(text) = socket.event().await? else {
             continue;
         };
         let what = match ToControl::decode(text.as_bytes())? {
@@ -82,7 +82,7 @@ async fn hello(hub: &Hub, link: &mut Link) -> Result<Hello, End> {
             Received::Message(ToControl::Resync(_)) => "resync",
             Received::Message(ToControl::Status(_)) => "status",
         };
-        let why = format_args!("message {what} where a hello was due");
+        let why = format_args!("message {what} before the hello");
         return Err(Refusal::new(Close::Protocol, why).into());
     }
 }
@@ -100,31 +100,31 @@ fn arrival(hello: &Hello, peer: &Peer) -> Arrival {
     }
 }
 
-/// What a welcomed edge is in the middle of.
+/// A connection after the hello.
 struct Conversation<'a> {
     hub: &'a Arc<Hub>,
     session: &'a Session,
-    link: Link,
+    socket: EdgeSocket,
     newest: watch::Receiver<Option<Arc<Generation>>>,
-    standing: Standing,
-    /// The largest message that the edge takes.
-    most: usize,
-    /// When the edge connected: what is older was not pushed to it.
+    state: SyncState,
+    /// The largest message that the edge accepts, in bytes.
+    max_message: usize,
+    /// When the edge connected: older changes do not count as pushed to it.
     since: SystemTime,
-    sending: Option<Box<Sending>>,
-    /// Of the next snapshot.
+    transfer: Option<Box<Transfer>>,
+    /// The id of the last snapshot.
     id: u64,
-    /// When the next snapshot may begin, and how long after it the one after that.
-    again_at: Instant,
-    again: Duration,
-    /// When what is awaited was made, if that was after `since`.
+    /// When the next snapshot may start, and the backoff after it.
+    snapshot_at: Instant,
+    backoff: Duration,
+    /// When the awaited generation was made, if that was after `since`.
     pushed: Option<SystemTime>,
     answer_by: Option<Instant>,
     checkpoint_at: Instant,
 }
 
 impl<'a> Conversation<'a> {
-    fn new(hub: &'a Arc<Hub>, session: &'a Session, mut link: Link, hello: &Hello) -> Self {
+    fn new(hub: &'a Arc<Hub>, session: &'a Session, mut socket: EdgeSocket, hello: &Hello) -> Self {
         let mut newest = hub.control.truth.watch();
         let has = newest
             .borrow_and_update()
@@ -141,26 +141,26 @@ impl<'a> Conversation<'a> {
             generation: hello.generation,
             digest,
         });
-        say(hub, &mut link, To::Welcome, &ToEdge::Welcome(welcome));
+        say(hub, &mut socket, To::Welcome, &ToEdge::Welcome(welcome));
         let held = serves.filter(|serves| serves.generation > 0);
         let now = Instant::now();
         Self {
             hub,
             session,
-            link,
+            socket,
             newest,
-            standing: Standing::greeted(held, serves, has),
-            most: usize::try_from(hello.max_frame)
+            state: SyncState::greeted(held, serves, has),
+            max_message: usize::try_from(hello.max_frame)
                 .unwrap_or(TO_EDGE_BYTES)
                 .min(TO_EDGE_BYTES),
             since: SystemTime::now(),
-            sending: None,
+            transfer: None,
             id: 0,
-            again_at: now,
-            again: hub.times.again,
+            snapshot_at: now,
+            backoff: hub.times.snapshot_backoff,
             pushed: None,
             answer_by: None,
-            // Not all at the same time, when all came at the same time.
+            // With jitter, as edges that lost a control plane connect at the same time.
             checkpoint_at: now
                 + hub
                     .times
@@ -169,41 +169,41 @@ impl<'a> Conversation<'a> {
         }
     }
 
-    async fn run(mut self) -> (End, Link) {
+    async fn run(mut self) -> (End, EdgeSocket) {
         let end = match self.converse().await {
             Ok(never) => match never {},
             Err(end) => end,
         };
-        (end, self.link)
+        (end, self.socket)
     }
 
     async fn converse(&mut self) -> Result<std::convert::Infallible, End> {
         let mut ending = Box::pin(ending(self.hub));
         loop {
             self.push().await?;
-            let written = self.link.take_written();
+            let written = self.socket.take_written();
             if written > 0 {
                 self.session.sent(|sent| sent.bytes += written);
             }
             let due = self.due();
-            let idle = self.link.is_idle();
-            let piece = async {
-                match &mut self.sending {
-                    Some(sending) if idle => sending.next().await,
+            let idle = self.socket.is_idle();
+            let part = async {
+                match &mut self.transfer {
+                    Some(transfer) if idle => transfer.next().await,
                     _ => std::future::pending().await,
                 }
             };
             tokio::select! {
-                event = self.link.event() => if let Event::Text(text) = event? {
+                event = self.socket.event() => if let Event::Text(text) = event? {
                     self.receive(text.as_bytes())?;
                 },
-                piece = piece => self.send(piece)?,
+                part = part => self.send(part)?,
                 changed = self.newest.changed() => if changed.is_err() {
-                    return Err(internal("the control plane has no more to say"));
+                    return Err(internal("the control plane ends"));
                 },
-                () = tokio::time::sleep_until(due) => self.remind(),
+                () = tokio::time::sleep_until(due) => self.on_timer(),
                 () = self.session.replaced() => {
-                    let why = "another connection of this process took its place";
+                    let why = "replaced by another connection of this process";
                     return Err(Refusal::new(Close::Policy, why).into());
                 }
                 () = &mut ending => {
@@ -214,20 +214,20 @@ impl<'a> Conversation<'a> {
         }
     }
 
-    /// When there is something to do though nothing happens.
+    /// The next deadline.
     fn due(&self) -> Instant {
-        let again = Some(self.again_at).filter(|at| *at > Instant::now());
-        let turn = self.sending.as_ref().and_then(|it| it.turn_ends());
-        let due = [self.answer_by, again, turn].into_iter().flatten();
+        let snapshot = Some(self.snapshot_at).filter(|at| *at > Instant::now());
+        let pause = self.transfer.as_ref().and_then(|it| it.pause_due());
+        let due = [self.answer_by, snapshot, pause].into_iter().flatten();
         due.fold(self.checkpoint_at, Instant::min)
     }
 
-    /// Sends what the edge lacks, if it is time.
+    /// Sends what the edge lacks, unless something is already being sent.
     async fn push(&mut self) -> Result<(), End> {
-        if self.sending.is_some() || !self.link.is_idle() {
+        if self.transfer.is_some() || !self.socket.is_idle() {
             return Ok(());
         }
-        match self.standing.next(&self.hub.control.truth) {
+        match self.state.next(&self.hub.control.truth) {
             Next::Nothing => {}
             Next::Steps { from, steps } => {
                 let Some(last) = steps.last() else {
@@ -244,7 +244,7 @@ impl<'a> Conversation<'a> {
         Ok(())
     }
 
-    /// The messages that make these steps; none: a snapshot is less.
+    /// The messages for these steps. None: a snapshot is smaller.
     async fn messages(
         &mut self,
         from: Mark,
@@ -257,12 +257,12 @@ impl<'a> Conversation<'a> {
         if changed > MANY_KEYS && changed > newest.table.key_count() {
             return None;
         }
-        self.hub.deltas.get(from, steps, self.most).await
+        self.hub.deltas.get(from, steps, self.max_message).await
     }
 
     fn deltas(&mut self, to: Mark, messages: &[Bytes]) {
         for message in messages {
-            self.link.text(message.clone());
+            self.socket.text(message.clone());
             self.hub.metrics.sent(To::Delta);
         }
         self.session
@@ -270,33 +270,33 @@ impl<'a> Conversation<'a> {
         self.sent(to);
     }
 
-    /// Begins a snapshot, unless the last one is too near.
+    /// Starts a snapshot, unless the last one was too recent.
     fn snapshot(&mut self) {
         let now = Instant::now();
-        if now < self.again_at {
+        if now < self.snapshot_at {
             return;
         }
-        self.again_at = now + self.again;
-        self.again = (self.again * 2).min(SNAPSHOT_AGAIN_MOST);
+        self.snapshot_at = now + self.backoff;
+        self.backoff = (self.backoff * 2).min(MAX_SNAPSHOT_BACKOFF);
         self.id += 1;
         self.session.behind();
-        self.sending = Some(Box::new(self.hub.snapshots.send(self.id)));
+        self.transfer = Some(Box::new(self.hub.snapshots.send(self.id)));
     }
 
-    fn send(&mut self, piece: Result<Piece, Failed>) -> Result<(), End> {
-        match piece {
-            Ok(Piece::Begin(begin)) => {
+    fn send(&mut self, part: Result<Part, Failed>) -> Result<(), End> {
+        match part {
+            Ok(Part::Begin(begin)) => {
                 self.say(To::SnapshotBegin, &ToEdge::SnapshotBegin(begin));
             }
-            Ok(Piece::Chunk(header, payload)) => {
-                self.link.binary(header, payload);
+            Ok(Part::Chunk(header, payload)) => {
+                self.socket.binary(header, payload);
                 self.hub.metrics.sent(To::Chunk);
             }
-            Ok(Piece::End(end)) => {
+            Ok(Part::End(end)) => {
                 self.say(To::SnapshotEnd, &ToEdge::SnapshotEnd(end));
                 self.session.sent(|sent| sent.snapshots += 1);
-                let sending = self.sending.take();
-                if let Some(generation) = sending.as_ref().and_then(|it| it.generation()) {
+                let transfer = self.transfer.take();
+                if let Some(generation) = transfer.as_ref().and_then(|it| it.generation()) {
                     self.sent(generation.record.mark());
                 }
             }
@@ -304,17 +304,17 @@ impl<'a> Conversation<'a> {
                 log::error!(
                     target: "cellgate::control",
                     edge_id = self.session.edge_id();
-                    "a snapshot cannot be sent: {why}"
+                    "cannot send a snapshot: {why}"
                 );
-                return Err(internal("a snapshot cannot be made"));
+                return Err(internal("a snapshot cannot be encoded"));
             }
         }
         Ok(())
     }
 
-    /// The edge will be at `to` when it has taken all that was sent.
+    /// Expects an answer: the edge has been sent everything up to `to`.
     fn sent(&mut self, to: Mark) {
-        self.standing.sent(to);
+        self.state.sent(to);
         self.session.behind();
         self.answer_by = Some(Instant::now() + self.hub.times.answer);
         let newest = self.newest.borrow().clone();
@@ -324,7 +324,7 @@ impl<'a> Conversation<'a> {
             .filter(|at| *at >= self.since);
     }
 
-    /// Takes a message.
+    /// Handles a message.
     fn receive(&mut self, text: &[u8]) -> Result<(), End> {
         let message = match ToControl::decode(text)? {
             Received::Message(message) => message,
@@ -350,8 +350,8 @@ impl<'a> Conversation<'a> {
                 let edge_id = self.session.edge_id();
                 self.hub
                     .refused(edge_id, nack.generation, &why.unwrap_or_default());
-                self.standing.nacked(nack.generation);
-                self.give_up(|of| of.generation <= nack.generation);
+                self.state.nacked(nack.generation);
+                self.stop_snapshot(|of| of.generation <= nack.generation);
                 self.session.nacked(nack.generation, nack.problems);
             }
             ToControl::Resync(resync) => {
@@ -361,9 +361,9 @@ impl<'a> Conversation<'a> {
                     edge_id = self.session.edge_id();
                     "an edge asks for a snapshot: {}", resync.reason
                 );
-                // The next one does away with it; an end would say that it is whole.
-                self.sending = None;
-                self.standing.resync();
+                // The next snapshot replaces this one; an end message would declare it complete.
+                self.transfer = None;
+                self.state.resync();
                 self.session.behind();
             }
             ToControl::Status(status) => {
@@ -371,46 +371,46 @@ impl<'a> Conversation<'a> {
                 self.session.status(status);
             }
         }
-        if self.standing.awaited().is_none() {
+        if self.state.awaited().is_none() {
             self.answer_by = None;
         }
         Ok(())
     }
 
     fn acked(&mut self, mark: Mark) {
-        self.give_up(|of| of == mark);
-        let due = self.standing.acked(mark);
+        self.stop_snapshot(|of| of == mark);
+        let due = self.state.acked(mark);
         self.session.acked(mark.generation, Some(mark.digest));
         if !due {
             return;
         }
-        self.again = self.hub.times.again;
+        self.backoff = self.hub.times.snapshot_backoff;
         let pushed = self.pushed.take();
         if let Some(time) = pushed.and_then(|at| at.elapsed().ok()) {
             self.hub.metrics.push.observe(time.as_secs_f64());
         }
     }
 
-    /// Stops a snapshot that the edge has answered and needs no more of. What comes
-    /// next may be a delta, which has to be after the end.
-    fn give_up(&mut self, needless: impl Fn(Mark) -> bool) {
-        let needless = |sending: &mut Box<Sending>| {
-            let of = sending
+    /// Stops a snapshot that the edge has answered early. The end message must be sent before a
+    /// delta can follow.
+    fn stop_snapshot(&mut self, answered: impl Fn(Mark) -> bool) {
+        let answered = |transfer: &mut Box<Transfer>| {
+            let of = transfer
                 .generation()
                 .map(|generation| generation.record.mark());
-            of.is_some_and(&needless)
+            of.is_some_and(&answered)
         };
-        if let Some(sending) = self.sending.take_if(needless) {
-            let end = ToEdge::SnapshotEnd(sending.end());
+        if let Some(transfer) = self.transfer.take_if(answered) {
+            let end = ToEdge::SnapshotEnd(transfer.end());
             self.say(To::SnapshotEnd, &end);
         }
     }
 
-    /// Does what is due by the clock.
-    fn remind(&mut self) {
+    /// Handles whatever deadline has passed.
+    fn on_timer(&mut self) {
         let now = Instant::now();
-        if let Some(sending) = &mut self.sending {
-            sending.give_way(now);
+        if let Some(transfer) = &mut self.transfer {
+            transfer.pause_if_due(now);
         }
         if self.answer_by.is_some_and(|by| by <= now) {
             self.answer_by = None;
@@ -419,7 +419,7 @@ impl<'a> Conversation<'a> {
                 edge_id = self.session.edge_id();
                 "an edge has not answered for {} s", self.hub.times.answer.as_secs()
             );
-            self.standing.unanswered();
+            self.state.unanswered();
         }
         if self.checkpoint_at <= now {
             self.checkpoint_at = now + self.hub.times.checkpoint;
@@ -427,13 +427,13 @@ impl<'a> Conversation<'a> {
         }
     }
 
-    /// Says what the edge should have, unless something is on its way or is about to
-    /// be: an edge that hears of a generation before it gets it asks for a snapshot.
+    /// Sends a checkpoint, unless a push is in progress or due: an edge that learns of a generation
+    /// before it has it asks for a snapshot.
     fn checkpoint(&mut self) {
         let newest = self.newest.borrow().clone();
-        let lacks = !matches!(self.standing.next(&self.hub.control.truth), Next::Nothing);
-        let busy = lacks || self.sending.is_some() || self.standing.awaited().is_some();
-        if let Some(newest) = newest.filter(|_| !busy && self.link.is_idle()) {
+        let lacks = !matches!(self.state.next(&self.hub.control.truth), Next::Nothing);
+        let busy = lacks || self.transfer.is_some() || self.state.awaited().is_some();
+        if let Some(newest) = newest.filter(|_| !busy && self.socket.is_idle()) {
             let Mark { generation, digest } = newest.record.mark();
             let checkpoint = Checkpoint { generation, digest };
             self.say(To::Checkpoint, &ToEdge::Checkpoint(checkpoint));
@@ -441,17 +441,17 @@ impl<'a> Conversation<'a> {
     }
 
     fn say(&mut self, kind: To, message: &ToEdge) {
-        say(self.hub, &mut self.link, kind, message);
+        say(self.hub, &mut self.socket, kind, message);
     }
 }
 
-/// So many changed keys are compared with the size of the table.
+/// From this many changed keys on, their number is compared with the size of the table.
 const MANY_KEYS: usize = 1_000;
 
-/// Only a delta may be too large for a message, and those are made elsewhere.
-fn say(hub: &Hub, link: &mut Link, kind: To, message: &ToEdge) {
+/// Queues a message. Only deltas can be too large, and they are encoded elsewhere.
+fn say(hub: &Hub, socket: &mut EdgeSocket, kind: To, message: &ToEdge) {
     if let Ok(text) = message.encode(TO_EDGE_BYTES) {
-        link.text(text);
+        socket.text(text);
         hub.metrics.sent(kind);
     }
 }

@@ -1,14 +1,17 @@
-//! The listening socket, and what is answered there.
+//! The HTTP server: HTTP/1.1 with WebSockets, with or without TLS.
 //!
-//! HTTP/1.1 with WebSockets, over TLS or not. Connections are bounded, and none of
-//! them waits for a client for long ([`paced`]). Told to end, it accepts nothing
-//! more, lets what was begun be finished, and tells the WebSockets, which hold a
-//! receiver of `ending` for as long as they live.
+//! - `connection_limits` bounds the open connections.
+//! - `write_timeout` ends those whose clients read too slowly.
+//! - `cross_site` rejects requests from web pages when there are no tokens.
+//! - `tls` does handshakes.
 //!
-//! [`browsers`] keeps web pages out where there are no tokens.
+//! At shutdown, the server stops accepting, lets requests in progress finish, and signals the
+//! WebSockets through `ending`.
 
-mod browsers;
-mod paced;
+mod connection_limits;
+mod cross_site;
+mod tls;
+mod write_timeout;
 
 #[cfg(test)]
 mod tests;
@@ -36,27 +39,27 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use self::paced::Paced;
+pub use self::connection_limits::{ConnectionLimits, ConnectionSlot};
+pub use self::tls::Acceptor;
+
+use self::write_timeout::WriteTimeout;
 use super::metrics::ControlMetrics;
-use super::places::{Place, Places};
-use super::tls::Acceptor;
 use super::{Control, Peer, api, connect};
 use crate::telemetry::metrics::CONTENT_TYPE as PROMETHEUS;
 
-/// How long a client may take for a request's header, and for its next request.
-const HEADER: Duration = Duration::from_secs(30);
+/// How long a client may take to send a request's header, or to send its next request.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How long a TLS handshake may take.
-const HANDSHAKE: Duration = Duration::from_secs(10);
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long requests and WebSockets may take to end when the process is to.
+/// How long requests and WebSockets may take to end at shutdown.
 pub const GRACE: Duration = Duration::from_secs(10);
 
-/// Before the next try when the system has no descriptor left.
-const PAUSE: Duration = Duration::from_millis(100);
+/// The pause after a failed accept, such as when no file descriptor is left.
+const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
-/// All routes. The one place where the routers of all parts come together; `ending`
-/// turns true when the process is to end.
+/// All routes of the control plane. `ending` becomes true at shutdown.
 pub fn routes(control: Control, ending: watch::Receiver<bool>) -> Router {
     let metrics = Arc::clone(&control.metrics);
     let edges = connect::router(control.clone(), ending);
@@ -66,11 +69,11 @@ pub fn routes(control: Control, ending: watch::Receiver<bool>) -> Router {
         .with_state(control.clone())
         .merge(api::router(control.clone()))
         .merge(edges)
-        .layer(middleware::from_fn_with_state(control, browsers::keep_out))
+        .layer(middleware::from_fn_with_state(control, cross_site::reject))
         .layer(middleware::from_fn_with_state(metrics, count))
 }
 
-/// That the process is alive, to whoever asks: a load balancer has no token.
+/// The liveness check, public because load balancers have no token.
 async fn health() -> impl IntoResponse {
     (
         [(CONTENT_TYPE, "application/json")],
@@ -82,13 +85,13 @@ async fn show_metrics(State(control): State<Control>) -> impl IntoResponse {
     ([(CONTENT_TYPE, PROMETHEUS)], control.metrics.encode())
 }
 
-/// Counts every answer by what was asked for.
+/// Counts responses by route, method and status.
 async fn count(
     State(metrics): State<Arc<ControlMetrics>>,
     request: Request,
     next: Next,
 ) -> Response {
-    // The pattern: there are as many paths as there are keys.
+    // The route's pattern, as a path may have a key in it.
     let route = request.extensions().get::<MatchedPath>().cloned();
     let method = match *request.method() {
         http::Method::GET => "GET",
@@ -104,17 +107,16 @@ async fn count(
     response
 }
 
-/// A socket that is served.
+/// A listening socket and what serves it.
 pub struct Server {
     pub listener: StdListener,
     /// None: plain HTTP.
     pub tls: Option<Arc<Acceptor>>,
-    /// Connections at a time.
-    pub places: Arc<Places>,
+    pub limits: Arc<ConnectionLimits>,
     pub metrics: Arc<ControlMetrics>,
 }
 
-/// What every connection needs.
+/// What each connection needs.
 #[derive(Clone)]
 struct Service {
     router: Router,
@@ -124,8 +126,8 @@ struct Service {
 }
 
 impl Server {
-    /// Serves `router` until `ending` says so, and then until what was begun is
-    /// over, at most ten seconds.
+    /// Serves `router` until `ending` becomes true, and then for at most [`GRACE`] until all
+    /// requests and WebSockets have ended.
     ///
     /// # Errors
     /// The socket cannot be used.
@@ -135,7 +137,7 @@ impl Server {
         mut ending: watch::Receiver<bool>,
     ) -> std::io::Result<()> {
         let listener = TcpListener::from_std(self.listener)?;
-        let places = self.places;
+        let limits = self.limits;
         let service = Service {
             router,
             tls: self.tls,
@@ -153,18 +155,18 @@ impl Server {
                 Ok(accepted) => accepted,
                 Err(error) => {
                     log::warn!(target: "cellgate::control", "accept: {error}");
-                    sleep(PAUSE).await;
+                    sleep(ACCEPT_RETRY).await;
                     continue;
                 }
             };
-            let Some(place) = places.enter(address.ip()) else {
+            let Some(slot) = limits.accept(address.ip()) else {
                 service.metrics.connections_refused.inc();
                 continue;
             };
             let service = service.clone();
             connections.spawn(async move {
                 service.metrics.connections.inc();
-                service.clone().connection(stream, address, place).await;
+                service.clone().connection(stream, address, slot).await;
                 service.metrics.connections.dec();
             });
         }
@@ -188,8 +190,12 @@ async fn told(ending: &mut watch::Receiver<bool>) {
 }
 
 impl Service {
-    async fn connection(self, stream: TcpStream, address: std::net::SocketAddr, place: Arc<Place>) {
-        // Small messages are to arrive at once.
+    async fn connection(
+        self,
+        stream: TcpStream,
+        address: std::net::SocketAddr,
+        slot: Arc<ConnectionSlot>,
+    ) {
         let _ = stream.set_nodelay(true);
         let Some(tls) = self.tls.clone() else {
             let certificate = None;
@@ -197,21 +203,21 @@ impl Service {
                 address,
                 certificate,
             };
-            return self.http(stream, peer, place).await;
+            return self.http(stream, peer, slot).await;
         };
-        match timeout(HANDSHAKE, tls.accept(stream)).await {
+        match timeout(HANDSHAKE_TIMEOUT, tls.accept(stream)).await {
             Ok(Ok((stream, certificate))) => {
                 let peer = Peer {
                     address,
                     certificate,
                 };
-                self.http(stream, peer, place).await;
+                self.http(stream, peer, slot).await;
             }
             failed => {
                 self.metrics.handshakes_failed.inc();
                 let why = match failed {
                     Ok(Err(error)) => error.to_string(),
-                    _ => format!("not within {HANDSHAKE:?}"),
+                    _ => format!("no handshake within {HANDSHAKE_TIMEOUT:?}"),
                 };
                 log::debug!(
                     target: "cellgate::control",
@@ -222,7 +228,7 @@ impl Service {
         }
     }
 
-    async fn http<S>(mut self, stream: S, peer: Peer, place: Arc<Place>)
+    async fn http<S>(mut self, stream: S, peer: Peer, slot: Arc<ConnectionSlot>)
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
@@ -230,10 +236,10 @@ impl Service {
         let metrics = Arc::clone(&self.metrics);
         let service = service_fn(move |mut request: hyper::Request<Incoming>| {
             let connects = request.uri().path() == "/connect";
-            let asks = connects || place.ask();
+            let accepted = connects || slot.use_api();
             request.extensions_mut().insert(peer.clone());
-            request.extensions_mut().insert(Arc::clone(&place));
-            let answer = asks.then(|| hyper::service::Service::call(&router, request));
+            request.extensions_mut().insert(Arc::clone(&slot));
+            let answer = accepted.then(|| hyper::service::Service::call(&router, request));
             let metrics = Arc::clone(&metrics);
             async move {
                 let Some(answer) = answer else {
@@ -249,8 +255,8 @@ impl Service {
         });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
-            .header_read_timeout(HEADER)
-            .serve_connection(TokioIo::new(Paced::new(stream)), service)
+            .header_read_timeout(HEADER_TIMEOUT)
+            .serve_connection(TokioIo::new(WriteTimeout::new(stream)), service)
             .with_upgrades();
         tokio::pin!(connection);
         let ended = tokio::select! {
@@ -261,17 +267,15 @@ impl Service {
             }
         };
         if let Err(error) = ended {
-            // Clients do as they like.
             log::debug!(target: "cellgate::control", "connection ended: {error}");
         }
     }
 }
 
-/// The answer to a connection more than are kept for requests.
+/// The response to a request when all API slots are taken.
 fn busy() -> Response {
     let body = concat!(
-        r#"{"error":"busy","message":"too many connections have asked for something"#,
-        r#" (and are still open)","problems":[]}"#,
+        r#"{"error":"busy","message":"too many open connections of API clients","problems":[]}"#,
         "\n"
     );
     let headers = [(CONTENT_TYPE, "application/json"), (RETRY_AFTER, "5")];

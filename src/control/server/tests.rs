@@ -1,4 +1,4 @@
-//! Connections of clients that are slow, or too many.
+//! Slow clients, and too many of them.
 
 use std::net::SocketAddr;
 
@@ -10,15 +10,15 @@ use super::*;
 use crate::control::core::Truth;
 use crate::control::core::tests::memory::Memory;
 
-/// What serves, and what its connections need to stay open.
+/// A service, and what its connections need to stay open.
 struct Site {
     service: Service,
-    places: Arc<Places>,
+    limits: Arc<ConnectionLimits>,
     _ending: watch::Sender<bool>,
 }
 
 impl Site {
-    /// For so many connections that ask for something, with one edge.
+    /// With slots for one edge and `others` API clients.
     async fn new(others: usize) -> Self {
         let truth = Truth::open(Arc::new(Memory::default())).await.unwrap();
         let (end, ending) = watch::channel(false);
@@ -32,7 +32,7 @@ impl Site {
                 metrics: Arc::new(ControlMetrics::new(truth)),
                 ending,
             },
-            places: Places::new(1, others),
+            limits: ConnectionLimits::new(1, others),
             _ending: end,
         }
     }
@@ -44,10 +44,10 @@ impl Site {
             address,
             certificate: None,
         };
-        let place = self.places.enter(address.ip()).unwrap();
+        let slot = self.limits.accept(address.ip()).unwrap();
         (
             there,
-            tokio::spawn(self.service.clone().http(here, peer, place)),
+            tokio::spawn(self.service.clone().http(here, peer, slot)),
         )
     }
 }
@@ -63,7 +63,7 @@ async fn ask(client: &mut DuplexStream, path: &str) -> String {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_does_not_take_the_answer_is_cut_off() {
+async fn a_client_that_does_not_read_is_disconnected() {
     let site = Site::new(8).await;
     let (mut client, served) = site.connect();
     let begun = Instant::now();
@@ -74,20 +74,20 @@ async fn who_does_not_take_the_answer_is_cut_off() {
 }
 
 #[tokio::test]
-async fn who_asks_has_a_place_among_those_who_ask() {
+async fn api_clients_are_limited() {
     let site = Site::new(3).await;
     let (mut first, _served) = site.connect();
     assert!(ask(&mut first, "/small").await.starts_with("http/1.1 200 "));
-    // Idle all the same, and one of three.
+    // It keeps its slot, one of three, while idle.
     let (mut second, _served) = site.connect();
     assert!(
         ask(&mut second, "/small")
             .await
             .starts_with("http/1.1 200 ")
     );
-    drop(site.places.enter([192, 0, 2, 1].into()).unwrap());
-    let third = site.places.enter([192, 0, 2, 1].into()).unwrap();
-    assert!(third.ask());
+    drop(site.limits.accept([192, 0, 2, 1].into()).unwrap());
+    let third = site.limits.accept([192, 0, 2, 1].into()).unwrap();
+    assert!(third.use_api());
     drop(second);
     _served.await.unwrap();
     let (mut again, served) = site.connect();
@@ -95,8 +95,8 @@ async fn who_asks_has_a_place_among_those_who_ask() {
     assert!(answer.starts_with("http/1.1 200 "), "{answer}");
     drop(again);
     served.await.unwrap();
-    let fourth = site.places.enter([192, 0, 2, 2].into()).unwrap();
-    assert!(fourth.ask());
+    let fourth = site.limits.accept([192, 0, 2, 2].into()).unwrap();
+    assert!(fourth.use_api());
     let (mut late, served) = site.connect();
     let answer = ask(&mut late, "/small").await;
     assert!(answer.starts_with("http/1.1 503 "), "{answer}");
@@ -104,12 +104,12 @@ async fn who_asks_has_a_place_among_those_who_ask() {
         assert!(answer.contains(part), "{part}: {answer}");
     }
     served.await.unwrap();
-    // An edge would have been let in.
+    // An edge would be accepted.
     let (mut edge, served) = site.connect();
     let answer = ask(&mut edge, "/connect").await;
     assert!(answer.starts_with("http/1.1 404 "), "{answer}");
     assert!(answer.contains("connection: close"), "{answer}");
     served.await.unwrap();
-    // Who has a place goes on.
+    // Connections with a slot are not affected.
     assert!(ask(&mut first, "/small").await.starts_with("http/1.1 200 "));
 }

@@ -1,10 +1,10 @@
-//! From the tree to the types.
+//! Reads the YAML tree into [`Settings`].
 
 use std::path::PathBuf;
 
 use url::Url;
 
-use super::types::{EtcdSettings, FileSettings, Settings, StoreSettings, Tls};
+use super::{EtcdSettings, FileSettings, Settings, StoreSettings, Tls};
 use crate::control::access::{Role, Token};
 use crate::files::token::read as read_token;
 use crate::protocol::limits::{NAME_BYTES, PING_SECONDS};
@@ -15,7 +15,7 @@ use crate::settings::value::{self, Parsed};
 use crate::settings::yaml::Node;
 use crate::settings::{ca, files};
 
-/// Every key there is.
+/// All keys.
 pub(super) static KEYS: Keys = Keys {
     top: || TOP.to_vec(),
     sections: SECTIONS,
@@ -55,13 +55,13 @@ pub(super) const SECTIONS: &[(&str, &[&str])] = &[
     ),
 ];
 
-/// Names that changes are recorded under which no token made.
+/// Reserved names, for changes that were not made with a token.
 const NOT_NAMES: [&str; 3] = ["anonymous", "file", "store"];
 
-/// Tokens are few: one for each kind of client.
+/// Most tokens; a few are usual, one for each kind of client.
 const MOST_TOKENS: usize = 1000;
 
-/// Reads everything over the defaults in `settings`.
+/// Reads all keys into `settings`, which has the defaults.
 pub(super) fn read<'a>(reader: &mut Reader<'a>, top: &Section<'a>, settings: &mut Settings) {
     let of = settings;
     reader.set(top, "listen", &mut of.listen, value::socket_address);
@@ -85,7 +85,7 @@ pub(super) fn read<'a>(reader: &mut Reader<'a>, top: &Section<'a>, settings: &mu
     reader.set(top, "log_format", &mut of.log_format, value::log_format);
 }
 
-/// Whether clients are to show certificates, be it with a mistake in it.
+/// Whether client certificates are required, even if the setting has an error.
 pub(super) fn client_ca_is_given(top: &Section<'_>) -> bool {
     match top.get("tls").map(|at| at.node) {
         Some(Node::Map(entries)) => entries.iter().any(|(name, _)| name.value == "client_ca"),
@@ -103,7 +103,7 @@ fn ca_file(node: &Node) -> Parsed<PathBuf> {
     Ok(path)
 }
 
-/// A name that is sent and shown.
+/// An identifier.
 fn name(node: &Node) -> Parsed<String> {
     match value::text("a name")(node)? {
         name if name.len() <= NAME_BYTES && name.bytes().all(|byte| byte.is_ascii_graphic()) => {
@@ -141,7 +141,7 @@ fn read_tokens<'a>(reader: &mut Reader<'a>, at: &At<'a>) -> Vec<Token> {
     const WANT: &str = "a list of tokens, such as [{name: ops, token_file: FILE, roles: [write]}]";
     let items = reader.list(at, WANT).unwrap_or_default();
     if matches!(at.node, Node::List(items) if items.is_empty()) {
-        // Not the same as none: whoever writes it wants that nobody may anything.
+        // Not treated as no tokens, which would give every client every role.
         reader.problem(at, format!("got an empty list, want {WANT}"));
     }
     if items.len() > MOST_TOKENS {
@@ -162,7 +162,10 @@ fn read_tokens<'a>(reader: &mut Reader<'a>, at: &At<'a>) -> Vec<Token> {
                 continue;
             }
         };
-        reader.problem(&item, format!("{clash} of another token (want its own)"));
+        reader.problem(
+            &item,
+            format!("{clash} of another token (want a unique one)"),
+        );
     }
     tokens
 }
@@ -197,7 +200,7 @@ fn read_one<'a>(reader: &mut Reader<'a>, at: &At<'a>) -> Option<Token> {
     .into_iter()
     .filter_map(|(name, missing)| missing.then_some(name))
     .collect();
-    // A wrong type was a problem already.
+    // A wrong type has been reported already.
     if !missing.is_empty() && matches!(at.node, Node::Map(_) | Node::Null) {
         reader.problem(at, format!("want {} as well", missing.join(" and ")));
     }
@@ -215,7 +218,7 @@ fn token_name(node: &Node) -> Parsed<String> {
     Ok(name)
 }
 
-/// Never repeated in a message: it is a secret.
+/// A secret, which messages must not repeat.
 fn token(node: &Node) -> Parsed<String> {
     match node {
         Node::Text(token) if !token.is_empty() && token.bytes().all(|b| b.is_ascii_graphic()) => {
@@ -250,7 +253,7 @@ fn read_roles<'a>(reader: &mut Reader<'a>, at: &At<'a>) -> Option<Vec<Role>> {
 fn read_store<'a>(reader: &mut Reader<'a>, top: &Section<'a>) -> StoreSettings {
     let section = reader.section(top, "store");
     if let (Some(_), Some(at)) = (section.get("file"), section.get("etcd")) {
-        let message = "want only one of file and etcd: there is one truth".to_owned();
+        let message = "want only one of file and etcd".to_owned();
         reader.problem(&at.clone(), message);
     }
     match section.get("etcd") {

@@ -360,7 +360,7 @@ async fn an_edge_from_a_file_knows_what_it_has_by_its_content() {
     let mut edge = Edge::new();
     resync(
         edge.hear(delta(8, &file, 9, &file)).await,
-        "nothing here that it could change",
+        "this edge has no generation",
     );
     let mut edge = Edge::new();
     let answer = edge.session.welcome(&welcome(9, &file)).await.unwrap();

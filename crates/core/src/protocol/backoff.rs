@@ -1,31 +1,30 @@
-//! When and where to dial again.
+//! When and where to reconnect.
 
 use std::time::Duration;
 
-/// The most that the first wait takes.
+/// The bound of the first wait.
 const FIRST: Duration = Duration::from_secs(1);
-/// The most that any wait takes.
+/// The largest bound.
 const LAST: Duration = Duration::from_secs(60);
-/// A link that held for so long was a good one. Below, a control plane that
-/// accepts and fails would be dialled as if all were well.
+/// A connection that lasted this long resets the backoff. A shorter one does not: the control plane
+/// may accept connections and then fail.
 const GOOD: Duration = Duration::from_secs(10);
 
-/// Full-jitter backoff over a list of addresses: each wait is any time up to a
-/// bound, so that edges that lose their control plane together do not come back
-/// together. The bound is 1 s, and doubles up to 60 s each time all addresses have
-/// failed.
+/// Exponential backoff with full jitter over a list of addresses. Each wait is a random time up to a
+/// bound, so that edges that lose their control plane together do not reconnect together. The bound
+/// is 1 s, and doubles up to 60 s each time all addresses have failed.
 #[derive(Clone, Debug)]
 pub struct Backoff {
     addresses: usize,
-    /// Of the address that is next.
+    /// The index of the next address.
     next: usize,
-    /// Attempts since there was a good link.
+    /// Failed attempts since the last reset.
     failed: u32,
 }
 
 impl Backoff {
-    /// For a list of `addresses`, at least one, of which `first` is dialled first:
-    /// any number; edges that take random ones spread over the list.
+    /// For a list of `addresses`, at least one. `first` is taken modulo `addresses`; random values
+    /// spread edges over the list.
     pub fn new(addresses: usize, first: usize) -> Self {
         let addresses = addresses.max(1);
         Self {
@@ -35,14 +34,13 @@ impl Backoff {
         }
     }
 
-    /// The index of the address to dial now.
+    /// The index of the address to connect to.
     pub fn address(&self) -> usize {
         self.next
     }
 
-    /// An attempt failed, or a link is gone that held for `held`. Says how long to
-    /// wait before the next attempt, which is at the next address. `random` is any
-    /// number, all equally likely.
+    /// An attempt failed, or a connection that lasted for `held` was lost. Returns the wait before the
+    /// next attempt, which is at the next address. `random` must be uniformly distributed.
     pub fn failed(&mut self, held: Duration, random: u64) -> Duration {
         if held >= GOOD {
             self.failed = 0;
@@ -52,7 +50,7 @@ impl Backoff {
         self.next = (self.next + 1) % self.addresses;
         let doubled = 1_u32.checked_shl(u32::try_from(rounds).unwrap_or(u32::MAX));
         let bound = doubled.map_or(LAST, |times| FIRST.saturating_mul(times).min(LAST));
-        // The upper bits, as many as a float has.
+        // The upper 53 bits, the precision of an `f64`.
         let share = (random >> 11) as f64 / (1_u64 << 53) as f64;
         bound.mul_f64(share)
     }
@@ -78,7 +76,11 @@ mod tests {
         assert_eq!(bounds, [1, 2, 4, 8, 16, 32, 60, 60, 60]);
         backoff.failed = u32::MAX;
         assert_eq!(seconds(backoff.failed(NONE, MOST)), 60);
-        assert_eq!(seconds(backoff.failed(GOOD, MOST)), 1, "after a good link");
+        assert_eq!(
+            seconds(backoff.failed(GOOD, MOST)),
+            1,
+            "after a long connection"
+        );
         assert_eq!(
             seconds(backoff.failed(GOOD - Duration::from_millis(1), MOST)),
             2
@@ -86,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn all_addresses_have_their_turn_before_the_bound_doubles() {
+    fn all_addresses_are_tried_before_the_bound_doubles() {
         let mut backoff = Backoff::new(3, 5);
         let mut seen = Vec::new();
         for _ in 0..7 {
@@ -100,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn waits_are_spread_over_all_of_the_bound() {
+    fn waits_are_spread_up_to_the_bound() {
         let mut backoff = Backoff::new(1, 0);
         backoff.failed = 3;
         for (random, expected) in [(0, 0.0), (1 << 63, 0.5), (3 << 62, 0.75)] {

@@ -1,4 +1,4 @@
-//! The deltas that an edge missed, as few messages.
+//! Combines the deltas that an edge missed into few messages.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -10,20 +10,19 @@ use super::message::DeltaMessage;
 use super::order::Mark;
 use crate::table::Delta;
 
-/// A generation that followed another.
+/// A change from one generation to the next.
 #[derive(Clone, Copy, Debug)]
 pub struct Step<'a> {
-    /// What there is after it.
+    /// The generation after the change.
     pub to: Mark,
     pub delta: &'a Delta,
 }
 
-/// Messages of at most `most` bytes each that lead from generation `from` through
-/// `steps`, which follow on it and each other. What is changed again later is left
-/// out; tables in between that nobody needs are skipped.
+/// Messages of at most `most` bytes each that lead from generation `from` through the consecutive
+/// `steps`. Changes that a later step overrides are omitted, and generations in between are skipped
+/// where possible.
 ///
-/// None: some step is too large for a message, or has a key that is, so that it
-/// takes a snapshot.
+/// None: a step, or a key in it, is too large for a message, so that a snapshot is needed.
 pub fn batch<'a>(
     from: u64,
     steps: impl IntoIterator<Item = Step<'a>>,
@@ -58,7 +57,7 @@ pub fn batch<'a>(
     Some(messages)
 }
 
-/// What all of `deltas` do, one after the other. Keys are in no particular order.
+/// Combines consecutive deltas into one. Keys are in no particular order.
 pub fn fold<'a>(deltas: impl IntoIterator<Item = &'a Delta>) -> Delta {
     let mut folded = Fold::default();
     for delta in deltas {
@@ -67,17 +66,16 @@ pub fn fold<'a>(deltas: impl IntoIterator<Item = &'a Delta>) -> Delta {
     folded.finish()
 }
 
-/// All of a message but what it sets, removes and has as its head, in bytes, and
-/// somewhat more: the longest numbers and all fields.
+/// Upper bound of the size of a message without `set`, `remove` and `head`, in bytes.
 const FRAME: usize = 192;
 
-/// Several deltas in one.
+/// A combination of consecutive deltas.
 #[derive(Default)]
 struct Fold<'a> {
     head: Option<&'a str>,
-    /// Where keys live from now on; none: nowhere.
+    /// The placement of each changed key; none: the key is removed.
     keys: HashMap<&'a str, Option<&'a str>>,
-    /// What it takes as JSON.
+    /// The size as JSON, in bytes.
     bytes: usize,
 }
 
@@ -121,7 +119,7 @@ impl<'a> Fold<'a> {
     }
 }
 
-/// A key with the colon and the comma around it.
+/// The size of an entry as JSON, with its colon and comma.
 fn entry_bytes(key: &str, home: Option<&str>) -> usize {
     string_bytes(key) + 1 + home.map_or(0, |placement| string_bytes(placement) + 1)
 }

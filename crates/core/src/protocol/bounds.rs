@@ -1,13 +1,11 @@
-//! Values held against their bounds. The field at fault is named as the message
-//! names it.
+//! Checks of values against their bounds. Errors start with the name of the field.
 
 use std::fmt;
 
 use super::limits::{KEY_BYTES, NUMBER_MAX, PROBLEM_BYTES, PROBLEMS};
 use crate::table::Problem;
 
-/// Checks what stands for someone or something: 1 to `most` bytes of printable
-/// ASCII without spaces.
+/// Checks an identifier: 1 to `most` bytes of printable ASCII without spaces.
 pub(super) fn name(field: &str, value: &str, most: usize) -> Result<(), String> {
     if value.is_empty() {
         return Err(format!("{field}: empty"));
@@ -21,7 +19,7 @@ pub(super) fn name(field: &str, value: &str, most: usize) -> Result<(), String> 
     }
 }
 
-/// Checks what is shown to people: at most `most` bytes, on one line.
+/// Checks text for people: at most `most` bytes on one line.
 pub(super) fn line(field: &str, value: &str, most: usize) -> Result<(), String> {
     length(field, value, most)?;
     match value.chars().find(|character| character.is_control()) {
@@ -44,7 +42,7 @@ pub(super) fn count(field: &str, count: usize, what: &str, most: usize) -> Resul
     }
 }
 
-/// Checks a number that may be 0 for none.
+/// Checks a number that may be 0.
 pub(super) fn number(field: &str, value: u64) -> Result<(), String> {
     match value > NUMBER_MAX {
         true => Err(format!("{field}: {value} (at most {NUMBER_MAX})")),
@@ -69,7 +67,7 @@ pub(super) fn problems(list: &[Problem]) -> Result<(), String> {
     Ok(())
 }
 
-/// `value` within `most` bytes: cut before the character that does not fit.
+/// Cuts `value` to at most `most` bytes, at a character boundary.
 pub(super) fn cut(value: &mut String, most: usize) {
     if value.len() > most {
         let mut end = most.saturating_sub('…'.len_utf8());
@@ -81,7 +79,7 @@ pub(super) fn cut(value: &mut String, most: usize) {
     }
 }
 
-/// Checks that a key fits the protocol.
+/// Checks that a key is short enough to be sent.
 ///
 /// # Errors
 ///

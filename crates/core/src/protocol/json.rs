@@ -1,4 +1,4 @@
-//! Small helps for JSON that serde does not have.
+//! JSON helpers that serde does not have.
 
 use std::fmt;
 
@@ -8,7 +8,7 @@ use serde::{Deserializer, Serializer};
 
 use super::limits::DELTA_KEYS;
 
-/// How many bytes `text` is as a JSON string, as serde_json writes it.
+/// The length of `text` as a JSON string, in bytes, as serde_json writes it.
 pub(super) fn string_bytes(text: &str) -> usize {
     let escaped = |byte: u8| match byte {
         b'"' | b'\\' | b'\n' | b'\r' | b'\t' | 0x08 | 0x0c => 2,
@@ -18,8 +18,7 @@ pub(super) fn string_bytes(text: &str) -> usize {
     2 + text.bytes().map(escaped).sum::<usize>()
 }
 
-/// Pairs as an object, in their order. Twice the same name stays twice, so that
-/// what applies them can refuse it.
+/// Pairs as an object, in their order. Duplicate names are kept, so that applying them can fail.
 pub(super) mod pairs {
     use super::{DELTA_KEYS, Deserializer, Error, MapAccess, SerializeMap, Serializer};
     use super::{Visitor, fmt};

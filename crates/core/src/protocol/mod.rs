@@ -1,22 +1,19 @@
-//! What an edge and a control plane say to each other.
+//! The protocol between edges and control planes.
 //!
-//! `docs/protocol.md` is the specification, written for people; this is its one
-//! implementation, which both sides use. Two dialects: `cellgate.v1` (the types
-//! here), and the plain messages of M3 in [`m3`]. Nothing here knows a socket, a
-//! runtime or a clock: bytes and values go in, bytes and values come out.
-//! Imports value types of `routing` only (a test in `src/purity.rs` keeps it so).
+//! `docs/protocol.md` is the specification; this is its one implementation, used by both sides.
+//! There are two dialects: `cellgate.v1` (the types here), and the plain messages of M3 in [`m3`].
+//! Everything here is pure: bytes and values in, bytes and values out; no socket, runtime or clock.
 //!
-//! - `message` has what is said in JSON text frames: [`ToControl`], [`ToEdge`].
-//! - `snapshot` cuts a table into binary frames ([`SnapshotSender`]) and makes one
-//!   of them again ([`SnapshotReceiver`]).
-//! - `batch` makes the deltas that an edge missed into few messages.
-//! - `order` says what an edge does with what it is offered: generations only
-//!   grow.
-//! - [`Backoff`] says when and where to dial again.
+//! - `message` has the JSON text frames: [`ToControl`], [`ToEdge`].
+//! - `snapshot` encodes a table as binary frames ([`SnapshotSender`]) and decodes them
+//!   ([`SnapshotReceiver`]).
+//! - `batch` combines the deltas that an edge missed into few messages.
+//! - `order` decides what an edge does with a delta, snapshot or checkpoint: generations only grow.
+//! - [`Backoff`] decides when and where to reconnect.
 //!
-//! Whatever is received is hostile until it was decoded here: it is held against
-//! the bounds in [`limits`]. No message makes its receiver hold more than a fixed
-//! multiple of its own size, and no snapshot more than [`SnapshotLimits`] allow.
+//! Received data is not trusted until it is decoded here and checked against the bounds in
+//! [`limits`]. A message makes its receiver allocate at most a fixed multiple of its size, a
+//! snapshot at most what [`SnapshotLimits`] allow.
 
 mod backoff;
 mod batch;
@@ -44,6 +41,6 @@ pub use order::{Mark, Verdict, checkpoint, delta, snapshot};
 pub use refusal::{Close, Refusal};
 pub use snapshot::{ChunkHeader, SnapshotError, SnapshotReceiver, SnapshotSender, Unsendable};
 
-/// The WebSocket subprotocol (RFC 6455, section 1.9) of the messages here. A
-/// connection without one speaks [`m3`].
+/// The WebSocket subprotocol (RFC 6455, section 1.9) of the `cellgate.v1` dialect. A connection
+/// without a subprotocol speaks [`m3`].
 pub const SUBPROTOCOL: &str = "cellgate.v1";

@@ -1,8 +1,8 @@
-//! What an edge does with what it is offered: generations only grow.
+//! What an edge does with a delta, snapshot or checkpoint: generations only grow.
 
 use crate::table::Digest;
 
-/// A generation and what it has.
+/// A generation: its number and the digest of its content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mark {
     pub generation: u64,
@@ -12,9 +12,9 @@ pub struct Mark {
 /// What an edge does with a delta or a snapshot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// It is next.
+    /// Apply it.
     Apply,
-    /// It is here already: ack it again, and leave it out.
+    /// The edge already has it: ack it again, and ignore it.
     Known,
     /// Answer with a nack and this problem.
     Refuse(String),
@@ -22,25 +22,25 @@ pub enum Verdict {
     Resync(String),
 }
 
-/// What to do with a delta that makes `to` of generation `from`. `held` is what
-/// the edge serves and had from a control plane.
+/// What to do with a delta from generation `from` to `to`. `held` is what the edge serves, if that
+/// came from a control plane.
 pub fn delta(held: Option<Mark>, from: u64, to: Mark) -> Verdict {
     match held {
         None => Verdict::Resync(format!(
-            "a delta of generation {from}, and nothing here that it could change"
+            "a delta from generation {from}, but this edge has no generation"
         )),
         Some(held) if held == to => Verdict::Known,
         Some(held) if to.generation <= held.generation => Verdict::Refuse(older(held, to)),
         Some(held) if held.generation == from => Verdict::Apply,
         Some(held) => Verdict::Resync(format!(
-            "a delta of generation {from} where one of {} was due",
+            "a delta from generation {from}, but this edge has generation {}",
             held.generation
         )),
     }
 }
 
-/// What to do with a snapshot of `to`. One of the same generation with another
-/// content mends what a resync was asked for.
+/// What to do with a snapshot of `to`. One of the same generation with another digest is applied: it
+/// is the answer to a resync.
 pub fn snapshot(held: Option<Mark>, to: Mark) -> Verdict {
     match held {
         Some(held) if held == to => Verdict::Known,
@@ -49,29 +49,28 @@ pub fn snapshot(held: Option<Mark>, to: Mark) -> Verdict {
     }
 }
 
-/// The reason to ask for a snapshot after a checkpoint, if there is one.
-/// `refused` is the generation that the edge refused last: to be sent it again
-/// would change nothing.
+/// The reason to ask for a snapshot after a checkpoint, if there is one. `refused` is the generation
+/// that the edge refused last, which is not asked for again.
 pub fn checkpoint(held: Option<Mark>, to: Mark, refused: Option<u64>) -> Option<String> {
     if refused == Some(to.generation) {
         return None;
     }
     match held {
         None => Some(format!(
-            "nothing here where generation {} is due",
+            "this edge has no generation, but should have {}",
             to.generation
         )),
         Some(held) if held.generation < to.generation => Some(format!(
-            "generation {} here where {} is due",
+            "this edge has generation {}, but should have {}",
             held.generation, to.generation
         )),
         Some(held) if held.generation == to.generation && held.digest != to.digest => {
             Some(format!(
-                "generation {} has the digest {} here and {} there",
+                "generation {} has the digest {} on this edge, but {} on the control plane",
                 to.generation, held.digest, to.digest
             ))
         }
-        // Its data was lost: it will go on from what edges say they have.
+        // The control plane has lost data. It will continue above the generations of its edges.
         Some(_) => None,
     }
 }

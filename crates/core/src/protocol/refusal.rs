@@ -1,4 +1,4 @@
-//! Why a connection ends, in a close frame (RFC 6455, section 7.4).
+//! Close codes and reasons (RFC 6455, section 7.4).
 
 use std::fmt;
 
@@ -8,21 +8,21 @@ use super::limits::CLOSE_REASON_BYTES;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u16)]
 pub enum Close {
-    /// The sender ends orderly and will not be back.
+    /// The sender ends and will not reconnect.
     Normal = 1000,
-    /// The sender shuts down; dial again, elsewhere if there is a choice.
+    /// The sender shuts down; reconnect, elsewhere if possible.
     GoingAway = 1001,
-    /// A frame of the wrong kind, or at the wrong time.
+    /// A frame of the wrong kind, or out of order.
     Protocol = 1002,
-    /// Not UTF-8, not JSON, or not the fields that a message of this type has.
+    /// Not UTF-8, not JSON, or not the fields of this message type.
     Malformed = 1007,
-    /// A value outside of its bounds, or something that the sender may not do.
+    /// A value out of bounds, or something that is not permitted.
     Policy = 1008,
-    /// A frame above its bound.
+    /// A frame that is too large.
     TooLarge = 1009,
-    /// The sender cannot go on, by no fault of the receiver.
+    /// The sender failed, through no fault of the receiver.
     Internal = 1011,
-    /// Too many connections or snapshots at a time; dial again later.
+    /// Too many connections or snapshots; reconnect later.
     TryLater = 1013,
 }
 
@@ -33,7 +33,7 @@ impl Close {
     }
 }
 
-/// Something received that the connection does not survive.
+/// A violation of the protocol that closes the connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
     pub close: Close,
@@ -41,8 +41,8 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    /// `reason` comes out on one line and short enough for a close frame, as it may
-    /// repeat what was received.
+    /// Escapes control characters in `reason`, which may quote received data, and cuts it to the size
+    /// of a close frame.
     pub fn new(close: Close, reason: impl fmt::Display) -> Self {
         let mut short = String::new();
         for character in reason.to_string().chars() {
@@ -62,7 +62,7 @@ impl Refusal {
         }
     }
 
-    /// For the close frame.
+    /// The reason in the close frame.
     pub fn reason(&self) -> &str {
         &self.reason
     }

@@ -4,12 +4,12 @@
 mod ending;
 mod greeting;
 mod hostile;
-mod link;
 mod m3;
 mod pushes;
 mod sharing;
 mod slow;
 mod snapshots;
+mod websocket;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

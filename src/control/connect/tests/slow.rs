@@ -47,7 +47,7 @@ async fn an_edge_that_does_not_read_is_dropped_and_holds_nobody_up() {
     let setup = Setup {
         times: Times {
             write: Duration::from_secs(2),
-            least_rate: 1 << 20,
+            min_rate: 1 << 20,
             ..Times::default()
         },
         ..Setup::default()

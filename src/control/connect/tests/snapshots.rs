@@ -72,7 +72,7 @@ async fn a_bulk_change_larger_than_the_table_is_a_snapshot() {
 async fn a_resync_is_answered_each_time_but_not_at_any_rate() {
     let setup = Setup {
         times: Times {
-            again: Duration::from_millis(100),
+            snapshot_backoff: Duration::from_millis(100),
             ..Times::default()
         },
         ..Setup::default()
@@ -131,7 +131,7 @@ async fn a_verdict_before_the_end_saves_the_rest() {
 async fn a_resync_within_a_snapshot_begins_another() {
     let setup = Setup {
         times: Times {
-            again: Duration::from_millis(10),
+            snapshot_backoff: Duration::from_millis(10),
             ..Times::default()
         },
         ..Setup::default()

@@ -1,6 +1,6 @@
-//! The dialect of M3, which is spoken where no subprotocol was agreed on: whole
-//! documents to the edge, and its verdicts back. Nothing says what an edge has, so
-//! every connection begins with a whole document.
+//! The M3 dialect, spoken when no subprotocol was agreed on: whole documents to the edge, acks and
+//! nacks back. The edge does not report what it has, so every connection begins with a whole
+//! document.
 
 mod reply;
 mod snapshot;

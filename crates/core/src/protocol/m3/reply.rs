@@ -1,4 +1,4 @@
-//! What an edge answers to a document.
+//! The answer of an edge to a document.
 
 use serde::{Deserialize, Serialize};
 
@@ -11,19 +11,19 @@ use crate::table::Problem;
 /// Longest error, in bytes.
 const ERROR_BYTES: usize = 16 * 1024;
 
-/// A verdict on a document.
+/// The answer to a document.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum Reply {
-    /// It is being served.
+    /// The document is being served.
     Ack(Ack),
-    /// It is refused, and what was served before still is.
+    /// The document is refused; the previous one is still served.
     Nack(Nack),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ack {
-    /// The document's own. Edges in Go leave it empty.
+    /// The version of the document. Edges written in Go leave it empty.
     #[serde(default)]
     pub version: String,
 }
@@ -45,7 +45,7 @@ impl Reply {
         })
     }
 
-    /// The document `version` is refused, for all of `problems`.
+    /// The document `version` is refused because of `problems`.
     pub fn nack(version: &str, problems: &[Problem]) -> Self {
         let problems: Vec<_> = problems.iter().map(ToString::to_string).collect();
         Self::Nack(Nack {
@@ -54,11 +54,11 @@ impl Reply {
         })
     }
 
-    /// Reads a text frame.
+    /// Decodes a text frame.
     ///
     /// # Errors
     ///
-    /// How the connection ends: too large, not JSON, or out of bounds.
+    /// The frame is too large, not JSON, or out of bounds; the connection must be closed so.
     pub fn decode(frame: &[u8]) -> Result<Received<Self>, Refusal> {
         let read = |kind: &str, text: &str| {
             Some(match kind {
@@ -69,19 +69,19 @@ impl Reply {
         };
         decode(frame, TO_CONTROL_BYTES, read, |reply| match reply {
             Self::Ack(ack) => line("version", &ack.version, VALUE_BYTES),
-            // The error may be anything that another program says.
+            // The error is free text.
             Self::Nack(nack) => line("version", &nack.version, VALUE_BYTES),
         })
     }
 
-    /// The text frame.
+    /// Encodes the message.
     pub fn encode(&self) -> String {
-        // Nothing in it has keys that are no strings.
+        // Cannot fail: there are no maps.
         serde_json::to_string(self).unwrap_or_default()
     }
 }
 
-/// On one line, and no longer than `most` bytes.
+/// On one line, and cut to `most` bytes.
 fn fitted(text: &str, most: usize) -> String {
     let mut text = text.replace(char::is_control, " ");
     cut(&mut text, most);

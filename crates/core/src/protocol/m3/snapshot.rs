@@ -1,5 +1,4 @@
-//! A whole document in one message. It has the fields of a routing document next
-//! to its type.
+//! A whole document in one message: the fields of a routing document next to `type`.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -20,8 +19,7 @@ const ROUTING_TABLE: &str = "routingTable";
 const CELL_ENDPOINTS: &str = "cellEndpoints";
 const PLACEMENTS: &str = "placements";
 
-/// The fields of a message that are a routing document's. All others are left
-/// alone.
+/// The fields of a routing document. All others are ignored.
 const FIELDS: [&str; 6] = [
     "version",
     ROUTING_TABLE,
@@ -34,20 +32,18 @@ const FIELDS: [&str; 6] = [
 /// A document from a control plane.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigSnapshot {
-    /// For the answer; empty when it is no text, and then the document is not valid
-    /// either.
+    /// The version to answer with; empty if it is not a string, which also makes the document invalid.
     pub version: String,
-    /// The routing document, as JSON, that is to be compiled.
+    /// The routing document as JSON.
     pub document: String,
 }
 
 impl ConfigSnapshot {
-    /// Reads a text frame of at most `most` bytes. The document may be wrong in
-    /// every way that compiling it finds.
+    /// Decodes a text frame of at most `most` bytes. The document is not validated.
     ///
     /// # Errors
     ///
-    /// How the connection ends: too large, or not JSON.
+    /// The frame is too large, or not JSON; the connection must be closed so.
     pub fn decode(frame: &[u8], most: usize) -> Result<Received<Self>, Refusal> {
         let read = |kind: &str, text: &str| {
             (kind == TYPE).then(|| {
@@ -71,7 +67,7 @@ impl ConfigSnapshot {
 
         let mut document = String::from("{");
         for (name, value) in fields {
-            // An empty map is null to programs in Go.
+            // Programs in Go encode an empty map as null.
             if value.get() == "null" || !FIELDS.contains(&name.as_str()) {
                 continue;
             }
@@ -90,8 +86,8 @@ impl ConfigSnapshot {
     }
 }
 
-/// `cellEndpoints` without those of `placements`, which are said twice for edges
-/// that know only one of the fields. None: another field, or nothing is.
+/// `cellEndpoints` without the names in `placements`, which appear in both fields for edges that know
+/// only one of them. None: the value is to be used as it is.
 fn others(field: &str, value: &RawValue, placements: &HashSet<String>) -> Option<String> {
     if field != CELL_ENDPOINTS || placements.is_empty() {
         return None;
@@ -104,9 +100,8 @@ fn others(field: &str, value: &RawValue, placements: &HashSet<String>) -> Option
     Some(format!("{{{}}}", others.collect::<Vec<_>>().join(",")))
 }
 
-/// The message of a table. Where it uses `placements`, they are in it, and the
-/// first endpoint of each is in `cellEndpoints` as well, for edges that know no
-/// better.
+/// Encodes a table. Each placement in `placements` also has its first endpoint in `cellEndpoints`, for
+/// edges that do not know `placements`.
 pub fn encode_snapshot(table: &RoutingTable) -> String {
     let mut head: Map<String, Value> = serde_json::from_str(table.head_json()).unwrap_or_default();
     let endpoints = head
@@ -143,7 +138,7 @@ pub fn encode_snapshot(table: &RoutingTable) -> String {
     text
 }
 
-/// The members of an object in their order, with the values as they are written.
+/// The members of an object in their order, with their values as JSON text.
 struct Fields<'a>(Vec<(String, &'a RawValue)>);
 
 impl<'de> Deserialize<'de> for Fields<'de> {

@@ -1,8 +1,7 @@
-//! Messages in JSON text frames: one object each, told apart by `type`.
+//! Messages in JSON text frames: one object each, with its type in the field `type`.
 //!
-//! The type is read first and the rest after it, both in one pass over the text
-//! and without a tree in between. What is not known is left alone: fields and
-//! whole messages that a later version has are no errors.
+//! The text is parsed twice, first for its type and then for its fields, without a generic tree.
+//! Unknown fields and message types are ignored, so that later versions can add them.
 
 mod to_control;
 mod to_edge;
@@ -16,16 +15,15 @@ use super::refusal::{Close, Refusal};
 pub use to_control::{Ack, Hello, LastError, Load, Nack, Resync, Status, ToControl};
 pub use to_edge::{Checkpoint, DeltaMessage, SnapshotBegin, SnapshotEnd, ToEdge, Welcome};
 
-/// A text frame that could be read.
+/// A decoded text frame.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Received<M> {
     Message(M),
-    /// Of a type that a later version has, cut to 64 characters: worth one line in
-    /// a log, and nothing else.
+    /// A message of an unknown type, cut to 64 characters. Ignore it, except for a log line.
     Unknown(String),
 }
 
-/// A message that is above the bound of its direction, in bytes.
+/// A message that exceeds the bound of its direction, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TooLarge {
     pub bytes: usize,
@@ -40,7 +38,7 @@ impl fmt::Display for TooLarge {
 
 impl std::error::Error for TooLarge {}
 
-/// The type of a message; all else is left out.
+/// The type of a message.
 #[derive(Deserialize)]
 struct Tag {
     r#type: String,
@@ -49,8 +47,8 @@ struct Tag {
 /// How many characters of an unknown type are kept.
 const UNKNOWN_CHARS: usize = 64;
 
-/// Reads a frame of at most `most` bytes. `read` is given the type, and reads the
-/// text if it knows that.
+/// Decodes a frame of at most `most` bytes. `read` gets the type and the text, and returns none for an
+/// unknown type.
 pub(super) fn decode<M>(
     frame: &[u8],
     most: usize,
@@ -85,7 +83,7 @@ pub(super) fn decode<M>(
 }
 
 pub(super) fn encode(message: &impl Serialize, most: usize) -> Result<String, TooLarge> {
-    // Nothing that is written here has keys that are no strings.
+    // Cannot fail: all map keys are strings.
     let text = serde_json::to_string(message).unwrap_or_default();
     match text.len() {
         bytes if bytes > most => Err(TooLarge { bytes, most }),

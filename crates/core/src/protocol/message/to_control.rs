@@ -1,4 +1,4 @@
-//! What an edge says.
+//! Messages from an edge to a control plane.
 
 use std::collections::BTreeMap;
 
@@ -24,35 +24,35 @@ pub enum ToControl {
     Status(Status),
 }
 
-/// The first message: who speaks, and what it has already.
+/// The first message: which edge connects, and what it has.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hello {
-    /// The edge's name, which it keeps.
+    /// The edge's name, which it keeps across restarts.
     pub edge_id: String,
-    /// Of this process: another after every start.
+    /// Identifies the process; different after every start.
     pub instance: String,
-    /// Of the program.
+    /// The version of the program.
     pub version: String,
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
-    /// What the edge serves; 0 when that came from no control plane.
+    /// The generation that the edge serves; 0 when it did not come from a control plane.
     pub generation: u64,
-    /// Of what the edge serves; none when it serves nothing.
+    /// The digest of what the edge serves; none when it serves nothing.
     #[serde(default)]
     pub digest: Option<Digest>,
-    /// Largest frame that the edge takes, in bytes.
+    /// Largest frame that the edge accepts, in bytes.
     pub max_frame: u64,
 }
 
-/// A generation is being served.
+/// The edge serves a generation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ack {
     pub generation: u64,
-    /// Computed from what is served.
+    /// Computed from the table that is served.
     pub digest: Digest,
 }
 
-/// A generation is refused; what was served before still is.
+/// The edge refuses a generation, and still serves the previous one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Nack {
     pub generation: u64,
@@ -60,49 +60,48 @@ pub struct Nack {
     pub problems: Vec<Problem>,
 }
 
-/// What the edge has is not what it should have: it wants a snapshot.
+/// The edge does not have what it should have, and asks for a snapshot.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Resync {
     /// For people.
     pub reason: String,
 }
 
-/// What an operator needs to see of an edge.
+/// The state of an edge, for operators.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Status {
     /// As in [`Hello`].
     pub generation: u64,
     #[serde(default)]
     pub digest: Option<Digest>,
-    /// When the edge began to serve it, as RFC 3339.
+    /// When the edge began to serve it (RFC 3339).
     #[serde(default)]
     pub serving_since: Option<String>,
-    /// Where it came from: `file`, `control_plane` and what may come.
+    /// Where it came from: `file`, `control_plane`, or a value of a later version.
     #[serde(default)]
     pub source: Option<String>,
-    /// For how long the edge has had no word from a control plane before this
-    /// connection, in seconds.
+    /// How long the edge had been without a control plane before this connection, in seconds.
     #[serde(default)]
     pub stale_seconds: u64,
-    /// Why the newest content is not the one being served.
+    /// Why the newest content is not being served.
     #[serde(default)]
     pub last_error: Option<LastError>,
-    /// By name; the busiest only. None: this status says nothing of them, as one
-    /// that was sent because something changed does not.
+    /// The busiest placements, by name. None: unchanged since the last status that had them, as in a
+    /// status that is sent because something else changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub placements: Option<BTreeMap<String, Load>>,
 }
 
-/// What went wrong last.
+/// The last error.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct LastError {
-    /// As RFC 3339.
+    /// When it happened (RFC 3339).
     pub at: String,
     pub problems: Vec<Problem>,
 }
 
-/// What a placement is doing.
+/// The load of a placement.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Load {
@@ -111,15 +110,15 @@ pub struct Load {
     pub in_flight: u64,
 }
 
-/// Longest time and longest source, in bytes.
+/// Longest `serving_since`, `at` and `source`, in bytes.
 const WORD_BYTES: usize = 64;
 
 impl ToControl {
-    /// Reads a text frame.
+    /// Decodes a text frame.
     ///
     /// # Errors
     ///
-    /// How the connection ends: too large, not JSON, or out of bounds.
+    /// The frame is too large, not JSON, or out of bounds; the connection must be closed so.
     pub fn decode(frame: &[u8]) -> Result<Received<Self>, Refusal> {
         let read = |kind: &str, text: &str| {
             Some(match kind {
@@ -134,13 +133,12 @@ impl ToControl {
         decode(frame, TO_CONTROL_BYTES, read, Self::check)
     }
 
-    /// The text frame of this message. What there may be much of is cut to its
-    /// bounds, and further if it does not fit the frame: words, problems, and the
-    /// placements of a status, of which the busiest stay.
+    /// Encodes the message. Texts, problems and the placements of a status (of which the busiest are
+    /// kept) are cut to their bounds, and further if the message is still too large.
     ///
     /// # Errors
     ///
-    /// It does not fit all the same: its names are too long.
+    /// The message is too large even so, because its names are too long.
     pub fn encode(&self) -> Result<String, TooLarge> {
         let mut share = 1;
         loop {
@@ -151,7 +149,7 @@ impl ToControl {
         }
     }
 
-    /// With lists of no more than one in `share` of their bounds.
+    /// With lists cut to their bounds divided by `share`.
     fn cut(&self, share: usize) -> Self {
         let mut message = self.clone();
         match &mut message {
@@ -246,7 +244,7 @@ impl Status {
 
 fn keep_busiest(placements: &mut BTreeMap<String, Load>, most: usize) {
     for load in placements.values_mut() {
-        // JSON has no other numbers.
+        // JSON has neither NaN nor infinity.
         for rate in [&mut load.requests_per_second, &mut load.errors_per_second] {
             *rate = if rate.is_finite() { rate.max(0.0) } else { 0.0 };
         }

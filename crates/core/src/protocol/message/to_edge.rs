@@ -1,4 +1,4 @@
-//! What a control plane says.
+//! Messages from a control plane to an edge.
 
 use serde::{Deserialize, Serialize};
 
@@ -27,23 +27,22 @@ pub enum ToEdge {
 pub struct Welcome {
     /// The control plane's name.
     pub control_id: String,
-    /// Its newest; 0 when it has none.
+    /// Its newest generation; 0 when it has none.
     pub generation: u64,
     #[serde(default)]
     pub digest: Option<Digest>,
-    /// How often both sides ping.
+    /// The interval between pings of both sides, in seconds.
     pub ping_seconds: u64,
 }
 
-/// What makes generation `generation` of generation `from`. There may be others
-/// in between, which are folded into it.
+/// The change from generation `from` to generation `generation`, with all generations in between.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeltaMessage {
     pub from: u64,
     pub generation: u64,
-    /// Of the content afterwards.
+    /// The digest after the change.
     pub digest: Digest,
-    /// As in [`Delta`]; likewise the rest.
+    /// This and the fields below are those of [`Delta`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub head: Option<String>,
     #[serde(default, with = "pairs")]
@@ -52,30 +51,30 @@ pub struct DeltaMessage {
     pub remove: Vec<String>,
 }
 
-/// A whole content follows, in binary frames with this `id`.
+/// Announces a snapshot, whose chunks have this `id`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SnapshotBegin {
-    /// Another for every snapshot on a connection.
+    /// Unique among the snapshots of a connection.
     pub id: u64,
     pub generation: u64,
     pub digest: Digest,
-    /// How long the head is, in bytes.
+    /// The length of the head, in bytes.
     pub head_bytes: u64,
-    /// How many routing keys there are.
+    /// The number of routing keys.
     pub keys: u64,
-    /// How chunks are compressed: `zstd`.
+    /// The compression of chunks: `zstd`.
     pub encoding: String,
 }
 
-/// All chunks of a snapshot were sent.
+/// All chunks of a snapshot have been sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SnapshotEnd {
     pub id: u64,
-    /// How many they were.
+    /// The number of chunks.
     pub chunks: u32,
 }
 
-/// What the edge should have by now.
+/// The generation that the edge should have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Checkpoint {
     pub generation: u64,
@@ -83,11 +82,11 @@ pub struct Checkpoint {
 }
 
 impl ToEdge {
-    /// Reads a text frame of at most `most` bytes, the `max_frame` of the hello.
+    /// Decodes a text frame of at most `most` bytes, the `max_frame` of the hello.
     ///
     /// # Errors
     ///
-    /// How the connection ends: too large, not JSON, or out of bounds.
+    /// The frame is too large, not JSON, or out of bounds; the connection must be closed so.
     pub fn decode(frame: &[u8], most: usize) -> Result<Received<Self>, Refusal> {
         let read = |kind: &str, text: &str| {
             Some(match kind {
@@ -102,11 +101,11 @@ impl ToEdge {
         decode(frame, most.min(TO_EDGE_BYTES), read, Self::check)
     }
 
-    /// The text frame of this message, for an edge that takes `most` bytes.
+    /// Encodes the message for an edge that accepts `most` bytes.
     ///
     /// # Errors
     ///
-    /// It does not fit, as a delta may not.
+    /// The message, which can only be a delta, is larger.
     pub fn encode(&self, most: usize) -> Result<String, TooLarge> {
         encode(self, most.min(TO_EDGE_BYTES))
     }
@@ -134,7 +133,7 @@ impl Welcome {
         number("generation", self.generation)?;
         if let (0, Some(digest)) = (self.generation, self.digest) {
             return Err(format!(
-                "digest: {digest} of generation 0 (must be null: that is no content)"
+                "digest: {digest} of generation 0 (must be null: generation 0 has no content)"
             ));
         }
         match PING_SECONDS.contains(&self.ping_seconds) {
@@ -150,7 +149,7 @@ impl Welcome {
 }
 
 impl DeltaMessage {
-    /// `delta` makes `to` of generation `from`.
+    /// The message for `delta`, which leads from generation `from` to `to`.
     pub fn new(from: u64, to: Mark, delta: Delta) -> Self {
         Self {
             from,
@@ -162,7 +161,7 @@ impl DeltaMessage {
         }
     }
 
-    /// What there is after it.
+    /// The generation after it.
     pub fn mark(&self) -> Mark {
         Mark {
             generation: self.generation,
@@ -170,7 +169,7 @@ impl DeltaMessage {
         }
     }
 
-    /// What there is to apply. Whether it can be, only the table knows.
+    /// The delta, which may still turn out to be invalid when it is applied.
     pub fn into_delta(self) -> Delta {
         Delta {
             head: self.head,
@@ -199,7 +198,7 @@ impl DeltaMessage {
 }
 
 impl SnapshotBegin {
-    /// Of `table`, which is generation `generation`.
+    /// Announces `table` as generation `generation`.
     pub fn new(table: &RoutingTable, id: u64, generation: u64) -> Self {
         Self {
             id,
@@ -211,7 +210,7 @@ impl SnapshotBegin {
         }
     }
 
-    /// What there is after it.
+    /// The generation after it.
     pub fn mark(&self) -> Mark {
         Mark {
             generation: self.generation,
@@ -221,7 +220,7 @@ impl SnapshotBegin {
 }
 
 impl Checkpoint {
-    /// What it speaks of.
+    /// The generation that the edge should have.
     pub fn mark(&self) -> Mark {
         Mark {
             generation: self.generation,

@@ -1,4 +1,4 @@
-//! One binary frame: a header of 16 bytes, and a payload that is compressed.
+//! Binary frames: a header of 16 bytes and a compressed payload.
 
 use std::io;
 
@@ -7,26 +7,25 @@ use zstd::zstd_safe;
 
 use crate::protocol::limits::{CHUNK_BYTES, CHUNK_FRAME_BYTES, CHUNK_HEADER_BYTES};
 
-/// Each step beyond costs more time than it saves on the wire.
+/// The zstd level; higher levels cost more time than they save on the wire.
 const LEVEL: i32 = 3;
 
-/// What every zstd frame starts with (RFC 8878, section 3.1.1).
+/// The magic number of a zstd frame (RFC 8878, section 3.1.1).
 const MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 
-/// What a chunk says of itself. All numbers are big-endian, in this order.
+/// The header of a chunk. All numbers are big-endian, in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ChunkHeader {
-    /// Of the snapshot that it is a part of.
+    /// The id of the snapshot.
     pub id: u64,
-    /// The first is 0, and each is one more than the one before.
+    /// The position of the chunk, from 0, without gaps.
     pub index: u32,
-    /// How many keys it has; 0: it is a part of the head.
+    /// The number of keys; 0: the chunk is a part of the head.
     pub entries: u32,
 }
 
 impl ChunkHeader {
-    /// The header of a frame and its payload, which is compressed still. None: it
-    /// is too short for one.
+    /// Splits a frame into its header and its compressed payload. None: it is too short.
     pub fn split(frame: &[u8]) -> Option<(Self, &[u8])> {
         let (id, rest) = frame.split_first_chunk()?;
         let (index, rest) = rest.split_first_chunk()?;
@@ -39,7 +38,7 @@ impl ChunkHeader {
         Some((header, payload))
     }
 
-    /// What [`split`](Self::split) reads.
+    /// The encoded header.
     pub fn bytes(self) -> [u8; CHUNK_HEADER_BYTES] {
         let mut bytes = [0; CHUNK_HEADER_BYTES];
         bytes[..8].copy_from_slice(&self.id.to_be_bytes());
@@ -49,7 +48,7 @@ impl ChunkHeader {
     }
 }
 
-/// Makes frames.
+/// Encodes frames.
 pub(super) struct Packer(Compressor<'static>);
 
 impl Packer {
@@ -67,10 +66,10 @@ impl Packer {
     }
 }
 
-/// Reads payloads.
+/// Decompresses payloads.
 pub(super) struct Unpacker {
     zstd: Decompressor<'static>,
-    /// Kept, so that a chunk allocates nothing. Never grows.
+    /// Reused for all chunks; never grows.
     payload: Vec<u8>,
 }
 
@@ -82,9 +81,8 @@ impl Unpacker {
         })
     }
 
-    /// What `compressed` was, at most [`CHUNK_BYTES`]. It is one frame of the
-    /// format that has a specification: the library may know older ones as well,
-    /// and would read several.
+    /// Decompresses exactly one zstd frame of at most [`CHUNK_BYTES`]. Checks the magic number, as the
+    /// library may also accept legacy formats and several frames.
     pub fn unpack(&mut self, compressed: &[u8]) -> Result<&[u8], String> {
         if compressed.len() > CHUNK_FRAME_BYTES - CHUNK_HEADER_BYTES {
             return Err(format!(

@@ -1,9 +1,8 @@
-//! A whole table in binary frames of bounded size.
+//! A whole table as binary frames of bounded size.
 //!
-//! Between a `snapshot_begin` and a `snapshot_end`, first the head in parts, then
-//! the keys. Each chunk stands for itself: it has its own list of the placements
-//! that its keys live on, so neither side holds more than a chunk besides the
-//! table.
+//! Between `snapshot_begin` and `snapshot_end` come the parts of the head, then the keys. Each chunk
+//! has its own list of the placements of its keys, so neither side needs more memory than one chunk
+//! in addition to the table.
 
 mod chunk;
 mod receive;
@@ -14,5 +13,5 @@ pub use chunk::ChunkHeader;
 pub use receive::{SnapshotError, SnapshotReceiver};
 pub use send::{SnapshotSender, Unsendable};
 
-/// The one way to compress chunks (RFC 8878).
+/// The only encoding of chunks (RFC 8878).
 pub(super) const ZSTD: &str = "zstd";

@@ -1,4 +1,4 @@
-//! The frames of a snapshot as a table.
+//! Decodes the frames of a snapshot into a table.
 
 use std::fmt;
 
@@ -8,27 +8,26 @@ use crate::protocol::limits::SnapshotLimits;
 use crate::protocol::message::{SnapshotBegin, SnapshotEnd};
 use crate::table::{PlacementId, Problem, RoutingTable, TableBuilder};
 
-/// A snapshot while it arrives: first what began it, then its chunks in order,
-/// then its end. After an error it is of no use.
+/// A snapshot that is being received: the begin message, then the chunks in order, then the end
+/// message. After an error it must be discarded.
 ///
-/// What it holds grows with what has come out of the chunks so far, up to its
-/// limits; never with what was announced.
+/// Memory grows with the decoded chunks, up to the limits; never with announced sizes.
 pub struct SnapshotReceiver {
     begin: SnapshotBegin,
     limits: SnapshotLimits,
     unpacker: Unpacker,
-    /// Of all payloads so far.
+    /// Bytes of all payloads so far.
     bytes: u64,
     /// Keys so far.
     keys: u64,
-    /// Of the chunk that is next.
+    /// The index of the next chunk.
     index: u32,
     stage: Stage,
 }
 
-/// What comes next.
+/// What the next chunk must be.
 enum Stage {
-    /// Parts of the head; this much there is.
+    /// A part of the head; this much has arrived.
     Head(Vec<u8>),
     Keys(Box<TableBuilder>),
 }
@@ -36,9 +35,9 @@ enum Stage {
 /// Why a snapshot did not become a table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SnapshotError {
-    /// What it says cannot be served: it is to be answered with a nack.
+    /// The content cannot be served: answer with a nack.
     Refused(Vec<Problem>),
-    /// It did not come as it was sent: a resync may help.
+    /// It was damaged on the way: a resync may help.
     Broken(String),
 }
 
@@ -69,11 +68,11 @@ fn broken(why: impl Into<String>) -> SnapshotError {
 }
 
 impl SnapshotReceiver {
-    /// Starts with what a control plane announces.
+    /// Starts a snapshot as the control plane announced it.
     ///
     /// # Errors
     ///
-    /// It is more than `limits`, or compressed in an unknown way.
+    /// It exceeds `limits`, or its encoding is unknown.
     pub fn new(begin: SnapshotBegin, limits: SnapshotLimits) -> Result<Self, SnapshotError> {
         if begin.encoding != ZSTD {
             return Err(refused(format!(
@@ -101,16 +100,16 @@ impl SnapshotReceiver {
         })
     }
 
-    /// What began it.
+    /// The begin message.
     pub fn begin(&self) -> &SnapshotBegin {
         &self.begin
     }
 
-    /// Takes a binary frame.
+    /// Decodes a binary frame.
     ///
     /// # Errors
     ///
-    /// It is not the next chunk of this snapshot, or what it says is not valid.
+    /// It is not the next chunk of this snapshot, or its content is invalid.
     pub fn chunk(&mut self, frame: &[u8]) -> Result<(), SnapshotError> {
         let Some((header, payload)) = ChunkHeader::split(frame) else {
             return Err(broken(format!("chunk of {} bytes", frame.len())));
@@ -123,7 +122,7 @@ impl SnapshotReceiver {
         }
         if header.index != self.index {
             return Err(broken(format!(
-                "chunk {} where chunk {} was due",
+                "chunk {} instead of chunk {}",
                 header.index, self.index
             )));
         }
@@ -141,7 +140,7 @@ impl SnapshotReceiver {
                 let all = head.len() as u64 + payload.len() as u64;
                 if payload.is_empty() || all > self.begin.head_bytes {
                     return Err(broken(format!(
-                        "chunk {index}: {} more bytes of a head of {}, of which {} were there",
+                        "chunk {index}: {} more bytes of a head of {} bytes, after {}",
                         payload.len(),
                         self.begin.head_bytes,
                         head.len()
@@ -159,7 +158,7 @@ impl SnapshotReceiver {
                 self.keys += u64::from(header.entries);
                 if self.keys > self.begin.keys {
                     return Err(broken(format!(
-                        "more than the {} keys that were announced",
+                        "more keys than the {} that were announced",
                         self.begin.keys
                     )));
                 }
@@ -170,7 +169,7 @@ impl SnapshotReceiver {
             }
             (Stage::Head(_), 1..) => {
                 return Err(broken(format!(
-                    "chunk {index}: keys before all of the head"
+                    "chunk {index}: keys before the end of the head"
                 )));
             }
             (Stage::Keys(_), 0) => {
@@ -179,30 +178,28 @@ impl SnapshotReceiver {
         }
         self.index = index
             .checked_add(1)
-            .ok_or_else(|| broken("more chunks than there are numbers"))?;
+            .ok_or_else(|| broken("more chunks than can be numbered"))?;
         Ok(())
     }
 
-    /// The table, after the last chunk. Takes time that grows with the number of
-    /// its keys.
+    /// Builds the table after the last chunk. Takes time in proportion to the number of keys.
     ///
     /// # Errors
     ///
-    /// Something is missing, a key is there twice, or the content is not what was
-    /// announced.
+    /// Something is missing, a key is duplicated, or the digest is not the announced one.
     pub fn end(self, end: SnapshotEnd) -> Result<RoutingTable, SnapshotError> {
         if end.id != self.begin.id {
             return Err(broken(format!(
-                "the end of snapshot {} within snapshot {}",
+                "end of snapshot {} within snapshot {}",
                 end.id, self.begin.id
             )));
         }
         let Stage::Keys(builder) = self.stage else {
-            return Err(broken("it ends within its head"));
+            return Err(broken("it ends before the end of the head"));
         };
         if end.chunks != self.index || self.keys != self.begin.keys {
             return Err(broken(format!(
-                "{} chunks with {} keys came of {} with {}",
+                "{} chunks with {} keys arrived of {} with {}",
                 self.index, self.keys, end.chunks, self.begin.keys
             )));
         }
@@ -212,7 +209,7 @@ impl SnapshotReceiver {
         match table.digest() == self.begin.digest {
             true => Ok(table),
             false => Err(broken(format!(
-                "its digest is {} where {} was announced",
+                "its digest is {}, but {} was announced",
                 table.digest(),
                 self.begin.digest
             ))),
@@ -237,7 +234,8 @@ fn read_keys(
     let placements = read_placements(&mut rest, builder)?;
     for _ in 0..entries {
         let key = read_text(&mut rest)?;
-        let index = varint::read(&mut rest).ok_or_else(|| broken("no index of a placement"))?;
+        let index = varint::read(&mut rest)
+            .ok_or_else(|| broken("a key without the index of its placement"))?;
         let Some(&placement) = placements.get(index as usize) else {
             return Err(broken(format!(
                 "placement {index} of a list of {}",
@@ -258,7 +256,7 @@ fn read_placements(
     rest: &mut &[u8],
     builder: &TableBuilder,
 ) -> Result<Vec<PlacementId>, SnapshotError> {
-    let count = varint::read(rest).ok_or_else(|| broken("no number of placements"))?;
+    let count = varint::read(rest).ok_or_else(|| broken("the number of placements is missing"))?;
     let mut placements = Vec::new();
     for _ in 0..count {
         let name = read_text(rest)?;
@@ -272,10 +270,10 @@ fn read_placements(
 }
 
 fn read_text<'a>(rest: &mut &'a [u8]) -> Result<&'a str, SnapshotError> {
-    let length = varint::read(rest).ok_or_else(|| broken("no length of a text"))?;
+    let length = varint::read(rest).ok_or_else(|| broken("the length of a text is missing"))?;
     let (text, after) = rest
         .split_at_checked(length as usize)
-        .ok_or_else(|| broken(format!("a text of {length} bytes that are not there")))?;
+        .ok_or_else(|| broken(format!("a text of {length} bytes is cut off")))?;
     *rest = after;
     std::str::from_utf8(text).map_err(|_| broken("a text that is not UTF-8"))
 }

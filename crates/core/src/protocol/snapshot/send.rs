@@ -1,4 +1,4 @@
-//! A table as the frames of a snapshot.
+//! Encodes a table as the frames of a snapshot.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -12,32 +12,31 @@ use crate::protocol::limits::CHUNK_BYTES;
 use crate::protocol::message::{SnapshotBegin, SnapshotEnd};
 use crate::table::{PlacementId, RoutingTable};
 
-/// The chunks of a snapshot, one at a time: an iterator over binary frames. Each
-/// is made when it is asked for and takes about a millisecond.
+/// An iterator over the binary frames of a snapshot. Each is encoded on demand, which takes about a
+/// millisecond.
 ///
-/// [`begin`](Self::begin) is to be sent before the first, and [`end`](Self::end)
-/// after the last.
+/// Send [`begin`](Self::begin) before the first frame, and [`end`](Self::end) after the last.
 pub struct SnapshotSender<'a> {
     table: &'a RoutingTable,
     id: u64,
     generation: u64,
-    /// What has not been sent of the head.
+    /// The rest of the head.
     head: &'a [u8],
     keys: Peekable<Keys<'a>>,
     packer: Packer,
     chunk: Chunk,
-    /// Of the next chunk.
+    /// The index of the next chunk.
     index: u32,
 }
 
 type Keys<'a> = Box<dyn Iterator<Item = (&'a str, PlacementId)> + Send + 'a>;
 
-/// Why a table cannot be sent. The receiver is left with a part of it: to begin
-/// another snapshot makes it forget that.
+/// Why a table cannot be sent. The receiver discards the frames that it has when another snapshot
+/// begins.
 #[derive(Debug)]
 pub enum Unsendable {
     Key(KeyTooLong),
-    /// Out of memory, or more chunks than there are numbers.
+    /// Out of memory, or more chunks than a `u32` can count.
     Failed(io::Error),
 }
 
@@ -45,7 +44,7 @@ impl fmt::Display for Unsendable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Key(error) => error.fmt(f),
-            Self::Failed(error) => write!(f, "cannot make a chunk: {error}"),
+            Self::Failed(error) => write!(f, "cannot encode a chunk: {error}"),
         }
     }
 }
@@ -53,9 +52,8 @@ impl fmt::Display for Unsendable {
 impl std::error::Error for Unsendable {}
 
 impl<'a> SnapshotSender<'a> {
-    /// Of `table`, which is generation `generation`. `id` is another for every
-    /// snapshot on a connection; the same for all connections that are to be sent
-    /// the same frames.
+    /// Encodes `table` as generation `generation`. `id` must be unique among the snapshots of a
+    /// connection.
     ///
     /// # Errors
     ///
@@ -74,12 +72,12 @@ impl<'a> SnapshotSender<'a> {
         })
     }
 
-    /// What is said before the first chunk.
+    /// The message before the first chunk.
     pub fn begin(&self) -> SnapshotBegin {
         SnapshotBegin::new(self.table, self.id, self.generation)
     }
 
-    /// What is said after the last chunk.
+    /// The message after the last chunk.
     pub fn end(&self) -> SnapshotEnd {
         SnapshotEnd {
             id: self.id,
@@ -87,13 +85,12 @@ impl<'a> SnapshotSender<'a> {
         }
     }
 
-    /// Leaves out the next chunk, which costs far less than to make it: for who was
-    /// sent it before. False: there is none.
+    /// Skips the next chunk without encoding it. False: there are no more.
     ///
     /// # Errors
     ///
-    /// As making it.
-    pub fn leave_out(&mut self) -> Result<bool, Unsendable> {
+    /// As encoding it.
+    pub fn skip_chunk(&mut self) -> Result<bool, Unsendable> {
         if !self.head.is_empty() {
             self.head = self.head.split_at(self.head.len().min(CHUNK_BYTES)).1;
         } else {
@@ -106,7 +103,7 @@ impl<'a> SnapshotSender<'a> {
         Ok(true)
     }
 
-    /// Takes as many keys as fit.
+    /// Fills the chunk with as many keys as fit.
     fn fill(&mut self) -> Result<(), KeyTooLong> {
         self.chunk.clear();
         while let Some(&(key, placement)) = self.keys.peek() {
@@ -161,15 +158,15 @@ impl Iterator for SnapshotSender<'_> {
     }
 }
 
-/// Keys until there are enough for a frame.
+/// The keys of one frame.
 #[derive(Default)]
 struct Chunk {
     entries: u32,
-    /// The names of the placements, one after the other, with their lengths.
+    /// The names of the placements, each with its length.
     names: Vec<u8>,
-    /// Where each is in `names`, counted from 0.
+    /// The index of each placement in `names`, from 0.
     indexes: HashMap<PlacementId, u32>,
-    /// The keys with their lengths and the indexes of their placements.
+    /// The keys, each with its length and the index of its placement.
     keys: Vec<u8>,
 }
 
@@ -181,7 +178,7 @@ impl Chunk {
         self.keys.clear();
     }
 
-    /// Adds a key; or does not, as there is no room.
+    /// Adds a key. False: it does not fit.
     fn add(&mut self, key: &str, placement: PlacementId, name: &str) -> bool {
         let seen = self.indexes.get(&placement).copied();
         let index = seen.unwrap_or(self.indexes.len() as u32);

@@ -1,7 +1,7 @@
-//! Small numbers in few bytes: LEB128, unsigned, seven bits a byte and the lowest
-//! first, with the upper bit set on all bytes but the last.
+//! Unsigned LEB128: seven bits a byte, the lowest first, with the high bit set on all bytes but the
+//! last.
 
-/// The most bytes that a `u32` takes.
+/// The maximum length of a `u32`, in bytes.
 pub(super) const MOST: usize = 5;
 
 pub(super) fn write(mut value: u32, out: &mut Vec<u8>) {
@@ -12,13 +12,13 @@ pub(super) fn write(mut value: u32, out: &mut Vec<u8>) {
     out.push(value as u8);
 }
 
-/// How many bytes `value` takes.
+/// The length of `value`, in bytes.
 pub(super) fn bytes(value: u32) -> usize {
     (u32::BITS - value.leading_zeros()).div_ceil(7).max(1) as usize
 }
 
-/// Takes a number off the start of `rest`. None: there is none, it does not fit,
-/// or it is written longer than it need be.
+/// Reads a number from the start of `rest`. None: there is none, it does not fit a `u32`, or it is
+/// not in the shortest form.
 pub(super) fn read(rest: &mut &[u8]) -> Option<u32> {
     let mut value = 0_u64;
     for index in 0..MOST {
@@ -40,7 +40,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_no_number_is_refused() {
+    fn invalid_numbers_are_refused() {
         for (bytes, expected) in [
             (&[0_u8][..], Some(0)),
             (&[0x7f], Some(127)),

@@ -124,7 +124,7 @@ fn a_head_may_be_larger_than_a_chunk() {
     assert_eq!(seen(&frames.receive().unwrap()), seen(&table));
     frames.chunks.remove(heads - 1);
     frames.chunks.truncate(heads - 1);
-    assert_broken(&frames, "it ends within its head");
+    assert_broken(&frames, "it ends before the end of the head");
 }
 
 #[test]
@@ -168,24 +168,24 @@ fn chunks_say_what_is_wrong_with_them() {
     );
     assert_broken(
         &change(&|f| f.end.id = 8),
-        "the end of snapshot 8 within snapshot 7",
+        "end of snapshot 8 within snapshot 7",
     );
     assert_broken(
         &change(&|f| f.chunks.swap(0, 1)),
-        "chunk 1 where chunk 0 was due",
+        "chunk 1 instead of chunk 0",
     );
     assert_broken(
         &change(&|f| f.end.chunks = 3),
-        "2 chunks with 1 keys came of 3 with 1",
+        "2 chunks with 1 keys arrived of 3 with 1",
     );
     assert_broken(
         &change(&|f| f.begin.keys = 2),
-        "2 chunks with 1 keys came of 2 with 2",
+        "2 chunks with 1 keys arrived of 2 with 2",
     );
-    assert_broken(&change(&|f| f.begin.keys = 0), "more than the 0 keys");
+    assert_broken(&change(&|f| f.begin.keys = 0), "more keys than the 0");
     assert_broken(
         &change(&|f| f.begin.head_bytes += 1),
-        "keys before all of the head",
+        "keys before the end of the head",
     );
     assert_broken(
         &change(&|f| f.begin.head_bytes -= 1),
@@ -198,11 +198,11 @@ fn chunks_say_what_is_wrong_with_them() {
         "its digest is",
     );
     for (entries, payload, expected) in [
-        (1, &b""[..], "no number of placements"),
-        (1, b"\x01", "no length of a text"),
-        (1, b"\x01\x03p1", "a text of 3 bytes that are not there"),
-        (1, b"\x01\x02p1", "no length of a text"),
-        (1, b"\x01\x02p1\x04acme", "no index of a placement"),
+        (1, &b""[..], "the number of placements is missing"),
+        (1, b"\x01", "the length of a text is missing"),
+        (1, b"\x01\x03p1", "a text of 3 bytes is cut off"),
+        (1, b"\x01\x02p1", "the length of a text is missing"),
+        (1, b"\x01\x02p1\x04acme", "a key without the index"),
         (1, b"\x01\x02p1\x04acme\x01", "placement 1 of a list of 1"),
         (1, b"\x00\x04acme\x00", "placement 0 of a list of 0"),
         (
@@ -211,7 +211,7 @@ fn chunks_say_what_is_wrong_with_them() {
             "1 bytes after the last key",
         ),
         (1, b"\x01\x02p1\x01\xff\x00", "a text that is not UTF-8"),
-        (1, b"\x01\x02p1\x04acme\x80\x00", "no index of a placement"),
+        (1, b"\x01\x02p1\x04acme\x80\x00", "a key without the index"),
     ] {
         assert_broken(&change(&|f| f.put(1, entries, payload)), expected);
     }

@@ -1,8 +1,7 @@
-//! The chunks of one table, made once for all who take part.
+//! The encoded chunks of one table, shared by all edges that are sent it.
 //!
-//! A thread makes them when someone asks for one, and one ahead; the last few are
-//! kept. Whoever is slower than that finds a chunk gone, and takes part in another
-//! cast that begins there.
+//! A thread encodes chunks on demand, and one ahead; the last few are kept. An edge that falls
+//! further behind finds its chunk discarded and starts a new [`SharedChunks`] at that position.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -15,10 +14,10 @@ use crate::control::store::Generation;
 use crate::protocol::limits::CHUNK_HEADER_BYTES;
 use crate::protocol::{ChunkHeader, Mark, SnapshotSender, Unsendable};
 
-/// How many chunks are kept: at most 2 MiB of each cast.
+/// How many chunks are kept: at most 2 MiB.
 const KEPT: usize = 8;
 
-/// A chunk without its header, which names a snapshot of one connection.
+/// A chunk without its header, which is different for each connection.
 #[derive(Clone, Debug)]
 pub(super) struct Chunk {
     pub entries: u32,
@@ -26,59 +25,60 @@ pub(super) struct Chunk {
     pub payload: Bytes,
 }
 
-/// What there is at an index.
+/// The result of looking up a chunk.
 #[derive(Clone, Debug)]
-pub(super) enum Look {
+pub(super) enum Lookup {
     Chunk(Chunk),
-    /// Nothing: the one before was the last.
-    Over,
-    /// It is gone.
-    Past,
-    /// It cannot be made.
+    /// The previous chunk was the last one.
+    End,
+    /// The chunk is no longer kept.
+    Discarded,
+    /// The chunk cannot be encoded.
     Failed(String),
 }
 
-pub(super) struct Cast {
+/// A source of chunks, starting at some index.
+pub(super) struct SharedChunks {
     of: Mark,
     shared: Arc<Shared>,
 }
 
 struct Shared {
     state: Mutex<State>,
-    /// For the thread: someone asks for more, or nobody does any more.
-    asked: Condvar,
-    /// For all others: there is more.
+    /// Wakes the thread: more chunks are wanted, or none.
+    wanted: Condvar,
+    /// Wakes the edges: there is another chunk.
     made: Notify,
 }
 
 struct State {
-    /// Where the kept chunks begin.
+    /// The index of the first kept chunk.
     first: u32,
     kept: VecDeque<Chunk>,
-    /// Chunks up to this index are wanted.
+    /// Chunks below this index are wanted.
     wanted: u32,
     ended: Option<Result<(), String>>,
     abandoned: bool,
-    /// Whether it began with the first chunk.
+    /// Whether it started with the first chunk of the table.
     from_start: bool,
 }
 
 impl State {
-    /// The index of what is made next.
+    /// The index of the next chunk to encode.
     fn next(&self) -> u32 {
         self.first + self.kept.len() as u32
     }
 
-    fn look(&self, index: u32) -> Option<Look> {
+    fn look(&self, index: u32) -> Option<Lookup> {
         let Some(offset) = index.checked_sub(self.first) else {
-            return Some(Look::Past);
+            return Some(Lookup::Discarded);
         };
         if let Some(chunk) = self.kept.get(offset as usize) {
-            return Some(Look::Chunk(chunk.clone()));
+            return Some(Lookup::Chunk(chunk.clone()));
         }
         match &self.ended {
-            Some(Ok(())) => Some(Look::Over),
-            Some(Err(why)) => Some(Look::Failed(why.clone())),
+            Some(Ok(())) => Some(Lookup::End),
+            Some(Err(why)) => Some(Lookup::Failed(why.clone())),
             None => None,
         }
     }
@@ -90,8 +90,8 @@ impl Shared {
     }
 }
 
-impl Cast {
-    /// Begins at chunk `index`.
+impl SharedChunks {
+    /// Starts at chunk `index`.
     pub fn start(generation: Arc<Generation>, index: u32, counted: IntCounter) -> Arc<Self> {
         let shared = Arc::new(Shared {
             state: Mutex::new(State {
@@ -102,14 +102,14 @@ impl Cast {
                 abandoned: false,
                 from_start: index == 0,
             }),
-            asked: Condvar::new(),
+            wanted: Condvar::new(),
             made: Notify::new(),
         });
         let of = generation.record.mark();
-        let maker = Maker {
+        let encoder = Encoder {
             shared: Arc::clone(&shared),
         };
-        tokio::task::spawn_blocking(move || maker.run(&generation, index, &counted));
+        tokio::task::spawn_blocking(move || encoder.run(&generation, index, &counted));
         Arc::new(Self { of, shared })
     }
 
@@ -117,35 +117,34 @@ impl Cast {
         self.of
     }
 
-    /// Whether chunk `index` is here, or would be the next, and there is no
-    /// mistake.
+    /// Whether chunk `index` is kept or the next to be encoded, and encoding has not failed.
     pub fn has(&self, index: u32) -> bool {
         let state = self.shared.lock();
         let failed = matches!(state.ended, Some(Err(_)));
         !failed && (state.first..=state.next()).contains(&index)
     }
 
-    /// Whether all chunks of the table are here.
+    /// Whether all chunks of the table are kept.
     pub fn is_whole(&self) -> bool {
         let state = self.shared.lock();
         state.from_start && state.first == 0 && state.ended == Some(Ok(()))
     }
 
-    /// What there is at `index`, once it is made.
-    pub async fn chunk(&self, index: u32) -> Look {
+    /// Chunk `index`, once it is encoded.
+    pub async fn get(&self, index: u32) -> Lookup {
         loop {
             let made = self.shared.made.notified();
             tokio::pin!(made);
-            // From here on it is told, also of what happens before it waits.
+            // Registers the waiter before the state is read, so that no wakeup is lost.
             made.as_mut().enable();
             {
                 let mut state = self.shared.lock();
                 let look = state.look(index);
-                // One ahead, while this one is on its way.
+                // One ahead, while this one is being sent.
                 let wanted = index.saturating_add(2);
                 if state.wanted < wanted {
                     state.wanted = wanted;
-                    self.shared.asked.notify_one();
+                    self.shared.wanted.notify_one();
                 }
                 if let Some(look) = look {
                     return look;
@@ -156,29 +155,29 @@ impl Cast {
     }
 }
 
-impl Drop for Cast {
+impl Drop for SharedChunks {
     fn drop(&mut self) {
         self.shared.lock().abandoned = true;
-        self.shared.asked.notify_one();
+        self.shared.wanted.notify_one();
     }
 }
 
-/// The thread's side. When it is gone, nobody waits for it.
-struct Maker {
+/// The encoding thread. When it ends for any reason, waiters are woken.
+struct Encoder {
     shared: Arc<Shared>,
 }
 
-impl Drop for Maker {
+impl Drop for Encoder {
     fn drop(&mut self) {
-        let gone = || Err("the thread that makes chunks is gone".to_owned());
+        let gone = || Err("the thread that encodes chunks has ended".to_owned());
         self.shared.lock().ended.get_or_insert_with(gone);
         self.shared.made.notify_waiters();
     }
 }
 
-impl Maker {
+impl Encoder {
     fn run(&self, generation: &Generation, from: u32, counted: &IntCounter) {
-        let ended = match self.make(generation, from, counted) {
+        let ended = match self.encode(generation, from, counted) {
             Ok(true) => Ok(()),
             Ok(false) => return,
             Err(error) => Err(error.to_string()),
@@ -187,8 +186,8 @@ impl Maker {
         self.shared.made.notify_waiters();
     }
 
-    /// Makes all chunks; false: nobody wants them any more.
-    fn make(
+    /// Encodes all chunks. False: nobody wants them any more.
+    fn encode(
         &self,
         generation: &Generation,
         from: u32,
@@ -200,7 +199,7 @@ impl Maker {
             if self.shared.lock().abandoned {
                 return Ok(false);
             }
-            sender.leave_out()?;
+            sender.skip_chunk()?;
         }
         while self.wanted() {
             let Some(frame) = sender.next().transpose()? else {
@@ -224,11 +223,11 @@ impl Maker {
         Ok(false)
     }
 
-    /// Waits until the next chunk is wanted; false: nothing is any more.
+    /// Waits until the next chunk is wanted. False: no more are.
     fn wanted(&self) -> bool {
         let mut state = self.shared.lock();
         while state.wanted <= state.next() && !state.abandoned {
-            let waited = self.shared.asked.wait(state);
+            let waited = self.shared.wanted.wait(state);
             state = waited.unwrap_or_else(PoisonError::into_inner);
         }
         !state.abandoned

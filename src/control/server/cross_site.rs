@@ -1,9 +1,8 @@
-//! Keeps web pages out, where no token does.
+//! Rejects cross-site requests when no token protects the API.
 //!
-//! A page in a browser can have it send requests to whatever the browser's machine
-//! can reach, also to loopback, and with a name of its own for that address read
-//! the answers. Without tokens, nothing else would tell such a request from an
-//! operator's. `/health` and `/metrics` are anyone's.
+//! A web page can make the visitor's browser send requests to any address that the browser can
+//! reach, including loopback, and can read the responses through a DNS name of its own for that
+//! address (DNS rebinding). `/health` and `/metrics` are public.
 
 use axum::extract::{Request, State};
 use axum::middleware::Next;
@@ -17,13 +16,13 @@ use crate::control::Control;
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-pub(super) async fn keep_out(
+pub(super) async fn reject(
     State(control): State<Control>,
     request: Request,
     next: Next,
 ) -> Response {
-    let anyones = matches!(request.uri().path(), "/health" | "/metrics");
-    if !anyones
+    let public = matches!(request.uri().path(), "/health" | "/metrics");
+    if !public
         && !control.access.has_tokens()
         && let Err(why) = check(request.headers(), request.uri(), control.local)
     {
@@ -34,12 +33,12 @@ pub(super) async fn keep_out(
     next.run(request).await
 }
 
-/// `local`: only this machine can connect.
+/// `local`: the API listens on a loopback address.
 ///
 /// # Errors
-/// Why this could be the request of a web page.
+/// The reason why this may be a cross-site request.
 fn check(headers: &HeaderMap, uri: &Uri, local: bool) -> Result<(), String> {
-    const WANT: &str = "with tokens in the settings, requests of browsers are taken";
+    const HINT: &str = "configure tokens to accept requests from browsers";
     let shown = |value: &http::HeaderValue| {
         let text: String = String::from_utf8_lossy(value.as_bytes())
             .chars()
@@ -49,42 +48,44 @@ fn check(headers: &HeaderMap, uri: &Uri, local: bool) -> Result<(), String> {
     };
     if let Some(origin) = headers.get(ORIGIN) {
         let origin = shown(origin);
-        return Err(format!("a web page asks (Origin: {origin}); {WANT}"));
+        return Err(format!("cross-site request (Origin: {origin}); {HINT}"));
     }
     if let Some(site) = headers.get(SEC_FETCH_SITE)
         && !matches!(site.as_bytes(), b"none" | b"same-origin")
     {
         let site = shown(site);
-        return Err(format!("a web page asks (Sec-Fetch-Site: {site}); {WANT}"));
+        return Err(format!(
+            "cross-site request (Sec-Fetch-Site: {site}); {HINT}"
+        ));
     }
     if !local {
         return Ok(());
     }
     let hosts = headers.get_all(HOST);
-    let here = |value: &http::HeaderValue| {
+    let local_name = |value: &http::HeaderValue| {
         let authority = value.to_str().ok().and_then(|text| text.parse().ok());
-        authority.is_some_and(|authority: Authority| is_here(authority.host()))
+        authority.is_some_and(|authority: Authority| is_local(authority.host()))
     };
-    if uri.authority().is_some_and(|named| !is_here(named.host())) {
-        return Err(elsewhere(uri.host().unwrap_or_default()));
+    if uri.authority().is_some_and(|named| !is_local(named.host())) {
+        return Err(foreign_host(uri.host().unwrap_or_default()));
     }
-    match hosts.iter().find(|host| !here(host)) {
-        Some(host) => Err(elsewhere(&shown(host))),
-        // HTTP/1.1 wants one, and every browser sends it.
-        None if hosts.iter().next().is_none() => Err(elsewhere("")),
+    match hosts.iter().find(|host| !local_name(host)) {
+        Some(host) => Err(foreign_host(&shown(host))),
+        // HTTP/1.1 requires one, and every browser sends it.
+        None if hosts.iter().next().is_none() => Err(foreign_host("")),
         None => Ok(()),
     }
 }
 
-fn elsewhere(host: &str) -> String {
+fn foreign_host(host: &str) -> String {
     format!(
-        "Host: {host} (valid on a loopback address without tokens: localhost or an IP address, as \
-         any other name may be a web page's)"
+        "Host: {host} (valid on a loopback address without tokens: localhost or an IP address; any \
+         other name may belong to a web page)"
     )
 }
 
-/// Whether nobody but this machine's owner can have this name resolve to it.
-fn is_here(host: &str) -> bool {
+/// Whether nobody else can make this name resolve to the loopback address.
+fn is_local(host: &str) -> bool {
     let bare = host
         .strip_prefix('[')
         .and_then(|host| host.strip_suffix(']'));
@@ -111,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_browser_adds_gives_a_page_away() {
+    fn requests_with_browser_headers_are_rejected() {
         for local in [true, false] {
             for (header, taken) in [
                 (("origin", "https://evil.example"), false),
@@ -130,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn on_loopback_only_names_of_this_machine_are_taken() {
+    fn on_loopback_only_local_names_are_accepted() {
         for (host, taken) in [
             ("localhost", true),
             ("LocalHost:8081", true),

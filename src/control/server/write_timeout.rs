@@ -1,7 +1,6 @@
-//! A connection whose other end has to take what it is sent.
+//! A stream that fails when its peer reads too slowly.
 //!
-//! What a client does not take stays in memory here, with what it is made of. The
-//! clock runs only while something waits to be written.
+//! What a peer does not read stays in memory here. The clock runs only while a write is blocked.
 
 use std::io;
 use std::pin::Pin;
@@ -11,27 +10,29 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
-/// For how long a client may keep this side waiting that takes less than [`LEAST`]
-/// bytes in that time.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a blocked peer may take for each [`MIN_PROGRESS`] bytes.
+const PROGRESS_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Enough for the clock to begin anew, in bytes; about 2 KB a second.
-const LEAST: usize = 64 * 1024;
+/// In bytes; about 2 KB a second.
+const MIN_PROGRESS: usize = 64 * 1024;
 
-pub(super) struct Paced<S> {
+pub(super) struct WriteTimeout<S> {
     inner: S,
-    waits: Option<Waits>,
+    blocked: Option<Blocked>,
 }
 
-struct Waits {
-    until: Pin<Box<Sleep>>,
-    /// Bytes since it began.
-    taken: usize,
+struct Blocked {
+    deadline: Pin<Box<Sleep>>,
+    /// Bytes that the peer has read since then.
+    written: usize,
 }
 
-impl<S> Paced<S> {
+impl<S> WriteTimeout<S> {
     pub fn new(inner: S) -> Self {
-        Self { inner, waits: None }
+        Self {
+            inner,
+            blocked: None,
+        }
     }
 
     fn written(
@@ -42,9 +43,9 @@ impl<S> Paced<S> {
         match polled {
             Poll::Pending => self.wait(cx),
             Poll::Ready(Ok(bytes)) => {
-                self.waits.take_if(|waits| {
-                    waits.taken += bytes;
-                    waits.taken >= LEAST
+                self.blocked.take_if(|blocked| {
+                    blocked.written += bytes;
+                    blocked.written >= MIN_PROGRESS
                 });
                 Poll::Ready(Ok(bytes))
             }
@@ -52,22 +53,22 @@ impl<S> Paced<S> {
         }
     }
 
-    /// Ready when this has taken too long.
+    /// Ready when the peer has been too slow.
     fn wait<T>(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
-        let waits = self.waits.get_or_insert_with(|| Waits {
-            until: Box::pin(sleep(PATIENCE)),
-            taken: 0,
+        let blocked = self.blocked.get_or_insert_with(|| Blocked {
+            deadline: Box::pin(sleep(PROGRESS_TIMEOUT)),
+            written: 0,
         });
-        ready!(waits.until.as_mut().poll(cx));
+        ready!(blocked.deadline.as_mut().poll(cx));
         let why = format!(
-            "it took less than {LEAST} bytes in {} s",
-            PATIENCE.as_secs()
+            "the peer read less than {MIN_PROGRESS} bytes in {} s",
+            PROGRESS_TIMEOUT.as_secs()
         );
         Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, why)))
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Paced<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for WriteTimeout<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -77,7 +78,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Paced<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Paced<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for WriteTimeout<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -100,13 +101,13 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Paced<S> {
         self.inner.is_write_vectored()
     }
 
-    // Called when all there was is written.
+    // Called when everything is written.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let polled = Pin::new(&mut self.inner).poll_flush(cx);
         if polled.is_pending() {
             return self.wait(cx);
         }
-        self.waits = None;
+        self.blocked = None;
         polled
     }
 
@@ -127,20 +128,20 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn who_takes_nothing_is_given_up() {
+    async fn a_peer_that_reads_nothing_fails() {
         let (here, there) = duplex(1000);
-        let mut here = Paced::new(here);
+        let mut here = WriteTimeout::new(here);
         let begun = Instant::now();
         let error = here.write_all(&[0; 2000]).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
-        assert_eq!(begun.elapsed().as_secs(), PATIENCE.as_secs());
+        assert_eq!(begun.elapsed().as_secs(), PROGRESS_TIMEOUT.as_secs());
         drop(there);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_drop_now_and_then_is_not_enough() {
+    async fn a_peer_that_reads_too_slowly_fails() {
         let (here, mut there) = duplex(1000);
-        let mut here = Paced::new(here);
+        let mut here = WriteTimeout::new(here);
         let drips = tokio::spawn(async move {
             loop {
                 sleep(Duration::from_secs(1)).await;
@@ -152,15 +153,15 @@ mod tests {
         let begun = Instant::now();
         let error = here.write_all(&vec![0; 1 << 20]).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
-        assert!(begun.elapsed() < PATIENCE * 2);
+        assert!(begun.elapsed() < PROGRESS_TIMEOUT * 2);
         drop(here);
         drips.await.unwrap();
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_is_slow_and_goes_on_is_waited_for() {
+    async fn a_slow_peer_with_progress_does_not_fail() {
         let (here, mut there) = duplex(1000);
-        let mut here = Paced::new(here);
+        let mut here = WriteTimeout::new(here);
         let reads = tokio::spawn(async move {
             let mut all = 0;
             while let Ok(read @ 1..) = there.read(&mut [0; 4000]).await {
@@ -171,12 +172,12 @@ mod tests {
         });
         here.write_all(&vec![0; 1 << 20]).await.unwrap();
         here.flush().await.unwrap();
-        // Nothing to write is no reason.
-        sleep(PATIENCE * 3).await;
+        // An idle connection does not fail.
+        sleep(PROGRESS_TIMEOUT * 3).await;
         here.write_all(&[0; 5000]).await.unwrap();
         drop(here);
         assert_eq!(
-            timeout(PATIENCE, reads).await.unwrap().unwrap(),
+            timeout(PROGRESS_TIMEOUT, reads).await.unwrap().unwrap(),
             (1 << 20) + 5000
         );
     }

@@ -1,4 +1,4 @@
-//! TLS towards edges and operators.
+//! TLS for edges and API clients.
 
 use std::io;
 use std::pin::Pin;
@@ -10,32 +10,30 @@ use pingora_core::tls::tokio_ssl::SslStream;
 use pingora_core::tls::x509::{X509Name, X509Ref};
 use tokio::net::TcpStream;
 
-use super::settings::Tls;
+use crate::control::settings::Tls;
 
-/// Makes connections secret, and says who is at their other end. The certificates
-/// can be replaced while others connect.
+/// Accepts TLS connections. The certificates can be replaced at any time.
 pub struct Acceptor(ArcSwap<SslAcceptor>);
 
 impl Acceptor {
-    /// With the files of `tls`.
+    /// Loads the files of `tls`.
     ///
     /// # Errors
-    /// One of them cannot be used, in words for an operator.
+    /// The setting whose file cannot be used, and why.
     pub fn new(tls: &Tls) -> Result<Self, String> {
         Ok(Self(ArcSwap::from_pointee(build(tls)?)))
     }
 
-    /// From now on, it is as `other`. Connections that there are keep what they began
-    /// with.
+    /// Takes over the certificates of `other` for new connections.
     pub fn replace(&self, other: Acceptor) {
         self.0.store(other.0.into_inner());
     }
 
-    /// Shakes hands. Also gives the common name of the client's certificate, if one
-    /// is wanted.
+    /// Does the handshake. Also returns the common name of the client's certificate, if one is
+    /// required.
     ///
     /// # Errors
-    /// The client does not speak TLS, or has not the certificate that is wanted.
+    /// The handshake failed, or the client has no valid certificate.
     pub async fn accept(
         &self,
         stream: TcpStream,
@@ -65,7 +63,7 @@ fn build(tls: &Tls) -> Result<SslAcceptor, String> {
         .set_private_key_file(&tls.key, SslFiletype::PEM)
         .and_then(|()| builder.check_private_key())
         .map_err(|error| wrong("key", &error))?;
-    // A session is resumed only where it was begun (SSL_CTX_set_session_id_context).
+    // Required for session resumption with client certificates (SSL_CTX_set_session_id_context).
     builder
         .set_session_id_context(b"cellgate control")
         .map_err(|error| wrong("cert", &error))?;
@@ -74,7 +72,7 @@ fn build(tls: &Tls) -> Result<SslAcceptor, String> {
         builder
             .set_ca_file(client_ca)
             .map_err(|error| wrong(&error))?;
-        // Which ones are meant, so that a client with several can choose.
+        // Sent to clients, so that one with several certificates can choose.
         let names = X509Name::load_client_ca_file(client_ca).map_err(|error| wrong(&error))?;
         builder.set_client_ca_list(names);
         builder.set_verify(SslVerifyMode::PEER | SslVerifyMode::FAIL_IF_NO_PEER_CERT);
@@ -82,7 +80,7 @@ fn build(tls: &Tls) -> Result<SslAcceptor, String> {
     Ok(builder.build())
 }
 
-/// Names are shown and logged, and may be anything in a certificate.
+/// The common name, which may be any text.
 fn common_name(certificate: &X509Ref) -> String {
     certificate
         .subject_name()

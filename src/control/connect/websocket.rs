@@ -1,8 +1,8 @@
-//! One WebSocket: messages in and out, deadlines, and how it ends.
+//! The WebSocket of one edge: messages in both directions, pings, deadlines and the close.
 //!
-//! Large messages go out in fragments of a few kilobytes (RFC 6455, section 5.4):
-//! the WebSocket copies what it writes and keeps the room for it, so that a link
-//! would go on costing what the largest message did.
+//! Large messages are written in fragments of a few kilobytes (RFC 6455, section 5.4): tungstenite
+//! copies what it writes into a buffer that never shrinks, so each connection would keep as much
+//! memory as its largest message.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -30,30 +30,30 @@ use crate::protocol::{Close, Refusal};
 /// Most bytes of a message in one frame.
 const FRAGMENT: usize = 4096;
 
-/// Room for what an edge sends; grows with its messages.
+/// Initial size of the read buffer; it grows with the edge's messages.
 const READ_BYTES: usize = 2048;
 
-/// Most bytes that are written and not taken: a fragment, and answers to pings.
+/// Most bytes in the write buffer: a fragment, and answers to pings.
 const WRITE_BYTES: usize = 32 * 1024;
 
-/// How long an orderly close may take.
-const FAREWELL: Duration = Duration::from_secs(2);
+/// How long the closing handshake may take.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Most bytes that are read only to be able to close in order.
-const FAREWELL_BYTES: usize = 4 << 20;
+/// Most bytes that are read and discarded during the closing handshake.
+const CLOSE_DISCARD_BYTES: usize = 4 << 20;
 
-/// Why a connection is over.
+/// Why a connection ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum End {
-    /// This side ends it, with a close frame.
+    /// Closed by this side, with a close frame.
     Refused(Refusal),
-    /// The edge ended it, with this close frame.
+    /// Closed by the edge, with this close frame.
     Left { code: u16, reason: String },
-    /// It broke.
+    /// The connection broke.
     Lost(String),
-    /// Nothing came for so long.
+    /// Nothing was received for so long.
     Silent(Duration),
-    /// The edge did not take what it was sent for so long.
+    /// The edge did not read a message for so long.
     Slow(Duration),
 }
 
@@ -66,11 +66,11 @@ impl fmt::Display for End {
             }
             Self::Left { code, reason } => write!(f, "the edge closed with {code}: {reason:?}"),
             Self::Lost(why) => write!(f, "the connection broke: {why}"),
-            Self::Silent(time) => write!(f, "nothing came for {} s", time.as_secs()),
+            Self::Silent(time) => write!(f, "nothing was received for {} s", time.as_secs()),
             Self::Slow(time) => {
                 write!(
                     f,
-                    "the edge did not take a message within {} s",
+                    "the edge did not read a message within {} s",
                     time.as_secs()
                 )
             }
@@ -84,22 +84,22 @@ impl From<Refusal> for End {
     }
 }
 
-/// What happens on a link.
+/// What happened on a connection.
 #[derive(Debug)]
 pub(super) enum Event {
     Text(Utf8Bytes),
-    /// All that was queued has been written.
+    /// All queued messages have been written.
     Written,
 }
 
-/// A message on its way out.
+/// A message that is being written.
 struct Outgoing {
     kind: Data,
-    /// In front of the rest, which is shared.
+    /// Written before the payload, which all edges share.
     header: Option<[u8; CHUNK_HEADER_BYTES]>,
     rest: Bytes,
     begun: bool,
-    /// Its time runs.
+    /// Its deadline has been set.
     timed: bool,
 }
 
@@ -108,7 +108,7 @@ impl Outgoing {
         self.rest.len() + self.header.map_or(0, |header| header.len())
     }
 
-    /// The next frame of it, and whether that is the last.
+    /// The next frame, and whether it is the last one.
     fn next(&mut self) -> (Frame, bool) {
         let kind = match std::mem::replace(&mut self.begun, true) {
             true => Data::Continue,
@@ -128,42 +128,42 @@ impl Outgoing {
     }
 }
 
-pub(super) struct Link {
-    socket: WebSocketStream<TokioIo<Upgraded>>,
+/// A WebSocket with a queue of outgoing messages.
+pub(super) struct EdgeSocket {
+    websocket: WebSocketStream<TokioIo<Upgraded>>,
     queue: VecDeque<Outgoing>,
-    /// Something may have been written that is not out.
+    /// The write buffer may not be empty.
     unflushed: bool,
     ping: Duration,
     /// When to ping next.
     ping_at: Instant,
     ping_due: bool,
-    /// When something came last.
+    /// When something was last received.
     heard: Instant,
-    /// Until when what is being written has to be taken, and how long that is.
+    /// The deadline of the message that is being written, and its length.
     write_by: Option<(Instant, Duration)>,
-    /// Bytes that were written, as frames.
+    /// Bytes written in frames since the last [`take_written`](Self::take_written).
     written: u64,
-    /// How long a message may take, besides the time for its size.
+    /// The base time to write a message.
     write: Duration,
-    /// Bytes a second that an edge has to take at least.
-    least_rate: usize,
+    /// Bytes a second that the edge must read.
+    min_rate: usize,
     metrics: ConnectMetrics,
 }
 
-impl Link {
-    /// `least_rate` is the bytes a second that an edge has to take at least.
-    pub async fn new(upgraded: Upgraded, hub: &Hub, least_rate: usize) -> Self {
+impl EdgeSocket {
+    pub async fn new(upgraded: Upgraded, hub: &Hub, min_rate: usize) -> Self {
         let (ping, write) = (hub.control.limits.ping, hub.times.write);
-        Self::with(upgraded, ping, write, least_rate, hub.metrics.clone()).await
+        Self::with(upgraded, ping, write, min_rate, hub.metrics.clone()).await
     }
 
-    /// Pings that often, and lets a message take so long, besides the time for its
-    /// size.
+    /// Pings every `ping`. A message must be read within `write` plus its size divided by `min_rate`
+    /// (bytes a second).
     pub(super) async fn with(
         upgraded: Upgraded,
         ping: Duration,
         write: Duration,
-        least_rate: usize,
+        min_rate: usize,
         metrics: ConnectMetrics,
     ) -> Self {
         let config = WebSocketConfig::default()
@@ -175,7 +175,7 @@ impl Link {
         let io = TokioIo::new(upgraded);
         let now = Instant::now();
         Self {
-            socket: WebSocketStream::from_raw_socket(io, Role::Server, Some(config)).await,
+            websocket: WebSocketStream::from_raw_socket(io, Role::Server, Some(config)).await,
             queue: VecDeque::new(),
             unflushed: false,
             ping,
@@ -185,17 +185,17 @@ impl Link {
             write_by: None,
             written: 0,
             write,
-            least_rate,
+            min_rate,
             metrics,
         }
     }
 
-    /// Sends a text message after what is queued.
+    /// Queues a text message.
     pub fn text(&mut self, text: impl Into<Bytes>) {
         self.push(Data::Text, None, text.into());
     }
 
-    /// Sends a binary message after what is queued: a header, and what is shared.
+    /// Queues a binary message: a header and a shared payload.
     pub fn binary(&mut self, header: [u8; CHUNK_HEADER_BYTES], rest: Bytes) {
         self.push(Data::Binary, Some(header), rest);
     }
@@ -210,21 +210,20 @@ impl Link {
         });
     }
 
-    /// Whether all that was queued is out.
+    /// Whether all queued messages have been written and flushed.
     pub fn is_idle(&self) -> bool {
         self.queue.is_empty() && !self.unflushed
     }
 
-    /// Bytes written since this was asked last, as frames.
+    /// Bytes written in frames since the last call.
     pub fn take_written(&mut self) -> u64 {
         std::mem::take(&mut self.written)
     }
 
-    /// Writes, reads, pings, and says what happened. Dropping the future loses
-    /// nothing.
+    /// Writes, reads and pings until something happens. Cancel-safe.
     ///
     /// # Errors
-    /// The connection is over.
+    /// The connection ended.
     pub async fn event(&mut self) -> Result<Event, End> {
         loop {
             let silent = self.heard + self.ping * SILENT_PINGS;
@@ -253,9 +252,9 @@ impl Link {
         }
     }
 
-    /// None: something happened that is nobody's business.
+    /// None: only control frames were received.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Event>, End>> {
-        match Pin::new(&mut self.socket).poll_next(cx) {
+        match Pin::new(&mut self.websocket).poll_next(cx) {
             Poll::Ready(Some(Ok(message))) => {
                 self.heard = Instant::now();
                 return Poll::Ready(self.received(message));
@@ -295,7 +294,7 @@ impl Link {
 
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), tungstenite::Error>> {
         loop {
-            // Once for each: this is asked again whenever anything happens.
+            // Only once for each message: this runs again at every event.
             let front = self.queue.front_mut();
             let begins = front.filter(|front| !front.timed);
             if begins.is_some() || self.write_by.is_none() {
@@ -303,10 +302,10 @@ impl Link {
                     front.timed = true;
                     front.len()
                 });
-                let allowed = self.write + Duration::from_secs((bytes / self.least_rate) as u64);
+                let allowed = self.write + Duration::from_secs((bytes / self.min_rate) as u64);
                 self.write_by = Some((Instant::now() + allowed, allowed));
             }
-            ready!(Pin::new(&mut self.socket).poll_ready(cx))?;
+            ready!(Pin::new(&mut self.websocket).poll_ready(cx))?;
             let frame = if std::mem::take(&mut self.ping_due) {
                 Frame::ping(Bytes::new())
             } else if let Some(front) = self.queue.front_mut() {
@@ -322,51 +321,56 @@ impl Link {
             self.written += bytes;
             self.metrics.sent_bytes.inc_by(bytes);
             self.unflushed = true;
-            Pin::new(&mut self.socket).start_send(Message::Frame(frame))?;
+            Pin::new(&mut self.websocket).start_send(Message::Frame(frame))?;
         }
-        ready!(Pin::new(&mut self.socket).poll_flush(cx))?;
+        ready!(Pin::new(&mut self.websocket).poll_flush(cx))?;
         self.unflushed = false;
         self.write_by = None;
         Poll::Ready(Ok(()))
     }
 
-    /// Ends it as `end` says: with a close frame, if it is this side that ends it.
-    /// Takes two seconds at most.
+    /// Closes the connection, with a close frame if this side ends it. Takes at most
+    /// [`CLOSE_TIMEOUT`].
     pub async fn finish(mut self, end: &End) {
         let frame = match end {
             End::Refused(refusal) => CloseFrame {
                 code: refusal.close.code().into(),
                 reason: refusal.reason().into(),
             },
-            // The answer to its close is queued.
+            // Sends the close frame that tungstenite has queued in answer.
             End::Left { .. } => {
-                let _ = timeout(FAREWELL, self.socket.next()).await;
+                let _ = timeout(CLOSE_TIMEOUT, self.websocket.next()).await;
                 return;
             }
             End::Lost(_) | End::Silent(_) | End::Slow(_) => return,
         };
-        let _ = timeout(FAREWELL, self.farewell(frame)).await;
+        let _ = timeout(CLOSE_TIMEOUT, self.close(frame)).await;
     }
 
-    /// Waits until the edge has closed as well: a socket that is closed with
-    /// something unread takes back what was sent last.
-    async fn farewell(&mut self, frame: CloseFrame) {
-        if self.socket.send(Message::Close(Some(frame))).await.is_err() {
+    /// Waits until the edge has closed as well: closing a TCP socket with unread data resets the
+    /// connection, and the edge might never see the close frame.
+    async fn close(&mut self, frame: CloseFrame) {
+        if self
+            .websocket
+            .send(Message::Close(Some(frame)))
+            .await
+            .is_err()
+        {
             return;
         }
-        while let Some(Ok(_)) = self.socket.next().await {}
-        let mut scrap = [0; 1024];
+        while let Some(Ok(_)) = self.websocket.next().await {}
+        let mut discarded = [0; 1024];
         let mut bytes = 0;
-        while bytes < FAREWELL_BYTES {
-            match self.socket.get_mut().read(&mut scrap).await {
-                Ok(1..) => bytes += scrap.len(),
+        while bytes < CLOSE_DISCARD_BYTES {
+            match self.websocket.get_mut().read(&mut discarded).await {
+                Ok(1..) => bytes += discarded.len(),
                 Ok(0) | Err(_) => return,
             }
         }
     }
 }
 
-/// What an error of the WebSocket means.
+/// The end of a connection after an error of the WebSocket.
 fn end(error: tungstenite::Error) -> End {
     let close = match &error {
         tungstenite::Error::Capacity(_) => Close::TooLarge,

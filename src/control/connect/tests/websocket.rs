@@ -11,8 +11,8 @@ use tokio::io::{AsyncWriteExt, duplex};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep};
 
-use crate::control::connect::link::{End, Link};
 use crate::control::connect::metrics::ConnectMetrics;
+use crate::control::connect::websocket::{EdgeSocket, End};
 use crate::control::core::tests::memory::Memory;
 use crate::control::core::{Edges, Truth};
 use crate::telemetry::metrics::Registered;
@@ -51,14 +51,14 @@ async fn a_message_that_waits_has_its_time_once() {
     let metrics = ConnectMetrics::new(&Registered::new(), &edges);
     let write = Duration::from_secs(2);
     let (ping, rate) = (Duration::from_secs(60), 1 << 20);
-    let mut link = Link::with(upgraded.await.unwrap(), ping, write, rate, metrics).await;
+    let mut socket = EdgeSocket::with(upgraded.await.unwrap(), ping, write, rate, metrics).await;
     for _ in 0..10 {
-        link.text(Bytes::from_static(&[b' '; 90]));
+        socket.text(Bytes::from_static(&[b' '; 90]));
     }
     let begun = Instant::now();
     let end = loop {
         assert!(begun.elapsed() < ping, "it is never given up");
-        if let Err(end) = link.event().await {
+        if let Err(end) = socket.event().await {
             break end;
         }
     };

@@ -1,4 +1,4 @@
-//! A request to connect: who may, and what is spoken.
+//! The HTTP request to connect: authorization, limits, dialect, and the WebSocket upgrade.
 
 use std::sync::Arc;
 
@@ -16,13 +16,13 @@ use tokio_tungstenite::tungstenite::error::ProtocolError;
 use tokio_tungstenite::tungstenite::handshake::server::create_response_with_body;
 use tokio_tungstenite::tungstenite::{self};
 
-use super::link::Link;
 use super::metrics::Refused;
+use super::websocket::EdgeSocket;
 use super::{Hub, m3, v1};
 use crate::control::Peer;
 use crate::control::access::{Denied, Role};
 use crate::control::core::Dialect;
-use crate::control::places::Place;
+use crate::control::server::ConnectionSlot;
 use crate::protocol::SUBPROTOCOL;
 
 /// `/connect`.
@@ -31,8 +31,8 @@ pub(super) async fn connect(
     Extension(peer): Extension<Peer>,
     request: Request,
 ) -> Response {
-    let place = match admit(&hub, &request) {
-        Ok(place) => place,
+    let permit = match admit(&hub, &request) {
+        Ok(permit) => permit,
         Err(refusal) => {
             let (why, response) = *refusal;
             hub.metrics.refused(why);
@@ -53,14 +53,14 @@ pub(super) async fn connect(
             HeaderValue::from_static(SUBPROTOCOL),
         );
     }
-    // Of the connection; it has none in tests without a server.
-    let seat = request.extensions().get::<Arc<Place>>().cloned();
-    if let Some(seat) = &seat {
-        seat.become_edge();
+    // Absent in tests without a server.
+    let slot = request.extensions().get::<Arc<ConnectionSlot>>().cloned();
+    if let Some(slot) = &slot {
+        slot.become_edge();
     }
     tokio::spawn(async move {
-        serve(hub, peer, dialect, place, request).await;
-        drop(seat);
+        serve(hub, peer, dialect, permit, request).await;
+        drop(slot);
     });
     response
 }
@@ -69,25 +69,25 @@ async fn serve(
     hub: Arc<Hub>,
     peer: Peer,
     dialect: Dialect,
-    place: OwnedSemaphorePermit,
+    permit: OwnedSemaphorePermit,
     request: Request,
 ) {
     let Ok(upgraded) = hyper::upgrade::on(request).await else {
         return;
     };
     let rate = match dialect {
-        Dialect::V1 => hub.times.least_rate,
-        Dialect::M3 => hub.times.least_rate_m3,
+        Dialect::V1 => hub.times.min_rate,
+        Dialect::M3 => hub.times.min_rate_m3,
     };
-    let link = Link::new(upgraded, &hub, rate).await;
+    let socket = EdgeSocket::new(upgraded, &hub, rate).await;
     match dialect {
-        Dialect::V1 => v1::serve(&hub, &peer, link).await,
-        Dialect::M3 => m3::serve(&hub, &peer, link).await,
+        Dialect::V1 => v1::serve(&hub, &peer, socket).await,
+        Dialect::M3 => m3::serve(&hub, &peer, socket).await,
     }
-    drop(place);
+    drop(permit);
 }
 
-/// A place for one more edge, if it may come.
+/// Checks the token and the limit of connected edges.
 fn admit(hub: &Hub, request: &Request) -> Result<OwnedSemaphorePermit, Box<(Refused, Response)>> {
     let authorization = request.headers().get(AUTHORIZATION);
     if let Err(denied) = hub.control.access.check(authorization, Role::Edge) {
@@ -113,17 +113,18 @@ fn admit(hub: &Hub, request: &Request) -> Result<OwnedSemaphorePermit, Box<(Refu
     if *hub.ending.borrow() {
         return Err(later(Refused::Ending, "this control plane shuts down"));
     }
-    Arc::clone(&hub.places).try_acquire_owned().map_err(|_| {
-        let text = format!(
-            "{} edges are connected already",
-            hub.control.limits.max_edges
-        );
-        later(Refused::Full, &text)
-    })
+    Arc::clone(&hub.edge_permits)
+        .try_acquire_owned()
+        .map_err(|_| {
+            let text = format!(
+                "{} edges are already connected",
+                hub.control.limits.max_edges
+            );
+            later(Refused::Full, &text)
+        })
 }
 
-/// What is spoken: what the client offers, or M3 if it offers nothing that is known
-/// here.
+/// The dialect: `cellgate.v1` if the client offers it, otherwise M3.
 fn dialect(headers: &HeaderMap) -> Dialect {
     let offered = headers
         .get_all(SEC_WEBSOCKET_PROTOCOL)
@@ -149,7 +150,7 @@ fn malformed(why: &tungstenite::Error) -> Response {
         ) => StatusCode::UPGRADE_REQUIRED,
         _ => StatusCode::BAD_REQUEST,
     };
-    let mut response = error(status, &format!("not the handshake of a WebSocket: {why}"));
+    let mut response = error(status, &format!("not a WebSocket handshake: {why}"));
     let fields: &[(HeaderName, &str)] = match status {
         StatusCode::METHOD_NOT_ALLOWED => &[(http::header::ALLOW, "GET")],
         StatusCode::UPGRADE_REQUIRED => &[

@@ -1,41 +1,41 @@
-//! What one edge has, and what it is to be sent next. No clock, no socket.
+//! What one edge has, and what it needs next. Pure: no clock, no socket.
 //!
-//! One answer is waited for at a time: what happens meanwhile is folded into what
-//! is sent after it. So an edge that is slow gets fewer messages, and one that
-//! refuses a generation gets the next on top of what it kept.
+//! At most one push is unanswered at a time; changes that happen meanwhile are folded into the next
+//! push. So a slow edge gets fewer messages, and an edge that refuses a generation gets the next
+//! one on top of the generation that it kept.
 
 use crate::control::core::{Since, Step, Truth};
 use crate::protocol::Mark;
 
-/// What is known of an edge that speaks `cellgate.v1`.
+/// What is known about an edge that speaks `cellgate.v1`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Standing {
-    /// What it has, as far as it said.
+pub(super) struct SyncState {
+    /// The generation that it last reported.
     held: Option<Mark>,
-    /// What it was sent last, and has not answered.
+    /// The last generation that was sent, until it is answered.
     awaited: Option<Mark>,
-    /// What it refused last.
+    /// The last generation that it refused.
     refused: Option<u64>,
     /// It asked for a snapshot.
     asked: bool,
 }
 
-/// What an edge is to be sent.
+/// What to send to an edge.
 #[derive(Clone, Debug)]
 pub(super) enum Next {
     Nothing,
-    /// What these steps do, which begin at `from`.
+    /// Deltas for these steps, which start at `from`.
     Steps {
         from: Mark,
         steps: Vec<Step>,
     },
-    /// All of the newest generation.
+    /// The newest generation as a whole.
     Snapshot,
 }
 
-impl Standing {
-    /// After a hello. `newest` is what the welcome says: an edge that serves the
-    /// same content takes that as its own, wherever it had it from.
+impl SyncState {
+    /// After a hello. `newest` is the generation in the welcome: an edge that serves the same content
+    /// adopts its number, whatever the source of its content.
     pub fn greeted(held: Option<Mark>, serves: Option<Mark>, newest: Option<Mark>) -> Self {
         let known = newest.filter(|newest| {
             serves.is_some_and(|serves| {
@@ -48,18 +48,18 @@ impl Standing {
         }
     }
 
-    /// What it has been sent and has not answered.
+    /// The generation that was sent and is not answered.
     pub fn awaited(&self) -> Option<Mark> {
         self.awaited
     }
 
-    /// It was sent what leads to `to`.
+    /// `to` was sent.
     pub fn sent(&mut self, to: Mark) {
         self.awaited = Some(to);
         self.asked = false;
     }
 
-    /// It serves `mark`. True: that is what was waited for.
+    /// The edge serves `mark`. True: this answers the last push.
     pub fn acked(&mut self, mark: Mark) -> bool {
         self.held = Some(mark);
         let due = self
@@ -74,27 +74,27 @@ impl Standing {
         due == Some(mark)
     }
 
-    /// It refuses `generation`.
+    /// The edge refuses `generation`.
     pub fn nacked(&mut self, generation: u64) {
         self.refused = Some(generation);
         self.awaited
             .take_if(|awaited| awaited.generation <= generation);
     }
 
-    /// It asks for a snapshot.
+    /// The edge asks for a snapshot.
     pub fn resync(&mut self) {
         self.asked = true;
         self.awaited = None;
     }
 
-    /// It has not answered for too long.
+    /// The edge has not answered for too long.
     pub fn unanswered(&mut self) {
         if let Some(awaited) = self.awaited.take() {
             self.refused = Some(awaited.generation);
         }
     }
 
-    /// What it is to be sent now.
+    /// What to send now.
     pub fn next(&self, truth: &Truth) -> Next {
         if self.awaited.is_some() {
             return Next::Nothing;
@@ -104,7 +104,7 @@ impl Standing {
         };
         let generation = newest.record.generation;
         if self.asked {
-            // It would refuse an older one.
+            // The edge would refuse an older generation.
             let ahead = self.held.is_some_and(|held| held.generation > generation);
             return match ahead {
                 true => Next::Nothing,
