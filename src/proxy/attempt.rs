@@ -12,6 +12,7 @@ use crate::table::Retries;
 use crate::upstream::{Backend, LastFailure, Placement, Unresolved, uptime};
 
 /// The next attempt of a request.
+#[derive(Debug)]
 pub(super) struct Next {
     pub backend: Arc<Backend>,
     /// Time for connecting.

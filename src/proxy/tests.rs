@@ -194,7 +194,7 @@ async fn what_follows_when_an_exchange_breaks() {
         let proxy = proxy(policy.clone());
         let mut exchange = admitted(&proxy);
         let first = proxy.next_attempt(&mut exchange).await;
-        let backend = first.ok().expect("a backend").backend;
+        let backend = first.expect("a backend").backend;
         exchange.connected(true);
         if begun {
             exchange.answer_begins();
