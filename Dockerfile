@@ -3,8 +3,8 @@
 # --- build -------------------------------------------------------------------
 FROM rust:1-bookworm AS build
 
-# BoringSSL and zlib-ng are built from source (cmake), and bindgen reads headers through libclang. The client of
-# etcd is made from its protocol's description (protoc).
+# BoringSSL and zlib-ng are built from source (cmake), and bindgen reads headers through libclang. SQLite is built by the
+# image's C compiler. The client of etcd is made from its protocol's description (protoc).
 RUN apt-get update \
     && apt-get install -y --no-install-recommends cmake clang libclang-dev protobuf-compiler libprotobuf-dev \
     && rm -rf /var/lib/apt/lists/*

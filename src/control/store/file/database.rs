@@ -4,7 +4,9 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::time::Duration;
 
-use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior, ffi, named_params};
+use rusqlite::{
+    Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior, ffi, named_params,
+};
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 use crate::control::store::{AppendError, Record, StoreError};
@@ -107,7 +109,7 @@ impl Database {
                  support shared memory"
             )));
         }
-        // Every commit is synced. The default of WAL mode is to sync at checkpoints only.
+        // The log is synced at every commit, not only at checkpoints.
         self.connection.pragma_update(None, "synchronous", "full")?;
         self.connection.pragma_update(None, "foreign_keys", true)?;
         self.connection
@@ -126,14 +128,13 @@ impl Database {
     ///
     /// # Errors
     /// Nothing was stored, or the outcome is unknown.
-    pub fn insert(&mut self, record: &Record, content: Content<'_>) -> Result<u64, AppendError> {
+    pub fn insert(&self, record: &Record, content: Content<'_>) -> Result<u64, AppendError> {
         let failed = |error: &dyn std::fmt::Display| {
             StoreError(format!("generation {}: {error}", record.generation))
         };
-        let transaction = self
-            .connection
-            .transaction_with_behavior(TransactionBehavior::Immediate)
-            .map_err(|error| AppendError::Failed(failed(&error)))?;
+        let transaction =
+            Transaction::new_unchecked(&self.connection, TransactionBehavior::Immediate)
+                .map_err(|error| AppendError::Failed(failed(&explain(&self.connection, &error))))?;
         let bytes = insert_rows(&transaction, record, content)
             .map_err(|error| AppendError::Failed(failed(&explain(&transaction, &error))))?;
         match transaction.execute_batch("COMMIT") {
@@ -153,7 +154,7 @@ impl Database {
     ///
     /// # Errors
     /// Nothing was removed, for this reason.
-    pub fn remove_below(&mut self, number: u64) -> Result<(), String> {
+    pub fn remove_below(&self, number: u64) -> Result<(), String> {
         let removed = self
             .connection
             .execute("DELETE FROM generation WHERE number < ?1", [number]);

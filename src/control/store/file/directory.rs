@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 use crate::protocol::limits::NUMBER_MAX;
 
 const LOCK: &str = "lock";
-const DATABASE: &str = "cellgate.db";
+/// The name of the database in the directory.
+pub(super) const DATABASE: &str = "cellgate.db";
 
 /// How the files of the previous format ended.
 const SEGMENT: &str = "segment";

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use super::FileOptions;
 use super::database::{Content, Database};
-use super::directory::Directory;
+use super::directory::{DATABASE, Directory};
 use super::read::{Broken, ReadError, Run};
 use crate::control::store::{AppendError, Author, Commit, Generation, Record, json_bytes};
 use crate::table::Delta;
@@ -36,7 +36,7 @@ impl History {
     pub fn open(options: FileOptions) -> Result<Self, String> {
         let directory = Directory::open(&options.data_dir)?;
         let path = directory.database();
-        let named = |why: String| format!("{}: {why}", path.display());
+        let named = |why: String| format!("{DATABASE}: {why}");
         let acknowledged = directory.acknowledged();
         let empty = directory
             .create_database()
@@ -57,9 +57,7 @@ impl History {
             runs: Vec::new(),
             least: LEAST,
         };
-        history
-            .recover(acknowledged)
-            .map_err(|why| format!("{}: {why}", path.display()))?;
+        history.recover(acknowledged).map_err(named)?;
         history.trim();
         Ok(history)
     }

@@ -65,7 +65,7 @@ pub(super) struct Run {
 
 impl Run {
     /// About what a generation takes besides its content.
-    pub const ROW_BYTES: u64 = 400;
+    pub const ROW_BYTES: u64 = 200;
 
     /// One that has its table, of `table_bytes` with the row.
     pub fn new(first: u64, table_bytes: u64) -> Self {

@@ -302,3 +302,40 @@ async fn settings_that_cannot_be_used_are_refused() {
     let store: Arc<dyn Store> = Arc::new(EtcdStore::new(&settings(), 10).unwrap());
     assert_eq!(store.name(), "etcd http://127.0.0.1:2379 /cellgate/");
 }
+
+/// Keys and values as other releases find them. A change of this file is a change of the
+/// format.
+#[test]
+fn the_format_of_keys_and_values_is_the_golden_one() {
+    let keys = Keys::new("/cellgate");
+    let blob = |id: &str| BlobName {
+        id: id.to_owned(),
+        pieces: 2,
+        bytes: 600_000,
+    };
+    let delta = Delta {
+        head: Some(r#"{"version":"2"}"#.to_owned()),
+        set: vec![("visa".to_owned(), "one".to_owned())],
+        remove: vec!["acme".to_owned()],
+    };
+    let commit = |content| value::write(&CommitValue::new(record(), content)).unwrap();
+    let (table_id, delta_id) = ("00000000000000000007-b-01", "00000000000000000007-c-01");
+    let key = keys.of(Kind::Commit, 7);
+    let mut zstd = Vec::new();
+    value::write_delta(&delta, &mut zstd).unwrap();
+    let mut lines = String::new();
+    for (key, value) in [
+        (keys.head(), value::write(&record()).unwrap()),
+        (key.clone(), commit(Content::Delta(delta))),
+        (key.clone(), commit(Content::DeltaBlob(blob(delta_id)))),
+        (key, commit(Content::TableBlob(blob(delta_id)))),
+        (
+            keys.of(Kind::Base, 7),
+            value::write(&BaseValue::new(record(), blob(table_id))).unwrap(),
+        ),
+        (keys.piece(delta_id, 1), zstd::decode_all(&*zstd).unwrap()),
+    ] {
+        lines += &format!("{key}\n    {}\n", String::from_utf8(value).unwrap());
+    }
+    assert_eq!(lines, include_str!("format.txt"));
+}

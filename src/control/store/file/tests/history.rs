@@ -161,6 +161,21 @@ async fn the_last_steps() {
     assert!(numbers(0, usize::MAX).await.is_empty());
 }
 
+/// A loss of power takes nothing that was acknowledged.
+#[test]
+fn every_commit_is_synced() {
+    let history = Fixture::new().open();
+    let pragma = |name| -> String {
+        let connection = &history.database.connection;
+        connection
+            .pragma_query_value(None, name, |row| row.get::<_, rusqlite::types::Value>(0))
+            .map(|value| format!("{value:?}"))
+            .unwrap()
+    };
+    assert_eq!(pragma("synchronous"), "Integer(2)");
+    assert_eq!(pragma("journal_mode"), "Text(\"wal\")");
+}
+
 #[test]
 fn pages_of_records() {
     let fixture = Fixture::with_changes(5);
