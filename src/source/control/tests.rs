@@ -228,7 +228,7 @@ async fn what_cannot_be_served_is_refused_with_all_problems() {
         })
     };
     assert_eq!(edge.hear(checkpoint(2)).await, None);
-    resync(edge.hear(checkpoint(3)).await, "generation 1 here where 3");
+    resync(edge.hear(checkpoint(3)).await, "this edge has generation 1, but should have 3");
     assert_eq!(edge.serves(), Some((1, "1".to_owned())));
 }
 
@@ -274,7 +274,7 @@ async fn a_snapshot_is_asked_for_once() {
     let here = table("1", &[]);
     let mut edge = Edge::at(1, &here).await;
     let gap = |to| delta(5, &here, to, &here);
-    resync(edge.hear(gap(6)).await, "a delta of generation 5");
+    resync(edge.hear(gap(6)).await, "a delta from generation 5");
     for to in 7..20 {
         assert_eq!(edge.hear(gap(to)).await, None, "the answer is under way");
     }
@@ -304,7 +304,7 @@ async fn asking_in_vain_is_shown_until_it_helps() {
         let later = start + Duration::from_secs(1000 * id);
         resync(
             answer.or(edge.session.resync(later)),
-            "it ends within its head",
+            "it ends before the end of the head",
         );
         asked += 1;
         let shown = edge.state.status().last_error;

@@ -74,6 +74,6 @@ async fn certificates_alone_open_nothing_here() {
     ] {
         let answer = api.ask(method, target, &[], "").await;
         assert_eq!(answer.refusal(), (403, "forbidden".to_owned()), "{target}");
-        assert!(answer.message().contains("takes a token"), "{answer:?}");
+        assert!(answer.message().contains("requires a token"), "{answer:?}");
     }
 }

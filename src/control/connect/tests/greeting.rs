@@ -152,7 +152,7 @@ async fn a_conversation_begins_with_a_hello() {
         (
             Message::Text(r#"{"type": "resync", "reason": ""}"#.into()),
             1002,
-            "message resync where a hello was due",
+            "message resync before the hello",
         ),
         (Message::Text("nonsense".into()), 1007, "message: "),
         (

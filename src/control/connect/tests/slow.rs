@@ -37,7 +37,7 @@ async fn an_edge_that_says_nothing_is_dead() {
         .await;
     let view = site.edges.get("edge-1").unwrap();
     assert_eq!((view.connected, view.in_sync), (false, true));
-    assert_eq!(view.why.as_deref(), Some("nothing came for 0 s"));
+    assert_eq!(view.why.as_deref(), Some("nothing was received for 0 s"));
     drop(edge);
 }
 
@@ -72,7 +72,7 @@ async fn an_edge_that_does_not_read_is_dropped_and_holds_nobody_up() {
         .await;
     let why = site.edges.get("deaf").unwrap().why.unwrap();
     assert!(
-        why.starts_with("the edge did not take a message within"),
+        why.starts_with("the edge did not read a message within"),
         "{why}"
     );
     site.until("its turn is over", |site| {
