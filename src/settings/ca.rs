@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use pingora_core::tls::ssl::{SslConnector, SslMethod};
+use pingora_core::tls::ssl::{SslContext, SslMethod};
 
 use super::files::shown;
 
@@ -29,7 +29,7 @@ pub(crate) fn check(path: &Path) -> Result<(), String> {
     if memchr::memmem::find(&pem, b"-----BEGIN ").is_none() {
         return Err(format!("{} has no PEM certificate in it", shown(path)));
     }
-    SslConnector::builder(SslMethod::tls())
+    SslContext::builder(SslMethod::tls())
         .and_then(|mut builder| builder.set_ca_file(path))
         .map_err(|error| {
             format!(

@@ -7,7 +7,7 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use pingora_core::tls::ssl::{SslConnector, SslFiletype, SslMethod};
+use pingora_core::tls::ssl::{SslContext, SslFiletype, SslMethod};
 use url::{Host, Url};
 
 use super::files::shown;
@@ -240,7 +240,7 @@ pub(crate) fn client_cert(node: &Node) -> Parsed<PathBuf> {
     std::fs::metadata(&path)
         .map_err(|error| format!("cannot read {}: {error}", shown(&path)))
         .and_then(|_| {
-            SslConnector::builder(SslMethod::tls())
+            SslContext::builder(SslMethod::tls())
                 .and_then(|mut builder| builder.set_certificate_chain_file(&path))
                 .map_err(|error| refused(&error))
         })?;
@@ -251,7 +251,7 @@ pub(crate) fn client_cert(node: &Node) -> Parsed<PathBuf> {
 /// `name`.
 pub(crate) fn key_of(cert: &Path, key: &Path, name: &str) -> Parsed<()> {
     std::fs::metadata(key).map_err(|error| format!("cannot read {}: {error}", shown(key)))?;
-    let mut builder = SslConnector::builder(SslMethod::tls()).map_err(|error| error.to_string())?;
+    let mut builder = SslContext::builder(SslMethod::tls()).map_err(|error| error.to_string())?;
     builder
         .set_certificate_chain_file(cert)
         .and_then(|()| builder.set_private_key_file(key, SslFiletype::PEM))
