@@ -427,7 +427,7 @@ async fn what_is_not_ours_is_an_error() {
     assert!(
         error
             .0
-            .contains(&format!("{:?} is none of cellgate's", etcd.key("head"))),
+            .contains(&format!("{:?} is not one of cellgate's", etcd.key("head"))),
         "{error}"
     );
 

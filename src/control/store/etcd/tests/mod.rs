@@ -131,8 +131,8 @@ fn values_are_json_with_a_format() {
 #[test]
 fn what_is_no_value_of_ours_is_refused() {
     for (text, expected) in [
-        ("", "is none of cellgate's"),
-        ("7", "is none of cellgate's"),
+        ("", "is not one of cellgate's"),
+        ("7", "is not one of cellgate's"),
         (r#"{"format":2}"#, "has the format 2 (known: 1)"),
         (r#"{"format":1}"#, "cannot be read: missing field `record`"),
         (
