@@ -2,7 +2,7 @@
 //!
 //! Every field has its default in a `Default` impl beside it. The reasons for
 //! the less obvious ones are here; what an operator reads is
-//! `docs/configuration.md`.
+//! `docs/settings.md`.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};

@@ -115,7 +115,7 @@ fn close_objects(value: &mut Value) {
     }
 }
 
-/// A routing document; docs/configuration.md describes it. Fields are in the order version,
+/// A routing document; docs/routing-document.md describes it. Fields are in the order version,
 /// defaultPlacement, defaults, placements, cellEndpoints, routingTable; their members are sorted by
 /// name, keys by their bytes.
 #[derive(ToSchema)]

@@ -2,7 +2,7 @@
 //! certificates are read again at SIGHUP.
 //!
 //! `read` has the keys and their values; the YAML reader is that of `crate::settings`.
-//! docs/configuration.md is the reference for operators.
+//! `docs/control-plane.md` is the reference for operators.
 
 mod read;
 

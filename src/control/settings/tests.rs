@@ -61,8 +61,8 @@ fn conf_control_yaml_is_the_defaults_and_has_every_key() {
 }
 
 #[test]
-fn docs_configuration_md_has_every_key() {
-    let text = shipped("docs/configuration.md");
+fn docs_control_plane_md_has_every_key() {
+    let text = shipped("docs/control-plane.md");
     let below = SECTIONS.iter().flat_map(|(section, keys)| {
         let section = section.trim_end_matches("[]");
         keys.iter().map(move |key| format!("{section}.{key}"))

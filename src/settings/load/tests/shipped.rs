@@ -83,8 +83,8 @@ fn conf_demo_yaml() {
 }
 
 #[test]
-fn docs_configuration_md_has_every_key() {
-    let text = shipped("docs/configuration.md");
+fn docs_settings_md_has_every_key() {
+    let text = shipped("docs/settings.md");
     let ours = SECTIONS.iter().flat_map(|(section, keys)| {
         let section = section.trim_end_matches("[]");
         keys.iter().map(move |key| format!("{section}.{key}"))
@@ -105,5 +105,10 @@ fn docs_configuration_md_has_every_key() {
     ] {
         assert!(text.contains(&format!("`{variable}`")), "{variable}");
     }
+}
+
+#[test]
+fn docs_logs_md_has_the_default_filter() {
+    let text = shipped("docs/logs.md");
     assert!(text.contains(crate::telemetry::logging::DEFAULT_FILTER));
 }

@@ -263,7 +263,7 @@ fn old_generations_go_when_they_take_too_much_space() {
     assert!(bytes < 300_000, "{bytes}");
 }
 
-/// What docs/operations.md tells operators to do.
+/// The backup that docs/control-plane.md describes.
 #[test]
 fn a_backup_is_made_while_the_store_is_open() {
     let mut fixture = Fixture::with_changes(3);
