@@ -5,9 +5,11 @@ use std::time::{Instant, SystemTime};
 
 use tokio::task::spawn_blocking;
 
-use super::database::{Base, Error};
+use super::database::Error;
+use super::journal::Journal;
 use super::record::Record;
 use super::restore::{Inner, StateDir, Tip};
+use super::rows::Base;
 use super::schedule::{CONTACT, Next, Outcome, Schedule, Served, Step};
 use crate::background;
 use crate::state::generation::Generation;
@@ -220,11 +222,7 @@ impl StateDir {
     }
 
     /// Writes `journal`, which takes the place of the one in memory if that succeeds.
-    fn replace_journal(
-        &self,
-        inner: &mut Inner,
-        mut journal: super::journal::Journal,
-    ) -> Result<(), Error> {
+    fn replace_journal(&self, inner: &mut Inner, mut journal: Journal) -> Result<(), Error> {
         journal.set_last_contact(self.edge.last_contact());
         if let Some(database) = &inner.database {
             database.write_journal(&journal)?;

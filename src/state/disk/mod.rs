@@ -19,13 +19,14 @@
 //! crash within a minute, on the same generation or a later one, both are *quarantined*: the
 //! edge falls back to the newest promoted generation, else to the one before, and refuses the
 //! quarantined content for as long as the journal lists it. `journal` and `schedule` decide
-//! this; they are given the time and touch no file. `database` reads and writes.
+//! this; they are given the time and touch no file. `database` and `rows` read and write.
 
 mod database;
 mod journal;
 mod keep;
 mod record;
 mod restore;
+mod rows;
 mod schedule;
 
 #[cfg(test)]

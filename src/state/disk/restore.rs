@@ -8,8 +8,9 @@ use std::time::{Duration, SystemTime};
 use parking_lot::Mutex;
 use serde::Serialize;
 
-use super::database::{Base, Broken, Database, Error, FILE, Lock};
+use super::database::{Database, Error, FILE, Lock};
 use super::journal::Journal;
+use super::rows::{Base, Broken};
 use crate::state::edge_state::EdgeState;
 use crate::state::generation::Generation;
 use crate::state::restore::Quarantined;
