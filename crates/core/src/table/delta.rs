@@ -5,14 +5,13 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::document::Document;
+use super::diagnose;
+use super::document;
 use super::findings::{Path, REPORTED};
 use super::head::Head;
-use super::problem::{Problem, and_more};
+use super::problem::{Problem, Quoted, and_more, unknown};
 use super::routing_table::{RoutingTable, text};
-use super::rules::check_key;
-use super::wording::{Quoted, unknown};
-use super::{diagnose, refused};
+use super::values::check_key;
 
 /// A change of a routing table. Stores keep its JSON.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -178,24 +177,16 @@ impl RoutingTable {
 
 /// Reads a head. Names keep their ids in `known`. Pointers of problems start with `/head`.
 pub(super) fn read_head(text: &str, known: Option<&Arc<Head>>) -> Result<Arc<Head>, Vec<Problem>> {
-    let read = serde_json::from_str::<Document<'_>>(text).and_then(|document| {
-        let (head, routing) = document.into_parts(text).map_err(refused)?;
-        match routing {
-            Some(_) => Err(refused("a head has no routing table")),
-            None => Ok(head),
-        }
+    let known_names = known.into_iter().flat_map(|known| known.names());
+    let head = document::read(text).and_then(|read| match (read, known) {
+        ((_, Some(_)), _) => Err("a head has no routing table".to_owned()),
+        ((head, None), Some(known)) if *head.json == *known.json => Ok(Arc::clone(known)),
+        ((head, None), _) => Head::resolve(head, known_names)
+            .map(Arc::new)
+            .map_err(str::to_owned),
     });
-    let head = match read {
-        Ok(head) => match known {
-            Some(known) if *head.json == *known.json => return Ok(Arc::clone(known)),
-            _ => {
-                Head::link(head, known.into_iter().flat_map(|known| known.names())).map_err(refused)
-            }
-        },
-        Err(refusal) => Err(refusal),
-    };
-    head.map(Arc::new).map_err(|refusal| {
-        let mut problems = diagnose::diagnose_head(text.as_bytes(), &refusal);
+    head.map_err(|error| {
+        let mut problems = diagnose::diagnose_head(text.as_bytes(), &error);
         for problem in &mut problems {
             problem.pointer.insert_str(0, "/head");
         }

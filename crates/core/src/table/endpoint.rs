@@ -14,7 +14,7 @@ use std::str::FromStr;
 use serde::{Serialize, Serializer};
 use url::Host;
 
-use super::wording::{Quoted, nearest};
+use super::problem::{Quoted, nearest};
 
 /// Where a cell listens.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -5,8 +5,8 @@ use std::fmt;
 use serde::Serialize;
 
 use super::endpoint::Endpoint;
+use super::problem::unknown;
 use super::routing_table::{PlacementId, RoutingTable, WeightedEndpoint};
-use super::wording::unknown;
 
 /// Why a request goes to its placement, as the header `X-Route-Reason` says it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]

@@ -4,12 +4,9 @@
 //! changes is passed with each choice: which members are usable, their load, a turn or
 //! random bits. All three ways return a usable member if there is one, and do not allocate.
 
-mod rank;
-mod shares;
+use std::net::SocketAddr;
 
-pub use rank::member_id;
-
-use shares::Shares;
+use xxhash_rust::xxh3::xxh3_64;
 
 /// Largest weight.
 const MAX_WEIGHT: u32 = 1000;
@@ -123,15 +120,15 @@ impl Balancer {
 
     /// How `key` ranks a member: the lowest comes first.
     fn ranking(&self, key: &[u8]) -> impl Fn(&Member) -> u64 {
-        let key = rank::key_hash(key);
+        let key = key_hash(key);
         let equal = self.shares.are_equal();
         move |member| {
-            let hash = rank::pair_hash(key, member.id);
+            let hash = pair_hash(key, member.id);
             if equal {
                 // The order of the weighted rank, without the logarithm.
                 !hash
             } else {
-                rank::weighted(hash, member.weight)
+                weighted_rank(hash, member.weight)
             }
         }
     }
@@ -181,5 +178,166 @@ impl Random {
     /// difference is under `bound` in 2^64.
     fn below(&mut self, bound: u64) -> u64 {
         ((u128::from(self.next()) * u128::from(bound)) >> 64) as u64
+    }
+}
+
+/// The [`Member::id`] of an address: XXH3-64 of its text, such
+/// as `192.0.2.1:80` or `[2001:db8::1]:80` (RFC 5952 §6). An IPv4 address that is
+/// mapped to IPv6 is the same as without, and the zone of a link-local one is
+/// left out, because it has a meaning on one machine only.
+pub fn member_id(address: SocketAddr) -> u64 {
+    let canonical = SocketAddr::new(address.ip().to_canonical(), address.port());
+    xxh3_64(canonical.to_string().as_bytes())
+}
+
+fn key_hash(key: &[u8]) -> u64 {
+    xxh3_64(key)
+}
+
+/// The hash of a key, given by its hash, and a member.
+fn pair_hash(key: u64, id: u64) -> u64 {
+    let pair = u128::from(id) << 64 | u128::from(key);
+    xxh3_64(&pair.to_le_bytes())
+}
+
+/// A number that orders members as `-ln(u) / weight` does.
+fn weighted_rank(hash: u64, weight: u32) -> u64 {
+    // The half keeps it off both 0 and 1, whose logarithms are of no use.
+    let u = ((hash >> 12) as f64 + 0.5) / (1_u64 << 52) as f64;
+    let score = -libm::log(u) / f64::from(weight);
+    // Numbers that are not negative have the order of their bits.
+    score.to_bits()
+}
+
+/// The golden ratio's inverse.
+const GOLDEN: f64 = 0.618_033_988_749_894_9;
+/// How far around the golden ratio of the line to look for a step. Of 65 numbers
+/// in a row, one at least has no divisor in common with any total below 10^11.
+const SEARCH: u64 = 32;
+
+/// Members' weights as shares of a line: each member has as many points of `0..total` as its
+/// weight.
+///
+/// A random point selects a member by weight. Round robin walks the line in steps whose length
+/// has no common divisor with the length of the line: it visits each point once in a cycle, so
+/// each member exactly as often as its weight says, without a schedule. The step decides how
+/// evenly the turns of a member are spread. The golden ratio of the line is the best one
+/// (Knuth, The Art of Computer Programming, volume 3, section 6.4), as its continued fraction
+/// has only ones; of the integers close to it, the one with the smallest quotients is taken.
+#[derive(Debug)]
+struct Shares {
+    /// Where each member's share ends, ascending. Empty if all weights are equal:
+    /// then each member owns the point that is its index.
+    ends: Box<[u64]>,
+    total: u64,
+    step: u64,
+}
+
+impl Shares {
+    /// `weights` are at least 1.
+    fn new(weights: impl ExactSizeIterator<Item = u32> + Clone) -> Self {
+        let divisor = weights.clone().map(u64::from).fold(0, gcd).max(1);
+        let shares = weights.map(|weight| u64::from(weight) / divisor);
+        if shares.clone().all(|share| share == 1) {
+            return Self {
+                ends: Box::default(),
+                total: shares.len() as u64,
+                step: 1,
+            };
+        }
+        let ends: Box<[u64]> = shares
+            .scan(0, |end, share| {
+                *end += share;
+                Some(*end)
+            })
+            .collect();
+        let total = ends.last().copied().unwrap_or_default();
+        Self {
+            ends,
+            total,
+            step: step(total),
+        }
+    }
+
+    /// The length of the line, and of a cycle of turns; 0 only without members.
+    fn total(&self) -> u64 {
+        self.total
+    }
+
+    /// Whether all members have the same weight.
+    fn are_equal(&self) -> bool {
+        self.ends.is_empty()
+    }
+
+    /// Whose `point` is; `point` is below the total.
+    fn at(&self, point: u64) -> usize {
+        if self.are_equal() {
+            point as usize
+        } else {
+            self.ends.partition_point(|end| *end <= point)
+        }
+    }
+
+    /// Whose turn it is. None only without members.
+    fn of_turn(&self, turn: u64) -> Option<usize> {
+        // Both factors are below the total, so that the product fits.
+        let distance = turn.checked_rem(self.total)?.wrapping_mul(self.step);
+        Some(self.at(distance.checked_rem(self.total)?))
+    }
+}
+
+/// How far to go on the line from one turn to the next.
+fn step(total: u64) -> u64 {
+    let middle = (total as f64 * GOLDEN) as u64;
+    let close = middle.saturating_sub(SEARCH).max(1)..(middle + SEARCH).min(total);
+    close
+        .filter(|step| gcd(total, *step) == 1)
+        .min_by_key(|step| (largest_quotient(total, *step), step.abs_diff(middle)))
+        .unwrap_or(1)
+}
+
+/// The largest quotient in the continued fraction of `a / b`.
+fn largest_quotient(mut a: u64, mut b: u64) -> u64 {
+    let mut largest = 0;
+    while let Some(quotient) = a.checked_div(b) {
+        largest = largest.max(quotient);
+        (a, b) = (b, a % b);
+    }
+    largest
+}
+
+fn gcd(mut a: u64, mut b: u64) -> u64 {
+    while b != 0 {
+        (a, b) = (b, a % b);
+    }
+    a
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranks_are_ordered_by_hash_and_by_weight() {
+        let hashes = [0, 1 << 12, 1 << 52, 1 << 63, u64::MAX - 4096, u64::MAX];
+        for pair in hashes.windows(2) {
+            assert!(
+                weighted_rank(pair[0], 7) > weighted_rank(pair[1], 7),
+                "{pair:?}"
+            );
+            assert!(
+                weighted_rank(pair[0], 7) > weighted_rank(pair[0], 8),
+                "{pair:?}"
+            );
+        }
+        assert!(f64::from_bits(weighted_rank(0, 1)).is_finite());
+        assert!(f64::from_bits(weighted_rank(u64::MAX, 1000)) > 0.0);
+    }
+
+    /// The values of other implementations of the specification.
+    #[test]
+    fn the_hash_is_xxh3() {
+        assert_eq!(key_hash(b""), 0x2d06_8005_38d3_94c2);
+        assert_eq!(key_hash(b"a"), 0xe6c6_32b6_1e96_4e1f);
     }
 }
