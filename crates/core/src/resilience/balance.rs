@@ -97,19 +97,18 @@ impl Balancer {
         self.draw(&mut Random(turn), usable)
     }
 
-    /// The member for `key`: weighted rendezvous hashing, also called highest
-    /// random weight. Every key ranks the members in an order of its own and goes
-    /// to its first usable one. So a member that leaves moves only its own keys,
-    /// to all others by weight; one that comes takes only those that it keeps;
-    /// and nothing depends on the order of the members. What the rank is
-    /// computed from does not change: edges of all versions agree.
+    /// The member for `key`, by weighted rendezvous hashing (highest random weight): each key
+    /// ranks the members in its own order and goes to the first usable one. A member that
+    /// leaves moves only its own keys, to all others by weight; a new member takes only the
+    /// keys that it keeps. The order of the members does not matter. Edges of all versions
+    /// compute the same rank.
     ///
     /// Costs O(members).
     pub fn hash(&self, key: &[u8], usable: impl Fn(usize) -> bool) -> Option<usize> {
         let rank = self.ranking(key);
         let mut best = None;
         for (index, member) in self.members.iter().enumerate() {
-            // The id decides between equal ranks, so that the order does not.
+            // Equal ranks are decided by the id, not by the order of the members.
             let place = (rank(member), member.id);
             if best.is_none_or(|(first, _)| place < first) && usable(index) {
                 best = Some((place, index));
@@ -118,14 +117,14 @@ impl Balancer {
         best.map(|(_, index)| index)
     }
 
-    /// How `key` ranks a member: the lowest comes first.
+    /// The rank of a member for `key`; the lowest is first.
     fn ranking(&self, key: &[u8]) -> impl Fn(&Member) -> u64 {
         let key = key_hash(key);
         let equal = self.shares.are_equal();
         move |member| {
             let hash = pair_hash(key, member.id);
             if equal {
-                // The order of the weighted rank, without the logarithm.
+                // The same order as the weighted rank, without the logarithm.
                 !hash
             } else {
                 weighted_rank(hash, member.weight)
@@ -141,8 +140,8 @@ impl Balancer {
                 return Some(index);
             }
         }
-        // Each usable member takes the place of those before it as often as its
-        // share of the weight so far, which makes all as likely as they should be.
+        // Reservoir sampling by weight: each usable member replaces the one chosen before it
+        // with the probability of its share of the weight so far.
         let mut chosen = None;
         let mut so_far = 0;
         for (index, member) in self.members.iter().enumerate() {
@@ -174,45 +173,51 @@ impl Random {
         mixed ^ (mixed >> 31)
     }
 
-    /// A number in 0..`bound`. Not all are exactly as likely as the others; the
-    /// difference is under `bound` in 2^64.
+    /// A number in 0..`bound`, uniform up to a bias of `bound` in 2^64.
     fn below(&mut self, bound: u64) -> u64 {
         ((u128::from(self.next()) * u128::from(bound)) >> 64) as u64
     }
 }
 
-/// The [`Member::id`] of an address: XXH3-64 of its text, such
-/// as `192.0.2.1:80` or `[2001:db8::1]:80` (RFC 5952 §6). An IPv4 address that is
-/// mapped to IPv6 is the same as without, and the zone of a link-local one is
-/// left out, because it has a meaning on one machine only.
+/// The [`Member::id`] of an address: XXH3-64 of its text, such as `192.0.2.1:80` or
+/// `[2001:db8::1]:80` (RFC 5952, section 6). IPv4 addresses mapped to IPv6 have the id of the
+/// IPv4 address. The zone of a link-local address is left out, as it has a meaning on one
+/// machine only.
 pub fn member_id(address: SocketAddr) -> u64 {
     let canonical = SocketAddr::new(address.ip().to_canonical(), address.port());
     xxh3_64(canonical.to_string().as_bytes())
 }
 
+/// The hashes of [`Balancer::hash`] must be the same on all edges, platforms and versions:
+/// XXH3-64 with seed 0 (the xxHash specification, version 0.2.0).
 fn key_hash(key: &[u8]) -> u64 {
     xxh3_64(key)
 }
 
-/// The hash of a key, given by its hash, and a member.
+/// The hash of a key and a member: of 16 bytes, the key's hash and the member's id, each
+/// little-endian.
 fn pair_hash(key: u64, id: u64) -> u64 {
     let pair = u128::from(id) << 64 | u128::from(key);
     xxh3_64(&pair.to_le_bytes())
 }
 
-/// A number that orders members as `-ln(u) / weight` does.
+/// A number that orders members as `-ln(u) / weight` does, where `u` in 0..1 is made of the
+/// upper 52 bits of the hash. `-ln(u) / weight` is exponentially distributed with the rate
+/// `weight`, so that a member has the smallest number with the probability of its share of
+/// all weights. `libm` computes the same logarithm on all platforms; the standard library does
+/// not.
 fn weighted_rank(hash: u64, weight: u32) -> u64 {
-    // The half keeps it off both 0 and 1, whose logarithms are of no use.
+    // The half excludes 0 and 1.
     let u = ((hash >> 12) as f64 + 0.5) / (1_u64 << 52) as f64;
     let score = -libm::log(u) / f64::from(weight);
-    // Numbers that are not negative have the order of their bits.
+    // Positive numbers are ordered as their bits.
     score.to_bits()
 }
 
 /// The golden ratio's inverse.
 const GOLDEN: f64 = 0.618_033_988_749_894_9;
-/// How far around the golden ratio of the line to look for a step. Of 65 numbers
-/// in a row, one at least has no divisor in common with any total below 10^11.
+/// The distance from the golden ratio of the line within which a step is searched. Of 65
+/// successive numbers, at least one has no common divisor with any total below 10^11.
 const SEARCH: u64 = 32;
 
 /// Members' weights as shares of a line: each member has as many points of `0..total` as its
@@ -226,8 +231,8 @@ const SEARCH: u64 = 32;
 /// has only ones; of the integers close to it, the one with the smallest quotients is taken.
 #[derive(Debug)]
 struct Shares {
-    /// Where each member's share ends, ascending. Empty if all weights are equal:
-    /// then each member owns the point that is its index.
+    /// The end of each member's points, ascending. Empty if all weights are equal: then each
+    /// member has the point that is its index.
     ends: Box<[u64]>,
     total: u64,
     step: u64,
@@ -269,7 +274,7 @@ impl Shares {
         self.ends.is_empty()
     }
 
-    /// Whose `point` is; `point` is below the total.
+    /// The member that has `point`, which is below the total.
     fn at(&self, point: u64) -> usize {
         if self.are_equal() {
             point as usize
@@ -278,7 +283,7 @@ impl Shares {
         }
     }
 
-    /// Whose turn it is. None only without members.
+    /// The member of a turn. `None` only if there are no members.
     fn of_turn(&self, turn: u64) -> Option<usize> {
         // Both factors are below the total, so that the product fits.
         let distance = turn.checked_rem(self.total)?.wrapping_mul(self.step);
@@ -286,7 +291,7 @@ impl Shares {
     }
 }
 
-/// How far to go on the line from one turn to the next.
+/// The distance on the line from one turn to the next.
 fn step(total: u64) -> u64 {
     let middle = (total as f64 * GOLDEN) as u64;
     let close = middle.saturating_sub(SEARCH).max(1)..(middle + SEARCH).min(total);

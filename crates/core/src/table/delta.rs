@@ -30,8 +30,8 @@ pub struct Delta {
 
 impl RoutingTable {
     /// Applies `delta`, all or nothing: the result is the table of the document with these
-    /// changes. Costs what it changes, however many keys there are, and the reading of a
-    /// new head. This table does not change; the two share what they have in common.
+    /// changes. The cost depends on the delta and not on the number of keys in the table. This
+    /// table does not change; the two share what is the same.
     ///
     /// # Errors
     ///
@@ -60,7 +60,7 @@ impl RoutingTable {
         };
         for key in &delta.remove {
             if let Some(was) = next.keys.remove(key.as_bytes()) {
-                next.gone_from(was, key, &self.head);
+                next.uncount(was, key, &self.head);
             }
         }
         for (key, placement) in &delta.set {
@@ -69,7 +69,7 @@ impl RoutingTable {
             };
             let name = next.head.name_id(id);
             if let Some(was) = next.keys.set(key.as_bytes(), name) {
-                next.gone_from(was, key, &self.head);
+                next.uncount(was, key, &self.head);
             }
             *next.counts.at(name as usize) += 1;
             next.entries.add(key, placement);
@@ -83,7 +83,7 @@ impl RoutingTable {
         }
     }
 
-    /// The first table: `delta` applied to nothing.
+    /// The first table of a history: `delta` applied to nothing.
     ///
     /// # Errors
     ///
@@ -122,7 +122,7 @@ impl RoutingTable {
                 delta.set.push((key.to_owned(), name.clone()));
             }
         });
-        // What is in both, by count: next without added, and this without removed.
+        // `next` without the added keys is as large as this without the removed ones.
         let removed = whole && next.key_count() - added < self.key_count();
         let whole = match removed {
             true => self.keys.unshared_within(&next.keys, most, |key, _| {
@@ -136,14 +136,14 @@ impl RoutingTable {
     }
 
     /// Whether this table shares all but at most `few` of its keys with `other`, so that
-    /// freeing it frees no more than these. Visits no more than these.
+    /// dropping it frees only these. Visits at most so many keys.
     pub fn shares_all_but(&self, few: usize, other: &RoutingTable) -> bool {
         self.keys.unshared_within(&other.keys, few, |_, _| {})
     }
 
     /// Removes `key`, which had the name id `was` of `head`, from the counts and the
     /// digest.
-    fn gone_from(&mut self, was: u32, key: &str, head: &Head) {
+    fn uncount(&mut self, was: u32, key: &str, head: &Head) {
         let placements = &head.placements;
         let home = head
             .home(was)

@@ -1,7 +1,7 @@
 //! The digest of the content of a routing document, independent of how it is written.
 //!
-//! It shows two parties whether they have the same content. It is part of the protocol, so
-//! this is its definition; all numbers are unsigned:
+//! Two parties compare digests to find out whether they have the same content. This is the
+//! definition, which is part of the protocol; all numbers are unsigned:
 //!
 //! - The *head* of a document is the document without `routingTable`.
 //! - `D(x)` is XXH3-128 with seed 0 of the bytes `x`, as a number: the 128-bit
@@ -15,8 +15,8 @@
 //!   32 lowercase hexadecimal digits.
 //!
 //! A sum does not depend on the order of its terms, and a change of one key is one
-//! subtraction and one addition. It is not a signature: whoever may choose the keys can,
-//! with effort, make two tables with the same digest.
+//! subtraction and one addition. It is not a signature: with effort, somebody who may choose
+//! the keys can make two tables with the same digest.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -272,7 +272,7 @@ mod tests {
 
     /// A second implementation of the definition.
     #[test]
-    fn is_what_its_definition_says() {
+    fn the_digest_is_as_defined() {
         let head = r#"{"cellEndpoints":{"x":"http://x"},"defaultPlacement":"x","version":"1"}"#;
         let hash = HeadHash::of(head);
         let h = xxh3_128(format!("\0{head}").as_bytes());

@@ -20,10 +20,10 @@ pub(super) fn check_version(version: &str) -> Result<(), String> {
         Err("empty version (give each change one, such as \"1.0.0\")".into())
     } else if version.len() > VERSION_MAX {
         let bytes = version.len();
-        Err(format!("version of {bytes} bytes (at most {VERSION_MAX})").into())
+        Err(format!("version of {bytes} bytes (at most {VERSION_MAX})"))
     } else if let Some(character) = control {
         let number = u32::from(character);
-        Err(format!("version with the control character U+{number:04X}").into())
+        Err(format!("version with the control character U+{number:04X}"))
     } else {
         Ok(())
     }

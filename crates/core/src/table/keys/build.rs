@@ -84,8 +84,8 @@ impl<S: BuildHasher + Default> Builder<S> {
         } else {
             let mut slots = Vec::with_capacity(PARTS);
             for part in parts {
-                // Copies of a key all fall into one part. They are not to be set
-                // out side by side only to be found out.
+                // Copies of a key are all in one part. They are found without sorting
+                // them, which takes more memory.
                 if part.keys > UNEVEN * (len / PARTS) {
                     part.check_distinct(&seed)?;
                 }
@@ -137,7 +137,7 @@ impl Part {
         self.bytes += HEADER + key.len();
     }
 
-    /// Holds what is distinct only.
+    /// Finds duplicates; keeps only the distinct keys.
     fn check_distinct(&self, seed: &impl BuildHasher) -> Result<(), Duplicate> {
         let mut seen = HashSet::new();
         match self.entries(seed).all(|entry| seen.insert(entry.key)) {
@@ -189,7 +189,7 @@ impl Chunk {
     /// A chunk that follows one of `before` bytes, with room for at least `size`.
     fn after(before: usize, size: usize) -> Self {
         let size = before.clamp(FIRST, LARGEST).max(size);
-        // Without pages the heap does as well.
+        // The heap is the fallback if mapping fails.
         let pages = (size >= PAGES).then(|| MmapMut::map_anon(size).ok());
         let room = match pages.flatten() {
             Some(pages) => Room::Pages(pages),
@@ -232,7 +232,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_chunk_takes_what_fits() {
+    fn a_chunk_holds_what_fits() {
         for (before, size) in [(0, 10), (PAGES, 1), (0, PAGES), (usize::MAX, 1)] {
             let mut chunk = Chunk::after(before, size);
             let room = before.clamp(FIRST, LARGEST).max(size);

@@ -13,7 +13,7 @@ fn assert_paths_agree(document: &[u8]) -> Result<(), TestCaseError> {
         Ok(_) => prop_assert_eq!(problems, []),
         Err(refusal) => prop_assert!(
             !problems.is_empty(),
-            "only the quick path refuses: {}",
+            "only the fast path refuses: {}",
             refusal
         ),
     }
