@@ -321,7 +321,7 @@ impl Attempt {
     /// Records that connecting succeeded.
     pub fn connected(&mut self) {
         self.claim = Claim::NONE;
-        self.backend.avoidance.well();
+        self.backend.avoidance.connected();
     }
 
     /// Records that connecting failed. Other backends are preferred for a while.
@@ -383,7 +383,7 @@ impl Attempt {
 impl Drop for Attempt {
     fn drop(&mut self) {
         self.backend.in_flight.fetch_sub(1, Relaxed);
-        if self.claim.finds_out() {
+        if self.claim.is_trial() {
             let now = uptime(Instant::now());
             self.backend.avoidance.give_back(self.claim, now);
         }

@@ -1,8 +1,6 @@
-//! Keeps requests from a backend that could not be connected to recently, as long as there
-//! is another.
+//! Avoids a backend after a failed connect, as long as there is another.
 //!
-//! Without it, balancing by requests in flight would prefer the dead backend, which has
-//! none.
+//! Without it, balancing by requests in flight would prefer the dead backend, which has none.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -34,7 +32,7 @@ impl Avoidance {
     }
 
     /// Records that connecting succeeded.
-    pub fn well(&self) {
+    pub fn connected(&self) {
         if self.until.load(Relaxed) != 0 {
             self.until.store(0, Relaxed);
             self.pauses.store(0, Relaxed);
@@ -46,9 +44,8 @@ impl Avoidance {
         self.until.load(Relaxed) > micros(now)
     }
 
-    /// Asks for leave to use the backend. It is always given if there was no pause; after a
-    /// pause only to the first caller, whose attempt is the trial. The next pause begins
-    /// with that.
+    /// Claims the use of the backend. Succeeds always if there was no pause. After a pause, it
+    /// succeeds only for the first caller, whose attempt is the trial; the next pause begins.
     pub fn claim(&self, now: Duration) -> Option<Claim> {
         match self.until.load(Relaxed) {
             0 => Some(Claim(0)),
@@ -57,9 +54,9 @@ impl Avoidance {
         }
     }
 
-    /// Gives back a trial without an outcome, so that the next caller gets it.
+    /// Gives back a trial that ended without an outcome, so that the next caller gets it.
     pub fn give_back(&self, claim: Claim, now: Duration) {
-        if claim.finds_out() {
+        if claim.is_trial() {
             // Fails when the pause ended or another began meanwhile.
             let _ = self
                 .until
@@ -80,9 +77,9 @@ impl Avoidance {
     }
 }
 
-/// Leave to use a backend; after a pause, leave to try it.
+/// The right to use a backend; after a pause, the right to try it.
 #[derive(Clone, Copy, Debug)]
-#[must_use = "what does not find out has to be given back"]
+#[must_use = "a trial without an outcome must be given back"]
 pub struct Claim(u64);
 
 impl Claim {
@@ -90,7 +87,7 @@ impl Claim {
     pub const NONE: Claim = Claim(0);
 
     /// Whether it is a trial.
-    pub fn finds_out(self) -> bool {
+    pub fn is_trial(self) -> bool {
         self.0 != 0
     }
 }
@@ -109,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn one_finds_out_after_each_pause() {
+    fn there_is_one_trial_after_each_pause() {
         let backend = Avoidance::default();
         let may = |now| backend.claim(at(now)).is_some();
         assert!(may(0) && may(0));
@@ -122,11 +119,11 @@ mod tests {
             now += pause;
             assert!(may(now));
             assert!(!may(now), "a second one waits");
-            // The one that was to find out fails; so do some that hung.
+            // The trial fails, and then attempts that began before the pause.
             backend.failed(at(now + 10));
             backend.failed(at(now + 20));
         }
-        backend.well();
+        backend.connected();
         assert!(!backend.avoided(at(now)) && may(now));
         backend.failed(at(now));
         assert!(!backend.avoided(at(now + 1_000)), "short again");
@@ -143,21 +140,21 @@ mod tests {
     }
 
     #[test]
-    fn who_has_not_found_out_lets_the_next_one() {
+    fn a_trial_without_an_outcome_goes_to_the_next_caller() {
         let backend = Avoidance::default();
         backend.failed(at(0));
         let first = backend.claim(at(1_000)).expect("the pause is over");
         assert!(backend.avoided(at(1_001)));
         backend.give_back(first, at(1_001));
         let second = backend.claim(at(1_001)).expect("it came back");
-        // What was settled meanwhile stays settled.
-        backend.well();
+        // A success in the meantime stays.
+        backend.connected();
         backend.give_back(second, at(1_002));
         assert!(backend.claim(at(1_002)).is_some() && backend.claim(at(1_002)).is_some());
     }
 
     #[test]
-    fn of_many_threads_one_finds_out() {
+    fn one_of_many_threads_gets_the_trial() {
         let backend = Avoidance::default();
         backend.failed(at(0));
         let claims: usize = std::thread::scope(|scope| {

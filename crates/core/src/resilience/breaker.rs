@@ -36,8 +36,7 @@ pub enum BreakerState {
 }
 
 impl BreakerState {
-    /// Every state, in the order of their declaration (`self as usize` is the
-    /// index), so that metrics can hold one counter for each.
+    /// All states; `self as usize` is the index.
     pub const ALL: [BreakerState; 3] = [Self::Closed, Self::Open, Self::HalfOpen];
 
     /// `closed`, `open` or `half_open`.
@@ -155,7 +154,7 @@ impl Breaker {
         };
         let probe = self.state == BreakerState::HalfOpen;
         if probe {
-            // A probe that is overdue does not count any more.
+            // The outcome of an overdue trial is ignored from now on.
             self.epoch += u64::from(self.probing.is_some());
             self.probing = Some(now);
         }
@@ -183,8 +182,8 @@ impl Breaker {
                     left => Err(left),
                 }
             }
-            // A probe may hang for as long as its client cares to upload. One
-            // that takes longer than the breaker stays open is overdue.
+            // The client of a trial may upload slowly. A trial that takes longer than the
+            // breaker stays open is overdue, and the next request is another.
             BreakerState::HalfOpen => match self.probing {
                 Some(began) if now.saturating_duration_since(began) < settings.timeout => {
                     Err(PROBE_RETRY_AFTER)

@@ -20,11 +20,10 @@ const MINIMUM: u64 = 10;
 /// The retry budget of a placement: in the last 10 seconds, at most 20 % as many retries as
 /// requests, or 10 if that is more.
 ///
-/// Counting is exact while the threads agree on what second it is. Around the turn
-/// of a second, some may see a window that is a second longer or shorter, and
-/// one retry a thread too many may be granted. What a thread counts that was held
-/// up for longer than the window lands in the second that took its own's place.
-/// It never blocks, wraps around or grows.
+/// Counting is exact while all threads see the same second. When a second ends, a thread may
+/// see a window that is one second longer or shorter, and grant one retry too many. A thread
+/// that is delayed for longer than the window counts in a later second. Counting never blocks,
+/// overflows or allocates.
 #[derive(Debug, Default)]
 pub struct RetryBudget {
     requests: Window,
@@ -63,8 +62,7 @@ impl Window {
         loop {
             let slot = Slot::read(seen);
             if slot.second >= second && slot.count < u32::MAX / 2 {
-                // Other threads may add between the look and this, but not two
-                // thousand million times.
+                // Other threads may add between the load and this, but not 2^31 times.
                 counter.fetch_add(1, Relaxed);
                 return;
             }
@@ -81,8 +79,8 @@ impl Window {
         let counter = self.counter(second);
         let mut seen = counter.load(Relaxed);
         loop {
-            // The seconds before do not change any more, so if this one did not
-            // change either, the sum still holds.
+            // Earlier seconds no longer change. If this one did not change either, the sum is
+            // still right.
             if self.sum(second) >= limit {
                 return false;
             }

@@ -20,8 +20,7 @@ pub enum Health {
 }
 
 impl Health {
-    /// Every one, in the order of their declaration (`self as usize` is the
-    /// index), so that metrics can hold one counter for each.
+    /// All values; `self as usize` is the index.
     pub const ALL: [Health; 3] = [Self::Unprobed, Self::Healthy, Self::Unhealthy];
 
     /// `unprobed`, `healthy` or `unhealthy`.

@@ -5,14 +5,13 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::document::Document;
+use super::diagnose;
+use super::document;
 use super::findings::{Path, REPORTED};
 use super::head::Head;
-use super::problem::{Problem, and_more};
+use super::problem::{Problem, Quoted, and_more, unknown};
 use super::routing_table::{RoutingTable, text};
-use super::rules::check_key;
-use super::wording::{Quoted, unknown};
-use super::{diagnose, refused};
+use super::values::check_key;
 
 /// A change of a routing table. Stores keep its JSON.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,8 +30,8 @@ pub struct Delta {
 
 impl RoutingTable {
     /// Applies `delta`, all or nothing: the result is the table of the document with these
-    /// changes. Costs what it changes, however many keys there are, and the reading of a
-    /// new head. This table does not change; the two share what they have in common.
+    /// changes. The cost depends on the delta and not on the number of keys in the table. This
+    /// table does not change; the two share what is the same.
     ///
     /// # Errors
     ///
@@ -61,7 +60,7 @@ impl RoutingTable {
         };
         for key in &delta.remove {
             if let Some(was) = next.keys.remove(key.as_bytes()) {
-                next.gone_from(was, key, &self.head);
+                next.uncount(was, key, &self.head);
             }
         }
         for (key, placement) in &delta.set {
@@ -70,7 +69,7 @@ impl RoutingTable {
             };
             let name = next.head.name_id(id);
             if let Some(was) = next.keys.set(key.as_bytes(), name) {
-                next.gone_from(was, key, &self.head);
+                next.uncount(was, key, &self.head);
             }
             *next.counts.at(name as usize) += 1;
             next.entries.add(key, placement);
@@ -84,7 +83,7 @@ impl RoutingTable {
         }
     }
 
-    /// The first table: `delta` applied to nothing.
+    /// The first table of a history: `delta` applied to nothing.
     ///
     /// # Errors
     ///
@@ -123,7 +122,7 @@ impl RoutingTable {
                 delta.set.push((key.to_owned(), name.clone()));
             }
         });
-        // What is in both, by count: next without added, and this without removed.
+        // `next` without the added keys is as large as this without the removed ones.
         let removed = whole && next.key_count() - added < self.key_count();
         let whole = match removed {
             true => self.keys.unshared_within(&next.keys, most, |key, _| {
@@ -137,14 +136,14 @@ impl RoutingTable {
     }
 
     /// Whether this table shares all but at most `few` of its keys with `other`, so that
-    /// freeing it frees no more than these. Visits no more than these.
+    /// dropping it frees only these. Visits at most so many keys.
     pub fn shares_all_but(&self, few: usize, other: &RoutingTable) -> bool {
         self.keys.unshared_within(&other.keys, few, |_, _| {})
     }
 
     /// Removes `key`, which had the name id `was` of `head`, from the counts and the
     /// digest.
-    fn gone_from(&mut self, was: u32, key: &str, head: &Head) {
+    fn uncount(&mut self, was: u32, key: &str, head: &Head) {
         let placements = &head.placements;
         let home = head
             .home(was)
@@ -178,24 +177,16 @@ impl RoutingTable {
 
 /// Reads a head. Names keep their ids in `known`. Pointers of problems start with `/head`.
 pub(super) fn read_head(text: &str, known: Option<&Arc<Head>>) -> Result<Arc<Head>, Vec<Problem>> {
-    let read = serde_json::from_str::<Document<'_>>(text).and_then(|document| {
-        let (head, routing) = document.into_parts(text).map_err(refused)?;
-        match routing {
-            Some(_) => Err(refused("a head has no routing table")),
-            None => Ok(head),
-        }
+    let known_names = known.into_iter().flat_map(|known| known.names());
+    let head = document::read(text).and_then(|read| match (read, known) {
+        ((_, Some(_)), _) => Err("a head has no routing table".to_owned()),
+        ((head, None), Some(known)) if *head.json == *known.json => Ok(Arc::clone(known)),
+        ((head, None), _) => Head::resolve(head, known_names)
+            .map(Arc::new)
+            .map_err(str::to_owned),
     });
-    let head = match read {
-        Ok(head) => match known {
-            Some(known) if *head.json == *known.json => return Ok(Arc::clone(known)),
-            _ => {
-                Head::link(head, known.into_iter().flat_map(|known| known.names())).map_err(refused)
-            }
-        },
-        Err(refusal) => Err(refusal),
-    };
-    head.map(Arc::new).map_err(|refusal| {
-        let mut problems = diagnose::diagnose_head(text.as_bytes(), &refusal);
+    head.map_err(|error| {
+        let mut problems = diagnose::diagnose_head(text.as_bytes(), &error);
         for problem in &mut problems {
             problem.pointer.insert_str(0, "/head");
         }

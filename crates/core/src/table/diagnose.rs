@@ -5,37 +5,31 @@
 //! `findings`).
 
 use std::collections::HashSet;
-use std::fmt::Display;
 
 use super::document::{
     CELL_ENDPOINTS, DEFAULT_PLACEMENT, DEFAULTS, FIELDS, HEAD_FIELDS, PLACEMENTS, ROUTING_TABLE,
     VERSION,
 };
-use super::findings::{Findings, Path};
-use super::locate::Raw;
-use super::object::{self, Entry, entries};
-use super::placements::{self, Cell, Declarations, Section};
-use super::positions::{Positions, offset_of, without_position};
-use super::problem::Problem;
-use super::rules::{check_key, check_placement_name, check_version};
-use super::wording::unknown;
+use super::findings::{self, Entry, Findings, Path, entries};
+use super::json::{Positions, Raw, offset_of, without_position};
+use super::placements::{self, Declarations, Section};
+use super::problem::{Problem, unknown};
+use super::values::{check_key, check_version};
 
-/// All problems of `document`, at least one. `refusal` is the error that the quick path
-/// stopped at.
-pub(super) fn diagnose(document: &[u8], refusal: &serde_json::Error) -> Vec<Problem> {
-    never_none(find(document), refusal)
+/// All problems of `document`, at least one. `error` is that of the fast path.
+pub(super) fn diagnose(document: &[u8], error: &str) -> Vec<Problem> {
+    never_none(find(document), error)
 }
 
 /// All problems of a head, at least one.
-pub(super) fn diagnose_head(head: &[u8], refusal: &serde_json::Error) -> Vec<Problem> {
-    never_none(find_in(head, &HEAD_FIELDS), refusal)
+pub(super) fn diagnose_head(head: &[u8], error: &str) -> Vec<Problem> {
+    never_none(find_in(head, &HEAD_FIELDS), error)
 }
 
-fn never_none(mut problems: Vec<Problem>, refusal: &serde_json::Error) -> Vec<Problem> {
+fn never_none(mut problems: Vec<Problem>, error: &str) -> Vec<Problem> {
     if problems.is_empty() {
-        // Only when the two paths disagree, which tests hunt for. Even then an
-        // operator is better off with serde's word than with none.
-        problems.push(Problem::without_place(format!("refused: {refusal}")));
+        // Only if the two paths disagree, which the property tests look for.
+        problems.push(Problem::without_place(format!("refused: {error}")));
     }
     problems
 }
@@ -111,7 +105,7 @@ fn check_syntax(text: &str, error: &serde_json::Error, findings: &mut Findings<'
     }
 }
 
-/// A trailing comma, which serde has no error text for.
+/// The offset of a trailing comma, for which the error of serde_json is unclear.
 fn trailing_comma(text: &str, offset: usize) -> Option<usize> {
     let (before, after) = text.split_at_checked(offset)?;
     let comma = before.trim_end().strip_suffix(',')?.len();
@@ -121,7 +115,7 @@ fn trailing_comma(text: &str, offset: usize) -> Option<usize> {
 fn check_document<'a>(root: Raw<'a>, known: &[&str], findings: &mut Findings<'a>) {
     let mut fields = Vec::new();
     let read = |entry, _: &mut Findings<'a>| fields.push(entry);
-    if object::fields(root, Path::ROOT, known, findings, read).is_none() {
+    if findings::fields(root, Path::ROOT, known, findings, read).is_none() {
         findings.at(root, Path::ROOT, || {
             format!(
                 "expected an object with the fields {VERSION}, {ROUTING_TABLE}, \
@@ -133,14 +127,18 @@ fn check_document<'a>(root: Raw<'a>, known: &[&str], findings: &mut Findings<'a>
     }
     check_missing(root, &fields, known, findings);
 
-    // First what the other fields refer to. Without it, every reference would
-    // be one more problem with the same cause.
+    // Placements first: if they cannot be read, references to them are not checked, as each
+    // would be a problem with the same cause.
     let placements = check_placements(&fields, findings);
     let names = placements.as_ref().map(Names::new);
     for Entry { name, value, .. } in &fields {
         let path = Path::ROOT.child(name);
         match &**name {
-            VERSION => check_string(*value, path, findings, check_version),
+            VERSION => {
+                if let Some(version) = findings.keep(*value, path, value.string()) {
+                    findings.keep(*value, path, check_version(&version));
+                }
+            }
             DEFAULT_PLACEMENT => check_reference(*value, path, names.as_ref(), findings),
             ROUTING_TABLE => check_routing(*value, path, names.as_ref(), findings),
             _ => {}
@@ -166,8 +164,8 @@ fn check_missing<'a>(
     }
 }
 
-/// Reports the problems of placements. Returns those that the document declares, or none if
-/// that cannot be told.
+/// Reports the problems of placements. Returns those that the document declares, or `None` if
+/// they are unknown.
 fn check_placements<'a>(
     fields: &[Entry<'a>],
     findings: &mut Findings<'a>,
@@ -177,39 +175,12 @@ fn check_placements<'a>(
     for Entry { name, value, .. } in fields {
         match &**name {
             DEFAULTS => defaults = defaults.or(Some(*value)),
-            PLACEMENTS => sections.push(Section::Placements(*value)),
-            CELL_ENDPOINTS => sections.push(check_endpoints(*value, findings)),
+            PLACEMENTS => sections.push((Section::Placements, *value)),
+            CELL_ENDPOINTS => sections.push((Section::CellEndpoints, *value)),
             _ => {}
         }
     }
     placements::read(defaults, sections, findings)
-}
-
-fn check_endpoints<'a>(value: Raw<'a>, findings: &mut Findings<'a>) -> Section<'a> {
-    let path = Path::ROOT.child(CELL_ENDPOINTS);
-    let mut cells = Vec::new();
-    let read = |entry: Entry<'a>, findings: &mut Findings<'a>| {
-        let (value, path) = (entry.value, path.child(&entry.name));
-        let url = findings.keep(value, path, value.string());
-        let endpoint = url.and_then(|url| findings.keep(value, path, url.parse()));
-        if !entry.again {
-            cells.push(Cell {
-                name: entry.name,
-                key: Some(entry.key),
-                endpoint,
-            });
-        }
-    };
-    if entries(value, path, findings, check_placement_name, read) {
-        return Section::Cells(cells);
-    }
-    findings.at(value, path, || {
-        format!(
-            "expected an object of placements and URLs, found {}",
-            value.described()
-        )
-    });
-    Section::Unreadable
 }
 
 fn check_routing<'a>(
@@ -242,17 +213,6 @@ fn check_reference<'a>(
         && !names.contains(&name)
     {
         findings.at(value, path, || unknown("placement", &name, names.iter()));
-    }
-}
-
-fn check_string<'a, E: Display>(
-    value: Raw<'a>,
-    path: Path<'_>,
-    findings: &mut Findings<'a>,
-    check: impl Fn(&str) -> Result<(), E>,
-) {
-    if let Some(text) = findings.keep(value, path, value.string()) {
-        findings.keep(value, path, check(&text));
     }
 }
 

@@ -53,8 +53,7 @@ pub enum Difference {
 impl Changes {
     fn add(&mut self, most: usize, name: &str, difference: impl FnOnce() -> Option<Difference>) {
         self.count += 1;
-        // The tables iterate in no order; the smallest names are the same
-        // ones each time.
+        // The order of keys is unspecified, so the smallest names are kept.
         let place = self
             .examples
             .partition_point(|(known, _)| known.as_str() < name);
@@ -106,7 +105,7 @@ pub fn diff_naming(old: &RoutingTable, new: &RoutingTable, named: usize) -> Diff
         compare_placements(old, new, named, &mut diff);
     }
 
-    // Each old id as the new table numbers it, so that keys compare by number.
+    // The new id of each old placement, so that keys are compared by number.
     let renumbered: Option<Vec<_>> =
         (!same_head).then(|| ids(old).map(|(name, _)| new.head.find(name)).collect());
     let in_new = |was: PlacementId| match &renumbered {
@@ -127,7 +126,7 @@ pub fn diff_naming(old: &RoutingTable, new: &RoutingTable, named: usize) -> Diff
             Some(_) => {}
         }
     });
-    // What is in both, by count: new without added, and old without removed.
+    // `new` without the added keys is as large as `old` without the removed ones.
     if new.key_count() - diff.keys_added.count < old.key_count() {
         old.keys.unshared(&new.keys, |key, _| {
             if new.keys.get(key).is_none() {

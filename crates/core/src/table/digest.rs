@@ -1,7 +1,7 @@
 //! The digest of the content of a routing document, independent of how it is written.
 //!
-//! It shows two parties whether they have the same content. It is part of the protocol, so
-//! this is its definition; all numbers are unsigned:
+//! Two parties compare digests to find out whether they have the same content. This is the
+//! definition, which is part of the protocol; all numbers are unsigned:
 //!
 //! - The *head* of a document is the document without `routingTable`.
 //! - `D(x)` is XXH3-128 with seed 0 of the bytes `x`, as a number: the 128-bit
@@ -15,15 +15,19 @@
 //!   32 lowercase hexadecimal digits.
 //!
 //! A sum does not depend on the order of its terms, and a change of one key is one
-//! subtraction and one addition. It is not a signature: whoever may choose the keys can,
-//! with effort, make two tables with the same digest.
+//! subtraction and one addition. It is not a signature: with effort, somebody who may choose
+//! the keys can make two tables with the same digest.
 
+use std::borrow::Cow;
 use std::fmt;
+use std::ops::ControlFlow;
 use std::str::FromStr;
 
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use xxhash_rust::xxh3::xxh3_128;
+
+use super::json::{Member, Raw};
 
 const HEAD: u8 = 0;
 const ENTRY: u8 = 1;
@@ -148,6 +152,97 @@ impl FromStr for Digest {
     }
 }
 
+/// The head that has the fields `members`, in canonical JSON (RFC 8785): no white space,
+/// members in the order of their names, no unnecessary escapes. Members without a value are
+/// left out.
+///
+/// It relies on properties of valid documents: names are ASCII, so that their order by
+/// UTF-16 is that by bytes; numbers are integers from 0 to 2^53, so that their text is
+/// canonical already; and nesting is shallow.
+///
+/// # Errors
+///
+/// A string in it is not valid text, such as an unpaired surrogate.
+pub(super) fn canonical<'a>(
+    members: impl IntoIterator<Item = (&'a str, Option<Raw<'a>>)>,
+) -> Result<String, String> {
+    let mut members: Vec<_> = members
+        .into_iter()
+        .filter_map(|(name, value)| Some((name.into(), value?)))
+        .collect();
+    let mut text = String::new();
+    write_members(&mut members, &mut text)?;
+    Ok(text)
+}
+
+fn write_members<'a>(
+    members: &mut [(Cow<'a, str>, Raw<'a>)],
+    out: &mut String,
+) -> Result<(), String> {
+    members.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
+    out.push('{');
+    for (index, (name, value)) in members.iter().enumerate() {
+        if index > 0 {
+            out.push(',');
+        }
+        write_string(name, out);
+        out.push(':');
+        write(*value, out)?;
+    }
+    out.push('}');
+    Ok(())
+}
+
+fn write(value: Raw<'_>, out: &mut String) -> Result<(), String> {
+    if let Some(number) = value.number() {
+        out.push_str(number);
+    } else if value.is_string() {
+        write_string(&text(value)?, out);
+    } else if let Some(members) = members(value) {
+        write_members(&mut members?, out)?;
+    } else if let Some((elements, _)) = value.elements(usize::MAX) {
+        out.push('[');
+        for (index, element) in elements.into_iter().enumerate() {
+            if index > 0 {
+                out.push(',');
+            }
+            write(element, out)?;
+        }
+        out.push(']');
+    } else {
+        // true, false and null.
+        out.push_str(&value.described().to_string());
+    }
+    Ok(())
+}
+
+fn text(value: Raw<'_>) -> Result<Cow<'_, str>, String> {
+    value.string().map_err(|error| error.to_string())
+}
+
+type Members<'a> = Vec<(Cow<'a, str>, Raw<'a>)>;
+
+/// The members of `value`; none if it is not an object.
+fn members<'a>(value: Raw<'a>) -> Option<Result<Members<'a>, String>> {
+    let mut members = Ok(Vec::new());
+    let is_object = value.each_member(|Member { key, value }| match (&mut members, text(key)) {
+        (Ok(members), Ok(name)) => {
+            members.push((name, value));
+            ControlFlow::Continue(())
+        }
+        (_, name) => {
+            members = name.map(|_| Vec::new());
+            ControlFlow::Break(())
+        }
+    });
+    is_object.then_some(members)
+}
+
+/// Escapes as in RFC 8785, section 3.2.2.2. serde_json does the same.
+fn write_string(text: &str, out: &mut String) {
+    out.push_str(&serde_json::Value::from(text).to_string());
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -177,7 +272,7 @@ mod tests {
 
     /// A second implementation of the definition.
     #[test]
-    fn is_what_its_definition_says() {
+    fn the_digest_is_as_defined() {
         let head = r#"{"cellEndpoints":{"x":"http://x"},"defaultPlacement":"x","version":"1"}"#;
         let hash = HeadHash::of(head);
         let h = xxh3_128(format!("\0{head}").as_bytes());
@@ -196,5 +291,22 @@ mod tests {
         assert_eq!(entries.with_head(hash), Digest(h));
         // The value of the empty input, from the specification of XXH3.
         assert_eq!(xxh3_128(b""), 0x99aa_06d3_0147_98d8_6001_c324_468d_497f);
+    }
+
+    #[test]
+    fn documents_that_differ_in_form_have_one_canonical_form() {
+        let value = " { \"b\" : [ 1 , \"\\u0061\\/\\u20ac\" , null , true ] ,\r\n\t\"a\" : { \"\\u0062\" : {} , \"a\" : [] } } ";
+        let value = Raw::parse(value).unwrap();
+        assert_eq!(
+            canonical([("z", Some(value)), ("absent", None), ("c", Some(value))]).unwrap(),
+            r#"{"c":{"a":{"a":[],"b":{}},"b":[1,"a/€",null,true]},"z":{"a":{"a":[],"b":{}},"b":[1,"a/€",null,true]}}"#
+        );
+        let escapes = Raw::parse(r#""\u0000\u001F\u0008\t\n\u000c\r\"\\\u007f""#).unwrap();
+        assert_eq!(
+            canonical([("x", Some(escapes))]).unwrap(),
+            "{\"x\":\"\\u0000\\u001f\\b\\t\\n\\f\\r\\\"\\\\\u{7f}\"}"
+        );
+        let half = Raw::parse(r#"["\ud800"]"#).unwrap();
+        assert!(canonical([("x", Some(half))]).is_err());
     }
 }

@@ -1,27 +1,33 @@
-//! The raw serde form of a routing document: one pass over valid JSON of the right shape.
-//! `placements` and `defaults` stay text here; `placements` reads them for both paths.
+//! Reads a valid routing document in one pass of serde.
 //!
-//! A document may have a million keys, so there is no intermediate tree: keys are handed to
-//! the builder of the table's own structure, and the name of a placement is stored once
-//! however many keys it has. Unknown fields, bad values and duplicate names are refused here;
-//! serde's own maps keep the last of two. Duplicate routing keys are found when the builder
-//! finishes. Nobody sees the error texts of this file: `diagnose` writes those.
+//! A document may have millions of keys, so there is no intermediate tree: keys go straight
+//! into the builder of the table's own structure, and the name of a placement is stored once
+//! however many keys it has. `defaults` and the declarations of placements stay text;
+//! `placements` reads them. Nobody sees the error texts of this file: `diagnose` writes those.
 
-use std::collections::HashSet;
+use std::borrow::Cow;
+use std::collections::HashMap;
 use std::fmt;
+use std::num::TryFromIntError;
 
 use serde::Deserialize;
-use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, Visitor};
-use serde_json::value::RawValue;
+use serde::de::{Deserializer, Error, MapAccess, Visitor};
 
-use super::assigned::Routing;
-use super::canonical;
-use super::endpoint::Endpoint;
+use super::digest::{self, Entries};
 use super::findings::Findings;
-use super::locate::Raw;
-use super::placements::{self, Cell, Section};
-use super::routing_table::Placement;
-use super::rules::{check_placement_name, check_version};
+use super::json::Raw;
+use super::keys::{Builder, Keys, Seed};
+use super::placements::{self, Section};
+use super::routing_table::{Counts, Placement};
+use super::values::{check_key, check_version};
+use crate::pace;
+
+pub(super) const VERSION: &str = "version";
+pub(super) const ROUTING_TABLE: &str = "routingTable";
+pub(super) const DEFAULTS: &str = "defaults";
+pub(super) const PLACEMENTS: &str = "placements";
+pub(super) const CELL_ENDPOINTS: &str = "cellEndpoints";
+pub(super) const DEFAULT_PLACEMENT: &str = "defaultPlacement";
 
 /// The fields of a document. All are required except `defaults`, and except one of
 /// `placements` and `cellEndpoints`.
@@ -34,14 +40,7 @@ pub(super) const FIELDS: [&str; 6] = [
     DEFAULT_PLACEMENT,
 ];
 
-pub(super) const VERSION: &str = "version";
-pub(super) const ROUTING_TABLE: &str = "routingTable";
-pub(super) const DEFAULTS: &str = "defaults";
-pub(super) const PLACEMENTS: &str = "placements";
-pub(super) const CELL_ENDPOINTS: &str = "cellEndpoints";
-pub(super) const DEFAULT_PLACEMENT: &str = "defaultPlacement";
-
-/// The fields of a document's head.
+/// The fields of a head, which is a document without its keys.
 pub(super) const HEAD_FIELDS: [&str; 5] = [
     VERSION,
     DEFAULTS,
@@ -50,23 +49,8 @@ pub(super) const HEAD_FIELDS: [&str; 5] = [
     DEFAULT_PLACEMENT,
 ];
 
-/// A document whose values, as far as they have been read, are valid each by itself. Names
-/// are resolved later, as they may come before what they refer to.
-pub(super) struct Document<'a> {
-    version: String,
-    /// None in a head.
-    pub routing: Option<Routing>,
-    defaults: Option<Raw<'a>>,
-    /// `cellEndpoints` and `placements`, at least one of them, in the order of the
-    /// document.
-    sections: Vec<Section<'a>>,
-    default: String,
-    /// The text of the head, by field.
-    head: [(&'static str, Option<Raw<'a>>); HEAD_FIELDS.len()],
-}
-
-/// A document without its keys, before names are resolved.
-pub(super) struct Linkable {
+/// A head whose values are valid, each by itself. Names of placements are not resolved yet.
+pub(super) struct ParsedHead {
     pub version: String,
     pub placements: Vec<Placement>,
     pub default: String,
@@ -74,176 +58,165 @@ pub(super) struct Linkable {
     pub json: String,
 }
 
-impl<'a> Document<'a> {
-    /// Reads the placements. Returns them with the keys.
-    pub fn into_parts(self, text: &'a str) -> Result<(Linkable, Option<Routing>), String> {
+/// Reads a document; its keys are `None` if it has no `routingTable`.
+///
+/// # Errors
+///
+/// The first error that is found. The caller runs `diagnose` for a list of all problems.
+pub(super) fn read(text: &str) -> Result<(ParsedHead, Option<Routing>), String> {
+    // serde would also read the fields of a struct from an array.
+    if !text.trim_start().starts_with('{') {
+        return Err("expected an object".to_owned());
+    }
+    let document: Document<'_> = serde_json::from_str(text).map_err(|error| error.to_string())?;
+    document.check(text)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct Document<'a> {
+    #[serde(borrow)]
+    version: Raw<'a>,
+    #[serde(default, deserialize_with = "present")]
+    routing_table: Option<Routing>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    defaults: Option<Raw<'a>>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    placements: Option<Raw<'a>>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    cell_endpoints: Option<Raw<'a>>,
+    #[serde(borrow)]
+    default_placement: Raw<'a>,
+}
+
+/// Reads an optional field. Unlike serde, it does not take null for a missing field.
+fn present<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    T::deserialize(deserializer).map(Some)
+}
+
+fn string(value: Raw<'_>) -> Result<String, String> {
+    match value.string() {
+        Ok(text) => Ok(text.into_owned()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+impl Document<'_> {
+    fn check(self, text: &str) -> Result<(ParsedHead, Option<Routing>), String> {
+        let version = string(self.version)?;
+        check_version(&version)?;
+        let default = string(self.default_placement)?;
+
+        let mut sections: Vec<_> = [
+            (Section::Placements, self.placements),
+            (Section::CellEndpoints, self.cell_endpoints),
+        ]
+        .into_iter()
+        .filter_map(|(section, value)| Some((section, value?)))
+        .collect();
+        sections.sort_by_key(|(_, value)| value.offset_in(text));
         let mut findings = Findings::first(text);
-        let placements = placements::read(self.defaults, self.sections, &mut findings);
+        let placements = placements::read(self.defaults, sections, &mut findings);
         let Some(placements) = placements.filter(|_| findings.count() == 0) else {
             return Err("placements or defaults have problems".to_owned());
         };
-        let head = Linkable {
-            version: self.version,
+        let head = ParsedHead {
+            version,
             placements: placements.into_placements(),
-            default: self.default,
-            // Only now is it known not to be too deep.
-            json: canonical::object(self.head)?,
+            default,
+            // After `placements::read`, which refuses values that nest too deeply for this.
+            json: digest::canonical([
+                (VERSION, Some(self.version)),
+                (DEFAULTS, self.defaults),
+                (PLACEMENTS, self.placements),
+                (CELL_ENDPOINTS, self.cell_endpoints),
+                (DEFAULT_PLACEMENT, Some(self.default_placement)),
+            ])?,
         };
-        Ok((head, self.routing))
+        Ok((head, self.routing_table))
     }
 }
 
-impl<'de> Deserialize<'de> for Document<'de> {
+/// The content of `routingTable`: keys with the ids of their placements' names.
+pub(super) struct Routing {
+    pub keys: Keys,
+    /// The names by id.
+    pub names: Vec<Box<str>>,
+    /// The number of keys of each name id.
+    pub counts: Counts,
+    pub entries: Entries,
+}
+
+impl<'de> Deserialize<'de> for Routing {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(DocumentVisitor)
+        deserializer.deserialize_map(RoutingVisitor)
     }
 }
 
-struct DocumentVisitor;
+struct RoutingVisitor;
 
-impl<'de> Visitor<'de> for DocumentVisitor {
-    type Value = Document<'de>;
+/// A string that is borrowed from the document unless it has escapes.
+#[derive(Deserialize)]
+#[serde(transparent)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+
+impl<'de> Visitor<'de> for RoutingVisitor {
+    type Value = Routing;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a routing document")
+        f.write_str("an object of routing keys and placements")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Document<'de>, A::Error> {
-        let (mut version, mut routing, mut default) = (None, None, None);
-        let (mut defaults, mut placements, mut cells) = (None, None, None);
-        let mut sections = Vec::new();
-        while let Some(field) = map.next_key::<Field>()? {
-            match field {
-                Field::Version => once(&mut version, map.next_value::<&RawValue>()?)?,
-                Field::RoutingTable => once(&mut routing, map.next_value()?)?,
-                Field::Defaults => once(&mut defaults, map.next_value::<&RawValue>()?.into())?,
-                Field::Placements => {
-                    let value = map.next_value::<&RawValue>()?.into();
-                    once(&mut placements, value)?;
-                    sections.push(Section::Placements(value));
-                }
-                Field::CellEndpoints => {
-                    let value = map.next_value::<&RawValue>()?;
-                    once(&mut cells, value.into())?;
-                    let Cells(read) = reread(value)?;
-                    sections.push(Section::Cells(read));
-                }
-                Field::DefaultPlacement => once(&mut default, map.next_value::<&RawValue>()?)?,
-            }
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Routing, A::Error> {
+        let mut keys = Builder::<Seed>::new();
+        let mut names = Names::default();
+        let mut entries = Entries::default();
+        while let Some((Text(key), Text(name))) = map.next_entry()? {
+            check_key(&key).map_err(Error::custom)?;
+            let id = names.count(&name).map_err(Error::custom)?;
+            keys.push(key.as_bytes(), id);
+            entries.add(&key, &name);
+            pace::step();
         }
-        let version_value = required(version, VERSION)?;
-        let version: String = reread(version_value)?;
-        check_version(&version).map_err(Error::custom)?;
-        if sections.is_empty() {
-            return Err(Error::missing_field(PLACEMENTS));
+        let mut counts = Counts::default();
+        for (id, count) in names.counts.into_iter().enumerate() {
+            *counts.at(id) = count;
         }
-        let default = required(default, DEFAULT_PLACEMENT)?;
-        let head = [
-            (VERSION, Some(version_value.into())),
-            (DEFAULTS, defaults),
-            (PLACEMENTS, placements),
-            (CELL_ENDPOINTS, cells),
-            (DEFAULT_PLACEMENT, Some(default.into())),
-        ];
-        Ok(Document {
-            version,
-            routing,
-            defaults,
-            sections,
-            default: reread(default)?,
-            head,
+        Ok(Routing {
+            keys: keys.finish().map_err(Error::custom)?,
+            names: names.list,
+            counts,
+            entries,
         })
     }
 }
 
-/// Parses a field that was kept as text.
-fn reread<'de, T: Deserialize<'de>, E: Error>(value: &'de RawValue) -> Result<T, E> {
-    serde_json::from_str(value.get()).map_err(E::custom)
+/// Placement names in the order of their first use.
+#[derive(Default)]
+struct Names {
+    list: Vec<Box<str>>,
+    /// The number of uses of each.
+    counts: Vec<usize>,
+    ids: HashMap<Box<str>, u32>,
 }
 
-fn once<T, E: Error>(slot: &mut Option<T>, value: T) -> Result<(), E> {
-    match slot.replace(value) {
-        None => Ok(()),
-        Some(_) => Err(E::custom("duplicate field")),
-    }
-}
-
-fn required<T, E: Error>(slot: Option<T>, field: &'static str) -> Result<T, E> {
-    slot.ok_or_else(|| E::missing_field(field))
-}
-
-#[derive(Deserialize)]
-#[serde(field_identifier)]
-enum Field {
-    #[serde(rename = "version")]
-    Version,
-    #[serde(rename = "routingTable")]
-    RoutingTable,
-    #[serde(rename = "defaults")]
-    Defaults,
-    #[serde(rename = "placements")]
-    Placements,
-    #[serde(rename = "cellEndpoints")]
-    CellEndpoints,
-    #[serde(rename = "defaultPlacement")]
-    DefaultPlacement,
-}
-
-/// `cellEndpoints`, in order.
-struct Cells<'a>(Vec<Cell<'a>>);
-
-impl<'de> Deserialize<'de> for Cells<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(CellsVisitor)
-    }
-}
-
-struct CellsVisitor;
-
-impl<'de> Visitor<'de> for CellsVisitor {
-    type Value = Cells<'de>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object of placements and endpoints")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Cells<'de>, A::Error> {
-        let mut cells = Vec::new();
-        let mut seen = HashSet::new();
-        while let Some(name) = map.next_key::<String>()? {
-            check_placement_name(&name).map_err(Error::custom)?;
-            let endpoint = map.next_value_seed(EndpointSeed)?;
-            if !seen.insert(name.clone()) {
-                return Err(Error::custom("duplicate placement"));
+impl Names {
+    /// Counts one use of `name`; returns its id.
+    fn count(&mut self, name: &str) -> Result<u32, TryFromIntError> {
+        if let Some(&id) = self.ids.get(name) {
+            if let Some(count) = self.counts.get_mut(id as usize) {
+                *count += 1;
             }
-            cells.push(Cell {
-                name: name.into(),
-                key: None,
-                endpoint: Some(endpoint),
-            });
+            return Ok(id);
         }
-        Ok(Cells(cells))
-    }
-}
-
-struct EndpointSeed;
-
-impl<'de> DeserializeSeed<'de> for EndpointSeed {
-    type Value = Endpoint;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Endpoint, D::Error> {
-        deserializer.deserialize_str(self)
-    }
-}
-
-impl Visitor<'_> for EndpointSeed {
-    type Value = Endpoint;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the URL of a cell")
-    }
-
-    fn visit_str<E: Error>(self, url: &str) -> Result<Endpoint, E> {
-        url.parse().map_err(E::custom)
+        let id = u32::try_from(self.list.len())?;
+        self.list.push(name.into());
+        self.counts.push(1);
+        self.ids.insert(name.into(), id);
+        Ok(id)
     }
 }

@@ -1,11 +1,9 @@
-//! Where a cell listens: the part of a URL that a connection needs, and nothing
-//! that would be dropped without a word.
+//! Parses endpoints: the scheme, host and port of a URL.
 //!
-//! URL parsers are forgiving: they remove tabs and newlines, turn `\` into `/`,
-//! read `127.1` as 127.0.0.1, and keep a path that a proxy has no use for. An
-//! operator who wrote any of these meant something, so here each is an error
-//! that says what would be valid. The `url` crate reads the host, which is the
-//! hard part (IPv6, IDNA); the split around it is ours and strict.
+//! URL parsers are lenient: they remove tabs and newlines, turn `\` into `/`, read `127.1` as
+//! 127.0.0.1, and accept a path, which an endpoint cannot have. Here each of these is an error
+//! that says what is valid. The `url` crate parses the host (IPv6, IDNA); the strict parser
+//! around it is ours.
 
 use std::fmt;
 use std::net::Ipv6Addr;
@@ -14,9 +12,9 @@ use std::str::FromStr;
 use serde::{Serialize, Serializer};
 use url::Host;
 
-use super::wording::{Quoted, nearest};
+use super::problem::{Quoted, nearest};
 
-/// Where a cell listens.
+/// The URL of a cell.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Endpoint {
     pub scheme: Scheme,
@@ -27,12 +25,12 @@ pub struct Endpoint {
     pub port: u16,
 }
 
-/// How to speak to a cell.
+/// The protocol of an endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Scheme {
-    /// Plain TCP, port 80 unless the URL says otherwise.
+    /// Plain TCP; the default port is 80.
     Http,
-    /// TLS, always verified, port 443 unless the URL says otherwise.
+    /// TLS with verified certificates; the default port is 443.
     Https,
 }
 
@@ -60,8 +58,8 @@ impl fmt::Display for Scheme {
 }
 
 impl Endpoint {
-    /// Host and port as a Host header has them: without the port that the
-    /// scheme implies (RFC 9110 §7.2), IPv6 in brackets.
+    /// The value of a Host header: host and port, without the default port of the scheme
+    /// (RFC 9110, section 7.2), IPv6 in brackets.
     pub fn authority(&self) -> String {
         let Self { scheme, host, port } = self;
         let host = match host.contains(':') {
@@ -94,8 +92,7 @@ impl Serialize for Endpoint {
     }
 }
 
-/// Why a text is no endpoint: names the text, what is wrong with it, and what
-/// would be right.
+/// Why a text is not an endpoint: names the text, what is wrong, and what is valid.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EndpointError(String);
 
@@ -122,12 +119,12 @@ impl FromStr for Endpoint {
     }
 }
 
-/// What a Host header may say (RFC 9110, section 7.2): `host` or `host:port`, in
-/// its canonical form.
+/// Parses the value of a Host header (RFC 9110, section 7.2), `host` or `host:port`, and
+/// returns its canonical form.
 ///
 /// # Errors
 ///
-/// Names the text, what is wrong with it, and what would be right.
+/// Names the text, what is wrong, and what is valid.
 pub(super) fn host_and_port(text: &str) -> Result<String, String> {
     canonical_host_and_port(text).map_err(|fault| match fault {
         Fault::Empty => "empty host (valid: host or host:port)".to_owned(),
@@ -160,7 +157,7 @@ fn canonical_host_and_port(text: &str) -> Result<String, Fault> {
     Ok(canonical)
 }
 
-/// The text as it may be logged: what stands before an `@` is somebody's secret.
+/// The text without what is before an `@`, which may be a password.
 fn without_password(text: &str) -> String {
     match text.rsplit_once('@') {
         Some((before, host)) => {
@@ -171,7 +168,7 @@ fn without_password(text: &str) -> String {
     }
 }
 
-/// What is wrong, as the end of a sentence that began with the endpoint.
+/// What is wrong; the message begins with the endpoint or host.
 enum Fault {
     Empty,
     Is(String),
@@ -210,7 +207,7 @@ fn parse(text: &str) -> Result<Endpoint, Fault> {
     })
 }
 
-/// What URL parsers remove or mend without a word.
+/// Refuses characters that URL parsers remove or replace.
 fn refuse_characters(text: &str) -> Result<(), Fault> {
     if let Some(character) = text.chars().find(|c| c.is_whitespace() || c.is_control()) {
         return fault(format!("contains {}", Invisible(character)));
@@ -238,7 +235,7 @@ fn parse_scheme(text: &str) -> Result<Scheme, Fault> {
     ))
 }
 
-/// `cell:9001` is the likeliest slip, and as a URL it has the scheme `cell`.
+/// The message for a URL without `://`. Probably it is `host:port`.
 fn without_scheme(text: &str) -> String {
     let guess = format!(
         "http://{}",
@@ -250,7 +247,7 @@ fn without_scheme(text: &str) -> String {
     }
 }
 
-/// What follows host and port: nothing, or the slash that every URL has.
+/// Refuses a path, query or fragment after host and port.
 fn refuse_tail(tail: &str) -> Result<(), Fault> {
     let part = match tail.as_bytes() {
         [] | [b'/'] => return Ok(()),
@@ -293,7 +290,7 @@ fn split_port(authority: &str) -> Result<(&str, Option<&str>), Fault> {
 }
 
 fn parse_port(text: &str) -> Result<u16, Fault> {
-    // `parse` would take a sign, and zeros in front.
+    // `parse` would accept a sign and leading zeros.
     let plain = !text.starts_with('0') && text.bytes().all(|byte| byte.is_ascii_digit());
     match text.parse::<u16>() {
         Ok(port) if plain => Ok(port),
@@ -307,7 +304,7 @@ fn parse_host(text: &str) -> Result<String, Fault> {
         return fault("has no host");
     }
     let invalid = || format!("has the invalid host {}", Quoted(text));
-    // The parser would decode it; nobody writes hosts so.
+    // The parser would decode it.
     if text.contains('%') {
         return fault(format!("{} (a percent sign has no place in it)", invalid()));
     }
@@ -333,8 +330,8 @@ fn parse_host(text: &str) -> Result<String, Fault> {
     }
 }
 
-/// What a resolver can look up: RFC 1123, section 2.1, and the underscore that
-/// container networks use. Without this, an unexpanded `${CELL_HOST}` is a name.
+/// Checks that a resolver can look up `name`: RFC 1123, section 2.1, and the underscore that
+/// container networks use. Without this check, an unexpanded `${CELL_HOST}` would be a name.
 fn check_name(name: &str) -> Result<(), String> {
     let relative = name.strip_suffix('.').unwrap_or(name);
     if relative.len() > 253 {
@@ -357,7 +354,7 @@ fn check_name(name: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// A character that cannot be shown.
+/// The name of an invisible character.
 struct Invisible(char);
 
 impl fmt::Display for Invisible {

@@ -1,14 +1,14 @@
-//! Why a key lives where it does: as a code, and in words.
+//! The reason of a route, as a code and in words.
 
 use std::fmt;
 
 use serde::Serialize;
 
 use super::endpoint::Endpoint;
+use super::problem::unknown;
 use super::routing_table::{PlacementId, RoutingTable, WeightedEndpoint};
-use super::wording::unknown;
 
-/// Why a request goes to its placement, as the header `X-Route-Reason` says it.
+/// Why a request goes to its placement: the value of the header `X-Route-Reason`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum RouteReason {
@@ -16,13 +16,12 @@ pub enum RouteReason {
     Dedicated,
     /// The key is in the table, on a placement that is shared.
     Tier,
-    /// The key is not in the table; the default placement takes it.
+    /// The key is not in the table and goes to the default placement.
     Default,
 }
 
 impl RouteReason {
-    /// Every reason, in the order of their declaration (`self as usize` is the
-    /// index), so that metrics can hold one counter for each.
+    /// All reasons; `self as usize` is the index.
     pub const ALL: [RouteReason; 3] = [Self::Dedicated, Self::Tier, Self::Default];
 
     /// `dedicated`, `tier` or `default`.
@@ -41,8 +40,8 @@ impl fmt::Display for RouteReason {
     }
 }
 
-/// Whether a placement is called `tier` and a number, which the first routing
-/// documents used for shared cells before a document could say so.
+/// Whether the name is `tier` and a number. The first routing documents, which had no
+/// `tenancy`, named shared cells so.
 pub(super) fn is_tier_name(name: &str) -> bool {
     name.strip_prefix("tier").is_some_and(|number| {
         !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit())
@@ -53,23 +52,23 @@ pub(super) fn is_tier_name(name: &str) -> bool {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Explanation {
     pub key: String,
-    /// The placement's name.
+    /// The name of the placement.
     pub placement: String,
     pub reason: RouteReason,
-    /// The reason in words that name what it rests on.
+    /// The reason in words.
     pub why: String,
     /// The first of `endpoints`.
     pub endpoint: Endpoint,
     /// All endpoints of the placement, in the order of the document.
     pub endpoints: Vec<WeightedEndpoint>,
-    /// The placement that takes over while none of the endpoints can.
+    /// The placement that gets the requests while none of the endpoints is usable.
     pub fallback: Option<String>,
-    /// The version of the table that answered.
+    /// The version of the table.
     pub version: String,
 }
 
 impl RoutingTable {
-    /// Where `key` goes, and why: what [`RoutingTable::route`] does, for a person.
+    /// Where `key` goes, and why: [`RoutingTable::route`] with words.
     pub fn explain(&self, key: &str) -> Explanation {
         let route = self.route(key.as_bytes());
         let placement = self.placement(route.placement);
@@ -106,11 +105,11 @@ impl RoutingTable {
         }
     }
 
-    /// The placement that is called `name`. Goes through all of them.
+    /// The placement called `name`.
     ///
     /// # Errors
     ///
-    /// What is known instead, in words, when there is none.
+    /// If there is none: a message with the names of others.
     pub fn placement_named(&self, name: &str) -> Result<PlacementId, String> {
         let names = self
             .placements()

@@ -1,21 +1,26 @@
-//! Problems while they are being collected: places are byte offsets still, and
-//! only as many are put into words as will be reported.
+//! Collects the problems of a document, and reads objects whose keys may have problems.
+//!
+//! While problems are collected, their places are byte offsets, and only as many are put into
+//! words as will be reported.
 
+use std::borrow::Cow;
+use std::collections::HashSet;
 use std::fmt::Display;
+use std::hash::{Hash, Hasher};
 use std::ops::ControlFlow;
 
-use super::locate::Raw;
-use super::positions::Positions;
-use super::problem::{Problem, and_more, push_token};
+use super::json::{Member, Positions, Raw};
+use super::problem::{Problem, and_more, nearest, push_token, unknown};
+use crate::pace;
 
-/// How many problems of one document are reported; the rest is counted.
+/// The most problems of one document that are reported. The others are counted.
 pub(super) const REPORTED: usize = 100;
 
-/// Longest key that a pointer repeats, in bytes. Beyond, the pointer ends at
-/// the object that holds the key.
+/// The longest key in a pointer, in bytes. If a key is longer, the pointer ends at the object
+/// that holds it.
 const POINTED: usize = 256;
 
-/// The path to a value: the fields, names and positions that lead there.
+/// The path to a value: fields, names and indexes from the document on.
 #[derive(Clone, Copy)]
 pub(super) struct Path<'p> {
     /// None: the document as a whole.
@@ -46,7 +51,7 @@ impl<'p> Path<'p> {
         }
     }
 
-    /// As RFC 6901 writes it; without the names that are too long for it.
+    /// The RFC 6901 pointer; it ends before a name that is too long.
     pub fn pointer(self) -> String {
         let mut tokens = Vec::new();
         let mut path = self;
@@ -71,7 +76,7 @@ pub(super) struct Findings<'a> {
     text: &'a str,
     kept: Vec<Finding>,
     total: usize,
-    /// How many are put into words.
+    /// How many are to be put into words.
     worded: usize,
 }
 
@@ -94,8 +99,8 @@ impl<'a> Findings<'a> {
         }
     }
 
-    /// For who wants to know no more than whether there are any: nothing is put
-    /// into words, and the first is [enough](Self::flow).
+    /// Finds out whether there is a problem: puts none into words, and [stops](Self::flow)
+    /// after the first.
     pub fn first(text: &'a str) -> Self {
         Self {
             worded: 0,
@@ -123,8 +128,7 @@ impl<'a> Findings<'a> {
         });
     }
 
-    /// Adds that `again` says a second time what `first` says: `what`, such as
-    /// `duplicate key`.
+    /// Adds the problem `what`, such as `duplicate key`: `again` repeats `first`.
     pub fn duplicate<D: Display>(
         &mut self,
         again: Raw<'a>,
@@ -141,7 +145,7 @@ impl<'a> Findings<'a> {
         });
     }
 
-    /// What was read of `value`; or nothing, and a problem that says why.
+    /// Returns what was read of `value`, or adds the error as a problem.
     pub fn keep<T, D: Display>(
         &mut self,
         value: Raw<'a>,
@@ -157,7 +161,20 @@ impl<'a> Findings<'a> {
         }
     }
 
-    /// Whether to read on.
+    /// Sets `slot` to what was read of `value`, or adds the error as a problem.
+    pub fn set<S, T: Into<S>, D: Display>(
+        &mut self,
+        slot: &mut S,
+        value: Raw<'a>,
+        path: Path<'_>,
+        read: Result<T, D>,
+    ) {
+        if let Some(read) = self.keep(value, path, read) {
+            *slot = read.into();
+        }
+    }
+
+    /// Whether to continue reading.
     pub fn flow(&self) -> ControlFlow<()> {
         if self.worded == 0 && self.total > 0 {
             ControlFlow::Break(())
@@ -212,5 +229,140 @@ impl<'a> Findings<'a> {
             .collect();
         problems.extend(and_more(uncounted));
         problems
+    }
+}
+/// The most unknown fields of one object that are kept.
+const UNKNOWN_KEPT: usize = 8;
+
+/// A member of an object; its key is a valid string.
+pub(super) struct Entry<'a> {
+    pub name: Cow<'a, str>,
+    pub key: Raw<'a>,
+    pub value: Raw<'a>,
+    /// Whether the object had this key before, which is reported.
+    pub again: bool,
+}
+
+/// Reads an object whose keys are names that the operator chose. Reports keys that are not
+/// valid strings, fail `check` or are repeated; calls `read` with the members whose keys are
+/// valid strings. Returns whether `object` is an object.
+pub(super) fn entries<'a, E: Display>(
+    object: Raw<'a>,
+    path: Path<'_>,
+    findings: &mut Findings<'a>,
+    check: impl Fn(&str) -> Result<(), E>,
+    mut read: impl FnMut(Entry<'a>, &mut Findings<'a>),
+) -> bool {
+    each_entry(object, path, findings, |entry, findings| {
+        findings.keep(entry.key, path.child(&entry.name), check(&entry.name));
+        read(entry, findings);
+    })
+}
+
+/// Reads an object whose keys are fields. Reports fields that are not `known` or are repeated;
+/// calls `read` with the members that are known. Returns `None` if `object` is not an object.
+pub(super) fn fields<'a>(
+    object: Raw<'a>,
+    path: Path<'_>,
+    known: &[&str],
+    findings: &mut Findings<'a>,
+    mut read: impl FnMut(Entry<'a>, &mut Findings<'a>),
+) -> Option<UnknownFields<'a>> {
+    let mut unknown_fields = UnknownFields(Vec::new());
+    let is_object = each_entry(object, path, findings, |entry, findings| {
+        if known.contains(&&*entry.name) {
+            read(entry, findings);
+            return;
+        }
+        findings.at(entry.key, path.child(&entry.name), || {
+            unknown("field", &entry.name, known.iter().copied())
+        });
+        if unknown_fields.0.len() < UNKNOWN_KEPT {
+            unknown_fields.0.push(entry.name);
+        }
+    });
+    is_object.then_some(unknown_fields)
+}
+
+/// The first unknown fields of an object.
+pub(super) struct UnknownFields<'a>(Vec<Cow<'a, str>>);
+
+impl UnknownFields<'_> {
+    /// Whether one of them is probably a misspelling of one of `fields`, and not of another
+    /// `known` field.
+    pub fn look_like(&self, fields: &[&str], known: &[&str]) -> bool {
+        self.0.iter().any(|name| {
+            // The first test is cheaper, and most names fail it.
+            nearest(fields.iter().copied(), name).is_some()
+                && nearest(known.iter().copied(), name).is_some_and(|field| fields.contains(&field))
+        })
+    }
+}
+
+fn each_entry<'a>(
+    object: Raw<'a>,
+    path: Path<'_>,
+    findings: &mut Findings<'a>,
+    mut read: impl FnMut(Entry<'a>, &mut Findings<'a>),
+) -> bool {
+    let mut seen: HashSet<Key<'a>> = HashSet::new();
+    object.each_member(|Member { key, value }| -> ControlFlow<()> {
+        if let Some(name) = findings.keep(key, path, key.string()) {
+            let first = seen.get(&Key(key)).map(|Key(first)| *first);
+            match first {
+                Some(first) => {
+                    findings.duplicate(key, first, path.child(&name), || "duplicate key");
+                }
+                None => drop(seen.insert(Key(key))),
+            }
+            let entry = Entry {
+                name,
+                key,
+                value,
+                again: first.is_some(),
+            };
+            read(entry, findings);
+        }
+        pace::step();
+        findings.flow()
+    })
+}
+
+/// A key that is compared by its text. The text is not kept, as an object may have millions of
+/// keys.
+struct Key<'a>(Raw<'a>);
+
+impl PartialEq for Key<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.string().ok() == other.0.string().ok()
+    }
+}
+
+impl Eq for Key<'_> {}
+
+impl Hash for Key<'_> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.string().ok().hash(state);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reading_stops_at_the_first_problem_on_request() {
+        let text = r#"{"a": 1, "b": 2, "x": 3, "c": 4, "b": 5, "y": 6}"#;
+        let root = Raw::parse(text).unwrap();
+        for (mut findings, expected, problems) in [
+            (Findings::new(text), "abcb", 3),
+            (Findings::first(text), "ab", 1),
+        ] {
+            let mut names = String::new();
+            let read = |entry: Entry<'_>, _: &mut Findings<'_>| names.push_str(&entry.name);
+            let unknown = fields(root, Path::ROOT, &["a", "b", "c"], &mut findings, read);
+            assert!(unknown.is_some());
+            assert_eq!((&*names, findings.count()), (expected, problems));
+        }
     }
 }

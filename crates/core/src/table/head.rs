@@ -1,19 +1,18 @@
-//! A document without its keys: placements and what they are called.
+//! A table without its keys: the placements and their names.
 //!
-//! Keys do not name their placement by its place in the document, which may
-//! change while they do not, but by a *name id*: a small number that stays with
-//! a name from one table to the next. A head knows what each stands for.
+//! The trie of keys is shared between tables whose placements may be in another order. So a
+//! key is stored with a *name id*, a small number that a name keeps from one table to the
+//! next, and the head maps name ids to placements.
 
-use std::fmt;
 use std::sync::Arc;
 
 use super::digest::HeadHash;
-use super::document::Linkable;
+use super::document::ParsedHead;
 use super::explain::{RouteReason, is_tier_name};
 use super::policy::Tenancy;
 use super::routing_table::{Placement, PlacementId};
 
-/// What a table is without its keys. Tables of the same head share it.
+/// A table without its keys. Tables with the same head share it.
 pub(super) struct Head {
     pub version: String,
     /// In the order of the document; a [`PlacementId`] is an index.
@@ -21,53 +20,45 @@ pub(super) struct Head {
     pub default: PlacementId,
     /// The document without `routingTable`, in canonical form.
     pub json: Arc<str>,
-    /// Of `json`.
+    /// The hash of `json`.
     pub hash: HeadHash,
-    /// All placements by name.
+    /// All placements, sorted by name.
     by_name: Vec<PlacementId>,
-    /// By [`PlacementId`].
+    /// The name id of each placement.
     names: Vec<u32>,
-    /// By name id; none where it stands for nothing.
+    /// The placement of each name id; `None` if the head has no placement of that name.
     homes: Vec<Option<Home>>,
 }
 
-/// Where the keys of a name live.
+/// The placement of the keys with one name id.
 #[derive(Clone, Copy)]
 pub(super) struct Home {
     pub placement: PlacementId,
-    /// Why they live there, when it does not depend on how many they are.
+    /// The reason, unless it depends on the number of keys.
     pub reason: Option<RouteReason>,
 }
 
-/// A name in the document stands for no placement of it.
-#[derive(Debug)]
-pub(super) struct Unlinked;
-
-impl fmt::Display for Unlinked {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a placement is named that has no endpoint")
-    }
-}
+/// The error of the fast path about a name that no placement has. `diagnose` finds the name.
+pub(super) const UNKNOWN_PLACEMENT: &str = "unknown placement";
 
 impl Head {
-    /// Links a document whose values are each valid. `known` are the names that
-    /// have an id already, which they keep; those that are no placement's any
-    /// more are left out.
-    pub fn link<'n>(
-        document: Linkable,
+    /// Resolves the names in a head. The names in `known` keep their ids. An id whose name is
+    /// no longer a placement is not used again.
+    pub fn resolve<'n>(
+        head: ParsedHead,
         known: impl Iterator<Item = (&'n str, u32)> + Clone,
-    ) -> Result<Self, Unlinked> {
-        let Linkable {
+    ) -> Result<Self, &'static str> {
+        let ParsedHead {
             version,
             placements,
             default,
             json,
-        } = document;
-        let count = u32::try_from(placements.len()).map_err(|_| Unlinked)?;
+        } = head;
+        let count = u32::try_from(placements.len()).map_err(|_| "too many placements")?;
         let mut by_name: Vec<_> = (0..count).map(PlacementId).collect();
         by_name.sort_unstable_by_key(|id| placements[id.index()].name.as_str());
         let find = |name: &str| find(&placements, &by_name, name);
-        let default = find(&default).ok_or(Unlinked)?;
+        let default = find(&default).ok_or(UNKNOWN_PLACEMENT)?;
 
         let mut names = vec![None; placements.len()];
         let largest = known.clone().map(|(_, name)| name).max();
@@ -81,7 +72,7 @@ impl Head {
         let mut free = (0..).filter(|id| !taken.get(*id as usize).is_some_and(|taken| *taken));
         let names: Vec<u32> = names
             .into_iter()
-            .map(|name| name.or_else(|| free.next()).ok_or(Unlinked))
+            .map(|name| name.or_else(|| free.next()).ok_or("too many placements"))
             .collect::<Result<_, _>>()?;
 
         let mut homes = vec![None; names.iter().max().map_or(0, |last| *last as usize + 1)];
@@ -108,17 +99,17 @@ impl Head {
         find(&self.placements, &self.by_name, name)
     }
 
-    /// What the keys of a placement name it by.
+    /// The name id of a placement.
     pub fn name_id(&self, placement: PlacementId) -> u32 {
         self.names[placement.index()]
     }
 
-    /// What the name id `name` stands for.
+    /// The placement of the name id `name`.
     pub fn home(&self, name: u32) -> Option<Home> {
         self.homes.get(name as usize).copied().flatten()
     }
 
-    /// Every name with its id.
+    /// All names with their ids.
     pub fn names(&self) -> impl Iterator<Item = (&str, u32)> + Clone {
         let names = self.placements.iter().map(|placement| &*placement.name);
         names.zip(self.names.iter().copied())

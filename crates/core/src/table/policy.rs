@@ -1,30 +1,27 @@
-//! How the requests of one placement are treated: the values that a document
-//! may set, each with its meaning, range and default.
+//! The settings of a placement, each with its meaning, range and default.
 //!
-//! Plain values. What is done with them is told elsewhere: the state machines
-//! are in `resilience`, the request's way is in `proxy`.
+//! These are plain values. `resilience` has the state machines that use them, and `proxy`
+//! applies them to requests.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use serde::Serialize;
 
-/// How the requests of one placement are treated. The default is what a
-/// placement gets in a document that says nothing of all this.
+/// The settings of a placement. The default is that of a document without settings.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Policy {
     pub load_balancing: LoadBalancing,
-    /// What `X-Route-Reason` says of the placement's keys, instead of what the
-    /// table suggests.
+    /// The value of `X-Route-Reason` for the placement's keys. `None`: it depends on the name
+    /// of the placement and the number of its keys.
     pub tenancy: Option<Tenancy>,
-    /// None: endpoints are never probed, and count as healthy.
+    /// `None`: endpoints are never probed and count as healthy.
     pub health_check: Option<HealthCheck>,
-    /// None: no failure closes an endpoint to requests.
+    /// `None`: endpoints have no circuit breaker.
     pub circuit_breaker: Option<CircuitBreaker>,
-    /// Most requests in flight at a time, from 1; none: no limit.
+    /// Most requests in flight at a time, at least 1; `None`: no limit.
     pub concurrency_limit: Option<u32>,
-    /// Largest request body in bytes; none: no limit. 0 allows only requests
-    /// without one.
+    /// Largest request body in bytes; `None`: no limit. 0 allows only requests without a body.
     pub max_request_body_bytes: Option<u64>,
     pub timeouts: Timeouts,
     pub retries: Retries,
@@ -32,7 +29,7 @@ pub struct Policy {
 }
 
 impl Policy {
-    /// The fields, as documents spell them, in which this differs from `other`.
+    /// The names of the fields in which this differs from `other`.
     pub fn differences(&self, other: &Policy) -> Vec<&'static str> {
         let Self {
             load_balancing,
@@ -68,22 +65,22 @@ impl Policy {
     }
 }
 
-/// How one of a placement's endpoints is chosen for a request.
+/// How an endpoint is chosen for a request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LoadBalancing {
-    /// Of two endpoints drawn by weight, the one with fewer requests in flight.
+    /// The one with fewer requests in flight of two endpoints that are drawn by weight.
     #[default]
     LeastRequest,
-    /// One after the other, each as often as its weight says.
+    /// In turn, each as often as its weight says.
     RoundRobin,
-    /// By routing key, the same key to the same endpoint; when an endpoint
-    /// leaves, only its own keys move.
+    /// By routing key: a key always has the same endpoint. If an endpoint is removed, only its
+    /// keys move.
     Hash,
 }
 
 impl LoadBalancing {
-    /// Every way, as documents spell them.
+    /// All values.
     pub const ALL: [LoadBalancing; 3] = [Self::LeastRequest, Self::RoundRobin, Self::Hash];
 
     /// `least_request`, `round_robin` or `hash`.
@@ -96,7 +93,7 @@ impl LoadBalancing {
     }
 }
 
-/// Whom a placement is for.
+/// Whether a placement is for one tenant or several.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Tenancy {
@@ -107,7 +104,7 @@ pub enum Tenancy {
 }
 
 impl Tenancy {
-    /// Both, as documents spell them.
+    /// All values.
     pub const ALL: [Tenancy; 2] = [Self::Dedicated, Self::Shared];
 
     /// `dedicated` or `shared`.
@@ -119,24 +116,22 @@ impl Tenancy {
     }
 }
 
-/// Requests of the edge's own that find out whether an endpoint works.
+/// Probes: requests that the edge sends to find out whether an endpoint works.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct HealthCheck {
-    /// What is asked for with GET: begins with a slash; may have a query.
+    /// The path of the GET request: begins with a slash, may have a query.
     pub path: String,
-    /// From one probe to the next, 100 ms to 1 day.
+    /// The time between two probes, 100 ms to 1 day.
     pub interval: Duration,
-    /// From connecting to the response's header, 1 ms to 1 day, at most `interval`.
+    /// The timeout from connecting to the response header, 1 ms to 1 day, at most `interval`.
     pub timeout: Duration,
-    /// Probes in a row that must go well before an unhealthy endpoint counts as
-    /// healthy again, 1 to 100.
+    /// Successive successful probes after which an unhealthy endpoint is healthy, 1 to 100.
     pub healthy_threshold: u32,
-    /// Probes in a row that must fail before an endpoint counts as unhealthy,
-    /// 1 to 100.
+    /// Successive failed probes after which an endpoint is unhealthy, 1 to 100.
     pub unhealthy_threshold: u32,
-    /// Statuses that are well, 200 to 599; never empty.
+    /// The statuses of a successful probe, 200 to 599; never empty.
     pub expected_status: Vec<RangeInclusive<u16>>,
-    /// The Host header; none: the endpoint's own.
+    /// The Host header; `None`: the host of the endpoint.
     pub host: Option<String>,
 }
 
@@ -155,7 +150,7 @@ impl Default for HealthCheck {
 }
 
 impl HealthCheck {
-    /// Whether a probe that was answered with `status` went well.
+    /// Whether a probe with this status is successful.
     pub fn expects(&self, status: u16) -> bool {
         self.expected_status
             .iter()
@@ -163,12 +158,12 @@ impl HealthCheck {
     }
 }
 
-/// When an endpoint that fails gets no more requests, and for how long.
+/// When a failing endpoint gets no more requests, and for how long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct CircuitBreaker {
-    /// Failures in a row that open it, 1 to 10000.
+    /// Successive failures after which the breaker opens, 1 to 10000.
     pub failure_threshold: u32,
-    /// How long it stays open before one request may try, 1 ms to 1 day.
+    /// How long it stays open before it admits a trial request, 1 ms to 1 day.
     pub timeout: Duration,
 }
 
@@ -181,32 +176,31 @@ impl Default for CircuitBreaker {
     }
 }
 
-/// Deadlines that differ from those of the settings. 1 ms to 1 day each; none:
-/// as `cellgate.timeouts` has it.
+/// Timeouts, 1 ms to 1 day each; `None`: that of `cellgate.timeouts` in the settings.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Timeouts {
     /// One attempt to connect, TLS included.
     pub connect: Option<Duration>,
-    /// From the request read whole to the response's header, one attempt.
+    /// One attempt, from the end of the request to the response header.
     pub response_header: Option<Duration>,
-    /// The same for all attempts together.
+    /// All attempts together, from the end of the request to the response header.
     pub request: Option<Duration>,
-    /// Longest time without a byte in either direction.
+    /// The longest time without a byte in either direction.
     pub stream_idle: Option<Duration>,
     /// How long an unused connection to the cell is kept.
     pub upstream_idle: Option<Duration>,
 }
 
-/// What is tried again when an attempt fails.
+/// Which failed attempts are retried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Retries {
-    /// Attempts in all, the first included, 1 to 10.
+    /// The most attempts, including the first, 1 to 10.
     pub attempts: u32,
-    /// No connection came about: refused, timed out, TLS failed. Nothing was
-    /// sent, so this is safe for every request.
+    /// Retry if connecting failed: refused, timed out, TLS error. Nothing was sent, so this is
+    /// safe for every request.
     pub on_connect: bool,
-    /// The connection broke before a byte of the response. Only requests that
-    /// may be repeated (RFC 9110 §9.2.2) and have no body.
+    /// Retry if the connection broke before the first byte of the response. Applies only to
+    /// idempotent requests (RFC 9110, section 9.2.2) without a body.
     pub on_reset: bool,
 }
 
@@ -220,14 +214,14 @@ impl Default for Retries {
     }
 }
 
-/// What a cell gets as Host.
+/// The Host header of requests to a cell.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub enum HostHeader {
-    /// What the client sent.
+    /// That of the client.
     #[default]
     Preserve,
-    /// The endpoint's host, and its port unless it is the scheme's default.
+    /// The host of the endpoint, with its port unless it is the default of the scheme.
     Rewrite,
-    /// Always this.
+    /// This value.
     Fixed(String),
 }

@@ -1,30 +1,30 @@
-//! One thing that is wrong with a routing document, in words that an operator
-//! can act on.
+//! One problem of a routing document, and how messages quote values, list names and suggest
+//! one of them.
+//!
+//! Quoted values come from outside and may be megabytes long or hold terminal escapes. Every
+//! message that is made here is short and on one line.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 
 use serde::{Deserialize, Serialize};
 
-use super::wording::Quoted;
-
-/// One thing that is wrong with a routing document.
+/// One problem of a routing document.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Problem {
-    /// RFC 6901 pointer to the value at fault; empty for the document as a
-    /// whole. A key that is itself at fault is pointed to as if it were there.
+    /// RFC 6901 pointer to the value with the problem; empty for the whole document. For a
+    /// problem with a key, the pointer to the value of that key.
     pub pointer: String,
-    /// Line of the value (or key) at fault, from 1; 0 when there is no place.
+    /// Line of the value or key, from 1; 0 if the problem has no place.
     pub line: u32,
-    /// Column in characters, from 1; 0 when there is no place.
+    /// Column in characters, from 1; 0 if the problem has no place.
     pub column: u32,
-    /// What is wrong and what would be right: lowercase, one line.
+    /// What is wrong and what would be valid: lowercase, one line.
     pub message: String,
 }
 
 impl Problem {
-    /// A problem that has no place in a document, such as a file that could not
-    /// be read.
+    /// A problem without a place in a document, such as a file that cannot be read.
     pub fn without_place(message: impl Into<String>) -> Self {
         Self {
             pointer: String::new(),
@@ -32,6 +32,12 @@ impl Problem {
             column: 0,
             message: message.into(),
         }
+    }
+
+    /// Shows the problem without its position, for output that begins with the position
+    /// (`FILE:LINE:COLUMN: …`).
+    pub fn without_position(&self) -> impl fmt::Display + '_ {
+        Named(self)
     }
 }
 
@@ -43,14 +49,6 @@ impl fmt::Display for Problem {
             write!(f, " at line {} column {}", self.line, self.column)?;
         }
         Ok(())
-    }
-}
-
-impl Problem {
-    /// The same words without the position, for a reader who is shown that
-    /// apart (as in `FILE:LINE:COLUMN: …`).
-    pub fn without_position(&self) -> impl fmt::Display + '_ {
-        Named(self)
     }
 }
 
@@ -73,8 +71,8 @@ impl fmt::Display for Named<'_> {
         for (depth, token) in pointer.split('/').skip(1).enumerate() {
             let name = token.replace("~1", "/").replace("~0", "~");
             match depth {
-                // The second level holds the operator's own names; quoted, they
-                // cannot be taken for ours.
+                // The second level has names that the operator chose; quotes tell them from
+                // fields.
                 1 if !of_fields => write!(f, "[{}]", Quoted(&name))?,
                 2.. if is_index(&name) => write!(f, "[{name}]")?,
                 _ if !is_identifier(&name) => write!(f, "[{}]", Quoted(&name))?,
@@ -98,8 +96,7 @@ fn is_identifier(name: &str) -> bool {
         && name.len() <= 64
 }
 
-/// Whether `name` is written as the position of an array's element (RFC 6901,
-/// section 4).
+/// Whether `name` may be the index of an array's element (RFC 6901, section 4).
 fn is_index(name: &str) -> bool {
     name == "0"
         || (!name.starts_with('0')
@@ -107,7 +104,7 @@ fn is_index(name: &str) -> bool {
             && name.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
-/// The last entry of a list that is not complete.
+/// The last entry of a list of problems that left some out.
 pub(super) fn and_more(left_out: usize) -> Option<Problem> {
     match left_out {
         0 => None,
@@ -126,6 +123,128 @@ pub(super) fn push_token(pointer: &mut String, token: &str) {
             other => pointer.push(other),
         }
     }
+}
+
+/// Why a value is refused. It is put into words only if it is reported, as a document may
+/// have millions of bad values.
+pub(super) struct Refused<'a>(Box<dyn Fn() -> String + 'a>);
+
+impl<'a> Refused<'a> {
+    pub fn because(why: impl Fn() -> String + 'a) -> Self {
+        Self(Box::new(why))
+    }
+}
+
+impl fmt::Display for Refused<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&(self.0)())
+    }
+}
+
+/// The longest part of a value that a message repeats, in characters.
+const QUOTED_CHARS: usize = 80;
+
+/// The most valid names that a message lists.
+const LISTED: usize = 10;
+
+/// The most names that are compared to find the nearest one. Comparing the names of a million
+/// placements for each of a hundred problems would take minutes.
+const COMPARED: usize = 10_000;
+
+/// A value in double quotes, escaped and cut if it is long.
+pub(super) struct Quoted<'a>(pub &'a str);
+
+impl fmt::Display for Quoted<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_char('"')?;
+        let mut rest = self.0.chars();
+        for character in rest.by_ref().take(QUOTED_CHARS) {
+            match character {
+                // `escape_debug` would escape it, which double quotes do not need.
+                '\'' => f.write_char('\'')?,
+                other => write!(f, "{}", other.escape_debug())?,
+            }
+        }
+        if !rest.as_str().is_empty() {
+            f.write_char('…')?;
+        }
+        f.write_char('"')
+    }
+}
+
+/// The message `unknown field "verison" (known: …)`: the `what` called `wrong` is not one of
+/// `names`.
+pub(super) fn unknown<'a>(
+    what: &str,
+    wrong: &str,
+    names: impl Iterator<Item = &'a str> + Clone,
+) -> String {
+    format!("unknown {what} {} ({})", Quoted(wrong), known(names, wrong))
+}
+
+/// The end of a message about `wrong`: `known: a, b, c; did you mean "b"?`.
+fn known<'a>(names: impl Iterator<Item = &'a str> + Clone, wrong: &str) -> String {
+    let mut text = String::from("known: ");
+    let total = names.clone().count();
+    for (index, name) in names.clone().take(LISTED).enumerate() {
+        if index > 0 {
+            text.push_str(", ");
+        }
+        let _ = write!(text, "{}", Bare(name));
+    }
+    match total {
+        0 => text.push_str("none"),
+        _ if total > LISTED => {
+            let _ = write!(text, " and {} more", total - LISTED);
+        }
+        _ => {}
+    }
+    if let Some(name) = nearest(names, wrong) {
+        let _ = write!(text, "; did you mean {}?", Quoted(name));
+    }
+    text
+}
+
+/// A name in a list, quoted only if it would be ambiguous without quotes.
+pub(super) struct Bare<'a>(pub &'a str);
+
+impl fmt::Display for Bare<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let plain = |byte: u8| byte.is_ascii_graphic() && !b",;()\"".contains(&byte);
+        if !self.0.is_empty() && self.0.len() <= QUOTED_CHARS && self.0.bytes().all(plain) {
+            f.write_str(self.0)
+        } else {
+            write!(f, "{}", Quoted(self.0))
+        }
+    }
+}
+
+/// The name that `wrong` is probably a misspelling of: the first of those with the fewest
+/// edits, ignoring case.
+pub(super) fn nearest<'a>(names: impl Iterator<Item = &'a str>, wrong: &str) -> Option<&'a str> {
+    // With more than one edit for three characters, it is another word.
+    nearest_within(names, wrong, (wrong.chars().count() / 3).max(1))
+}
+
+/// As [`nearest`], with at most `allowed` edits.
+pub(super) fn nearest_within<'a>(
+    names: impl Iterator<Item = &'a str>,
+    wrong: &str,
+    allowed: usize,
+) -> Option<&'a str> {
+    let length = wrong.chars().count();
+    if length == 0 || length > QUOTED_CHARS {
+        return None;
+    }
+    let folded = wrong.to_lowercase();
+    names
+        .take(COMPARED)
+        .filter(|name| name.len() <= 4 * QUOTED_CHARS)
+        .filter(|name| name.chars().count().abs_diff(length) <= allowed)
+        .map(|name| (strsim::osa_distance(&name.to_lowercase(), &folded), name))
+        .filter(|(edits, _)| *edits <= allowed)
+        .min_by_key(|(edits, _)| *edits)
+        .map(|(_, name)| name)
 }
 
 #[cfg(test)]
@@ -205,5 +324,63 @@ mod tests {
             push_token(&mut pointer, token);
         }
         assert_eq!(pointer, "/routingTable/a~1b/m~0n/~01/");
+    }
+
+    #[test]
+    fn quotes_are_short_and_on_one_line() {
+        for (value, expected) in [
+            ("tier9", "\"tier9\""),
+            ("", "\"\""),
+            ("it's", "\"it's\""),
+            ("say \"hi\"", r#""say \"hi\"""#),
+            ("a\nb\u{1b}[31m", r#""a\nb\u{1b}[31m""#),
+            ("zürich", "\"zürich\""),
+        ] {
+            assert_eq!(Quoted(value).to_string(), expected);
+        }
+        let long = "x".repeat(1_000_000);
+        assert_eq!(
+            Quoted(&long).to_string(),
+            format!("\"{}…\"", "x".repeat(80))
+        );
+    }
+
+    #[test]
+    fn lists_are_cut_and_suggest() {
+        let list = |names: &[&str], wrong: &str| known(names.iter().copied(), wrong);
+        assert_eq!(
+            list(&["tier1", "tier2", "visa"], "tier9"),
+            "known: tier1, tier2, visa; did you mean \"tier1\"?"
+        );
+        assert_eq!(list(&["tier1", "visa"], "mastercard"), "known: tier1, visa");
+        assert_eq!(list(&[], "tier1"), "known: none");
+        assert_eq!(list(&["a b", "", "c"], "tier1"), "known: \"a b\", \"\", c");
+        let many: Vec<String> = (0..25).map(|n| format!("cell-{n}")).collect();
+        let text = known(many.iter().map(String::as_str), "zzz");
+        assert!(text.ends_with("cell-8, cell-9 and 15 more"), "{text}");
+    }
+
+    #[test]
+    fn the_nearest_name_is_a_few_edits_away() {
+        let names = || {
+            [
+                "version",
+                "routingTable",
+                "cellEndpoints",
+                "defaultPlacement",
+            ]
+            .into_iter()
+        };
+        for (wrong, expected) in [
+            ("Version", Some("version")),
+            ("verison", Some("version")),
+            ("routing_table", Some("routingTable")),
+            ("cellEndpoint", Some("cellEndpoints")),
+            ("placements", None),
+            ("", None),
+        ] {
+            assert_eq!(nearest(names(), wrong), expected, "{wrong}");
+        }
+        assert_eq!(nearest(names(), &"x".repeat(10_000)), None);
     }
 }

@@ -1,5 +1,5 @@
-//! The compiled form that requests read: immutable, and the same cost for every
-//! lookup however many keys there are.
+//! The compiled form of a document. It is immutable, and a lookup costs the same however many
+//! keys there are.
 
 use std::fmt;
 use std::io::{self, Write};
@@ -7,58 +7,58 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::assigned::Routing;
+use super::delta::read_head;
 use super::digest::{Digest, Entries};
-use super::document::Linkable;
+use super::document::{ParsedHead, Routing};
 use super::endpoint::Endpoint;
 use super::explain::RouteReason;
-use super::head::{Head, Unlinked};
-use super::keys::Keys;
+use super::head::{Head, UNKNOWN_PLACEMENT};
+use super::keys::{self, Keys};
 use super::policy::Policy;
+use super::problem::Problem;
+use super::values::{KeyError, check_key};
 
-/// A compiled routing document. It never changes once made; a [`Delta`] makes
-/// another, which shares with it all that stays the same.
-///
-/// A clone shares all of it, and costs nothing.
+/// A compiled routing document. It never changes; a [`Delta`] makes another table, and the two
+/// share what is the same. Clones share everything and cost nothing.
 ///
 /// [`Delta`]: super::Delta
 #[derive(Clone)]
 pub struct RoutingTable {
     pub(super) head: Arc<Head>,
-    /// By bytes, as header values are; with the name ids of [`Head`].
+    /// Keys, as the bytes of header values, with the name ids of [`Head`].
     pub(super) keys: Keys,
-    /// How many keys have each name id.
+    /// The number of keys of each name id.
     pub(super) counts: Counts,
-    /// The part of the digest that the keys make.
+    /// The part of the digest that depends on the keys.
     pub(super) entries: Entries,
 }
 
-/// A placement of one table. An id means nothing to any other table.
+/// A placement of one table. It must not be used with another table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PlacementId(pub u32);
 
 impl PlacementId {
-    /// The index into anything that is kept by placement.
+    /// The index into a list with one entry for each placement.
     pub fn index(self) -> usize {
         self.0 as usize
     }
 }
 
-/// A cell by name: where keys live.
+/// A cell by name. Keys are assigned to placements.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Placement {
     /// Printable ASCII without spaces, so that it fits a header value.
     pub name: String,
     /// In the order of the document; never empty.
     pub endpoints: Box<[WeightedEndpoint]>,
-    /// Shared by the placements that have the same one.
+    /// Placements with the same policy share one.
     pub policy: Arc<Policy>,
-    /// Where its requests go while none of its endpoints takes any. Following
-    /// fallbacks never leads back.
+    /// Where its requests go while none of its endpoints is usable. A chain of fallbacks never
+    /// leads back to one of its placements.
     pub fallback: Option<PlacementId>,
 }
 
-/// One of the places where a cell listens, and its share of the requests.
+/// An endpoint of a placement, and its share of the requests.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct WeightedEndpoint {
     #[serde(rename = "url")]
@@ -67,7 +67,16 @@ pub struct WeightedEndpoint {
     pub weight: u32,
 }
 
-/// The answer to one lookup.
+impl From<Endpoint> for WeightedEndpoint {
+    fn from(endpoint: Endpoint) -> Self {
+        Self {
+            endpoint,
+            weight: 1,
+        }
+    }
+}
+
+/// The result of a lookup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Route {
     pub placement: PlacementId,
@@ -75,17 +84,17 @@ pub struct Route {
 }
 
 impl RoutingTable {
-    /// The document's own name for its content; never empty.
+    /// The field `version` of the document; never empty.
     pub fn version(&self) -> &str {
         &self.head.version
     }
 
-    /// How many keys are in the table.
+    /// The number of keys.
     pub fn key_count(&self) -> usize {
         self.keys.len()
     }
 
-    /// All placements; the index of each is its [`PlacementId`].
+    /// All placements, in the order of the document; a [`PlacementId`] is an index.
     pub fn placements(&self) -> &[Placement] {
         &self.head.placements
     }
@@ -94,27 +103,26 @@ impl RoutingTable {
     ///
     /// # Panics
     ///
-    /// May panic when `id` is another table's.
+    /// May panic if `id` is from another table.
     pub fn placement(&self, id: PlacementId) -> &Placement {
         &self.head.placements[id.index()]
     }
 
-    /// Where keys go that are not in the table.
+    /// The placement of keys that are not in the table.
     pub fn default_placement(&self) -> PlacementId {
         self.head.default
     }
 
-    /// How many keys live on the placement `id`.
+    /// The number of keys of the placement `id`.
     ///
     /// # Panics
     ///
-    /// May panic when `id` is another table's.
+    /// May panic if `id` is from another table.
     pub fn keys_on(&self, id: PlacementId) -> usize {
         self.counts.get(self.head.name_id(id) as usize)
     }
 
-    /// Where `key` goes, byte for byte as the header carried it. Every key has
-    /// an answer, and none costs an allocation.
+    /// Looks up `key`, compared byte by byte. Every key has a route. Does not allocate.
     pub fn route(&self, key: &[u8]) -> Route {
         self.known(key).unwrap_or(Route {
             placement: self.head.default,
@@ -125,10 +133,7 @@ impl RoutingTable {
     fn known(&self, key: &[u8]) -> Option<Route> {
         let name = self.keys.get(key)?;
         let home = self.head.home(name);
-        debug_assert!(
-            home.is_some(),
-            "a key lives on a placement that there is not"
-        );
+        debug_assert!(home.is_some(), "a key has a placement that does not exist");
         let home = home?;
         let alone = || self.counts.get(name as usize) < 2;
         let reason = home.reason.unwrap_or_else(|| match alone() {
@@ -141,37 +146,37 @@ impl RoutingTable {
         })
     }
 
-    /// Every key with its placement. The order is no particular one, but always
-    /// the same for one table.
+    /// All keys with their placements. The order is unspecified, but always the same for one
+    /// table.
     pub fn keys(&self) -> impl Iterator<Item = (&str, PlacementId)> {
         self.keys
             .iter()
             .filter_map(|(key, name)| Some((text(key), self.head.home(name)?.placement)))
     }
 
-    /// The document without `routingTable`, as JSON in the canonical form of RFC
-    /// 8785. Together with [`keys`](Self::keys) it is all that the table is made
-    /// of.
+    /// The document without `routingTable`, as canonical JSON (RFC 8785). It and
+    /// [`keys`](Self::keys) are the whole content of the table.
     pub fn head_json(&self) -> &Arc<str> {
         &self.head.json
     }
 
-    /// One number for the whole content: the same for two tables when their
-    /// documents say the same, however they are written. It is kept, not computed.
+    /// The digest of the content. Documents that differ only in form have the same digest.
+    /// Costs nothing: it is stored.
     pub fn digest(&self) -> Digest {
         self.entries.with_head(self.head.hash)
     }
 
-    /// How long its keys and its head are together, in bytes: less than any
-    /// document of the same content. It is kept, not computed.
+    /// The length of all keys and the head in bytes, less than that of any document with this
+    /// content. Costs nothing: it is stored.
     pub fn content_bytes(&self) -> u64 {
         self.entries.key_bytes() + self.head.json.len() as u64
     }
 
-    /// Writes the document of this table, as JSON on one line. The keys are in no
-    /// particular order.
+    /// Writes the document of this table as JSON on one line. The order of the keys is
+    /// unspecified.
     ///
     /// # Errors
+    ///
     /// Those of `out`.
     pub fn write_json(&self, out: &mut dyn Write) -> io::Result<()> {
         // Each name is serialized once, not once per key.
@@ -205,12 +210,12 @@ impl RoutingTable {
         }
     }
 
-    /// Links the parts of a document that are each valid.
-    pub(super) fn new(head: Linkable, routing: Routing) -> Result<Self, Unlinked> {
+    /// Makes a table of the parts of a document, each of which is valid.
+    pub(super) fn new(head: ParsedHead, routing: Routing) -> Result<Self, &'static str> {
         let names = routing.names.iter().map(|name| &**name).zip(0..);
-        let head = Head::link(head, names.clone())?;
+        let head = Head::resolve(head, names.clone())?;
         if names.clone().any(|(_, id)| head.home(id).is_none()) {
-            return Err(Unlinked);
+            return Err(UNKNOWN_PLACEMENT);
         }
         Ok(Self {
             head: Arc::new(head),
@@ -220,19 +225,19 @@ impl RoutingTable {
         })
     }
 
-    /// The placement that `key` is in the table with, if it is.
+    /// The placement of `key`, if it is in the table.
     pub fn placement_of(&self, key: &str) -> Option<PlacementId> {
         Some(self.head.home(self.keys.get(key.as_bytes())?)?.placement)
     }
 }
 
-/// A key as it was before it became bytes. (Nothing but text ever becomes one.)
+/// A key as text. All keys are valid UTF-8.
 pub(super) fn text(key: &[u8]) -> &str {
     std::str::from_utf8(key).unwrap_or_default()
 }
 
 impl fmt::Debug for RoutingTable {
-    // Not the keys: there may be millions, and they are tenants' names.
+    // Without the keys: there may be millions, and they are names of tenants.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RoutingTable")
             .field("version", &self.head.version)
@@ -242,10 +247,10 @@ impl fmt::Debug for RoutingTable {
     }
 }
 
-/// Numbers in one chunk of [`Counts`]: what a change copies.
+/// Numbers in one chunk of [`Counts`], which is copied by a change.
 const CHUNK: usize = 512;
 
-/// Numbers by index, zero at first. Cheap to clone, and cheap to change one at a time.
+/// Numbers by index, initially 0. Cloning is free, and changing one number is cheap.
 #[derive(Clone, Default)]
 pub(super) struct Counts(Arc<Vec<Arc<[usize; CHUNK]>>>);
 
@@ -265,12 +270,81 @@ impl Counts {
     }
 }
 
+/// Builds a table from a head and a stream of keys, without a document or a list of all keys.
+pub struct TableBuilder {
+    /// The table without keys.
+    empty: RoutingTable,
+    keys: keys::Builder<keys::Seed>,
+    counts: Counts,
+    entries: Entries,
+}
+
+impl TableBuilder {
+    /// Starts with no keys. `head` is a document without `routingTable`, as
+    /// [`RoutingTable::head_json`] gives it.
+    ///
+    /// # Errors
+    ///
+    /// Every problem of the head, never an empty list; pointers start with
+    /// `/head`.
+    pub fn new(head: &str) -> Result<Self, Vec<Problem>> {
+        Ok(Self {
+            empty: RoutingTable::empty(read_head(head, None)?),
+            keys: keys::Builder::new(),
+            counts: Counts::default(),
+            entries: Entries::default(),
+        })
+    }
+
+    /// The placement called `name`.
+    pub fn placement(&self, name: &str) -> Option<PlacementId> {
+        self.empty.head.find(name)
+    }
+
+    /// Assigns `key` to `placement`, which must come from [`placement`](Self::placement) of
+    /// this builder.
+    ///
+    /// # Errors
+    ///
+    /// If no request can carry the key. It is not added.
+    ///
+    /// # Panics
+    ///
+    /// May panic if `placement` is from another table.
+    pub fn push(&mut self, key: &str, placement: PlacementId) -> Result<(), KeyError> {
+        check_key(key)?;
+        let head = &self.empty.head;
+        let name = head.name_id(placement);
+        self.keys.push(key.as_bytes(), name);
+        *self.counts.at(name as usize) += 1;
+        self.entries.add(key, &self.empty.placement(placement).name);
+        Ok(())
+    }
+
+    /// The table of all keys that were pushed. Takes time in proportion to their number.
+    ///
+    /// # Errors
+    ///
+    /// If a key was pushed twice.
+    pub fn finish(self) -> Result<RoutingTable, Problem> {
+        let keys = self
+            .keys
+            .finish()
+            .map_err(|again| Problem::without_place(again.to_string()))?;
+        Ok(RoutingTable {
+            keys,
+            counts: self.counts,
+            entries: self.entries,
+            ..self.empty
+        })
+    }
+}
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn clones_keep_what_they_had() {
+    fn changing_a_clone_keeps_the_original() {
         let mut counts = Counts::default();
         for index in [0, 511, 512, 5000] {
             assert_eq!(counts.get(index), 0);

@@ -13,7 +13,6 @@
 //! keys that fall into one leaf.
 
 mod build;
-mod chunk;
 mod leaf;
 mod node;
 

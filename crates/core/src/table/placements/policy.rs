@@ -1,18 +1,15 @@
-//! The fields that `defaults` and placements have in common, read on top of
-//! what is inherited.
+//! Reads the settings that `defaults` and placements have in common.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::fallback::Fallback;
-use super::fields::host_header;
-use super::fields::{bytes, choice, duration, object, refuse_null, whole};
-use super::health::{self, HEALTH_CHECK, Pair};
-use crate::table::findings::{Findings, Path};
-use crate::table::locate::Raw;
-use crate::table::object::Entry;
+use super::health_check::{self, HEALTH_CHECK, Times};
+use super::values::{bytes, choice, duration, host_header, members, whole};
+use crate::table::findings::{Entry, Findings, Path};
+use crate::table::json::Raw;
 use crate::table::policy::{CircuitBreaker, LoadBalancing, Policy, Retries, Tenancy, Timeouts};
-use crate::table::wording::unknown;
+use crate::table::problem::unknown;
 
 pub(super) const FALLBACK: &str = "fallback";
 const TENANCY: &str = "tenancy";
@@ -24,7 +21,7 @@ const TIMEOUTS: &str = "timeouts";
 const RETRIES: &str = "retries";
 const HOST_HEADER: &str = "host_header";
 
-/// What `defaults` may say.
+/// The fields of `defaults`.
 pub(super) const FIELDS: [&str; 10] = [
     FALLBACK,
     TENANCY,
@@ -38,7 +35,7 @@ pub(super) const FIELDS: [&str; 10] = [
     HOST_HEADER,
 ];
 
-/// What a placement may switch off with null.
+/// The fields that a placement may switch off with null.
 pub(super) const NULLABLE: [&str; 6] = [
     HEALTH_CHECK,
     CIRCUIT_BREAKER,
@@ -48,27 +45,27 @@ pub(super) const NULLABLE: [&str; 6] = [
     TENANCY,
 ];
 
-/// The longest of all times.
+/// The longest duration of all settings.
 pub(super) const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// What deadlines may be.
+/// The range of timeouts.
 pub(super) const DEADLINE: RangeInclusive<Duration> = Duration::from_millis(1)..=LONGEST;
 
-/// The largest number of bytes: up to here every reader of JSON reads the same
-/// number (RFC 8259, section 6).
+/// The largest number of bytes. All readers of JSON agree on integers up to here
+/// (RFC 8259, section 6).
 const BYTES_MAX: u64 = 1 << 53;
 
-/// A policy while it is being read, and what goes with it.
-pub(super) struct Reading<'a> {
+/// Reads settings on top of inherited ones.
+pub(super) struct PolicyReader<'a> {
     pub policy: Policy,
     pub fallback: Fallback<'a>,
-    /// The times of the `health_check` that was read, if one was.
-    pub times: Option<Pair<'a>>,
+    /// The times of `health_check`, if it was read.
+    pub times: Option<Times<'a>>,
 }
 
-impl<'a> Reading<'a> {
-    /// Starts with what is inherited.
-    pub fn on(policy: Policy) -> Self {
+impl<'a> PolicyReader<'a> {
+    /// Starts with the inherited policy.
+    pub fn new(policy: Policy) -> Self {
         Self {
             policy,
             fallback: Fallback::Inherited,
@@ -76,7 +73,7 @@ impl<'a> Reading<'a> {
         }
     }
 
-    /// Switches off what is inherited of `field`, one of [`NULLABLE`].
+    /// Switches off `field`, one of [`NULLABLE`].
     pub fn off(&mut self, field: &str) {
         let policy = &mut self.policy;
         match field {
@@ -90,8 +87,8 @@ impl<'a> Reading<'a> {
         }
     }
 
-    /// Reads `entry` when it is one of [`FIELDS`]. What cannot be read is
-    /// reported and stays as it was inherited.
+    /// Reads `entry` if it is one of [`FIELDS`]. Reports a value that cannot be read; the
+    /// inherited one stays.
     pub fn field(&mut self, entry: &Entry<'a>, path: Path<'_>, findings: &mut Findings<'a>) {
         let value = entry.value;
         let policy = &mut self.policy;
@@ -104,18 +101,16 @@ impl<'a> Reading<'a> {
             }
             TENANCY => {
                 let read = choice(value, TENANCY, &Tenancy::ALL, Tenancy::as_str);
-                set_some(&mut policy.tenancy, findings.keep(value, path, read));
+                findings.set(&mut policy.tenancy, value, path, read);
             }
             LOAD_BALANCING => {
                 let what = "load balancing";
                 let read = choice(value, what, &LoadBalancing::ALL, LoadBalancing::as_str);
-                set(&mut policy.load_balancing, findings.keep(value, path, read));
+                findings.set(&mut policy.load_balancing, value, path, read);
             }
             HEALTH_CHECK => {
-                let base = policy.health_check.take().unwrap_or_default();
-                let (check, times) = health::read(value, path, base, findings);
-                policy.health_check = Some(check);
-                self.times = Some(times);
+                let check = policy.health_check.get_or_insert_default();
+                self.times = Some(health_check::read(value, path, check, findings));
             }
             CIRCUIT_BREAKER => {
                 let breaker = policy.circuit_breaker.get_or_insert_default();
@@ -123,39 +118,19 @@ impl<'a> Reading<'a> {
             }
             CONCURRENCY_LIMIT => {
                 let read = whole(value, 1..=u32::MAX);
-                set_some(
-                    &mut policy.concurrency_limit,
-                    findings.keep(value, path, read),
-                );
+                findings.set(&mut policy.concurrency_limit, value, path, read);
             }
             MAX_REQUEST_BODY_BYTES => {
                 let read = bytes(value, 0..=BYTES_MAX);
-                set_some(
-                    &mut policy.max_request_body_bytes,
-                    findings.keep(value, path, read),
-                );
+                findings.set(&mut policy.max_request_body_bytes, value, path, read);
             }
             TIMEOUTS => timeouts(value, path, &mut policy.timeouts, findings),
             RETRIES => retries(value, path, &mut policy.retries, findings),
-            HOST_HEADER => set(
-                &mut policy.host_header,
-                findings.keep(value, path, host_header(value)),
-            ),
+            HOST_HEADER => {
+                findings.set(&mut policy.host_header, value, path, host_header(value));
+            }
             _ => {}
         }
-    }
-}
-
-/// Takes what was read; what was not leaves `slot` as it is.
-pub(super) fn set<T>(slot: &mut T, read: Option<T>) {
-    if let Some(read) = read {
-        *slot = read;
-    }
-}
-
-fn set_some<T>(slot: &mut Option<T>, read: Option<T>) {
-    if read.is_some() {
-        *slot = read;
     }
 }
 
@@ -167,26 +142,16 @@ fn circuit_breaker<'a>(
 ) {
     const THRESHOLD: &str = "failure_threshold";
     const TIMEOUT: &str = "timeout";
-    members(
-        value,
-        path,
-        &[THRESHOLD, TIMEOUT],
-        findings,
-        |entry, path, findings| {
-            let value = entry.value;
-            match &*entry.name {
-                THRESHOLD => set(
-                    &mut breaker.failure_threshold,
-                    findings.keep(value, path, whole(value, 1..=10_000)),
-                ),
-                TIMEOUT => set(
-                    &mut breaker.timeout,
-                    findings.keep(value, path, duration(value, DEADLINE)),
-                ),
-                _ => {}
-            }
-        },
-    );
+    let read = |entry: &Entry<'a>, path: Path<'_>, findings: &mut Findings<'a>| {
+        let value = entry.value;
+        if entry.name == THRESHOLD {
+            let read = whole(value, 1..=10_000_u32);
+            findings.set(&mut breaker.failure_threshold, value, path, read);
+        } else {
+            findings.set(&mut breaker.timeout, value, path, duration(value, DEADLINE));
+        }
+    };
+    members(value, path, &[THRESHOLD, TIMEOUT], findings, read);
 }
 
 fn timeouts<'a>(
@@ -204,9 +169,8 @@ fn timeouts<'a>(
     ];
     let names = slots.each_ref().map(|(name, _)| *name);
     members(value, path, &names, findings, |entry, path, findings| {
-        let read = findings.keep(entry.value, path, duration(entry.value, DEADLINE));
         if let Some((_, slot)) = slots.iter_mut().find(|(name, _)| *name == entry.name) {
-            set_some(slot, read);
+            findings.set(*slot, entry.value, path, duration(entry.value, DEADLINE));
         }
     });
 }
@@ -214,32 +178,19 @@ fn timeouts<'a>(
 fn retries<'a>(value: Raw<'a>, path: Path<'_>, retries: &mut Retries, findings: &mut Findings<'a>) {
     const ATTEMPTS: &str = "attempts";
     const ON: &str = "on";
-    members(
-        value,
-        path,
-        &[ATTEMPTS, ON],
-        findings,
-        |entry, path, findings| {
-            let value = entry.value;
-            match &*entry.name {
-                ATTEMPTS => set(
-                    &mut retries.attempts,
-                    findings.keep(value, path, whole(value, 1..=10)),
-                ),
-                ON => {
-                    if let Some((connect, reset)) = retried(value, path, findings) {
-                        (retries.on_connect, retries.on_reset) = (connect, reset);
-                    }
-                }
-                _ => {}
-            }
-        },
-    );
+    let read = |entry: &Entry<'a>, path: Path<'_>, findings: &mut Findings<'a>| {
+        let value = entry.value;
+        if entry.name == ATTEMPTS {
+            findings.set(&mut retries.attempts, value, path, whole(value, 1..=10_u32));
+        } else if let Some((connect, reset)) = retry_causes(value, path, findings) {
+            (retries.on_connect, retries.on_reset) = (connect, reset);
+        }
+    };
+    members(value, path, &[ATTEMPTS, ON], findings, read);
 }
 
-/// Whether `connect` and `reset` are in the array. What cannot be read is
-/// reported.
-fn retried<'a>(
+/// Reads the array `on`: whether `connect` and `reset` are in it.
+fn retry_causes<'a>(
     value: Raw<'a>,
     path: Path<'_>,
     findings: &mut Findings<'a>,
@@ -278,21 +229,4 @@ fn retried<'a>(
     }
     let [connect, reset] = seen.map(|place| place.is_some());
     Some((connect, reset))
-}
-
-/// Calls `read` with each member of an object with `fields`, but for those that
-/// are null, which is reported.
-fn members<'a>(
-    value: Raw<'a>,
-    path: Path<'_>,
-    fields: &[&str],
-    findings: &mut Findings<'a>,
-    mut read: impl FnMut(&Entry<'a>, Path<'_>, &mut Findings<'a>),
-) {
-    object(value, path, fields, findings, |entry, findings| {
-        let path = path.child(&entry.name);
-        if !refuse_null(&entry, path, findings) {
-            read(&entry, path, findings);
-        }
-    });
 }

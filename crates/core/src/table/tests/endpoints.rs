@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use url::Url;
 
-use super::super::wording::Quoted;
+use super::super::problem::Quoted;
 use super::super::{Endpoint, Scheme};
 
 #[test]

@@ -2,18 +2,18 @@
 
 use proptest::prelude::*;
 
-use super::super::{compile, diagnose, quick};
+use super::super::{compile, diagnose, fast_path};
 use super::model::{model, style};
 use super::nearly_valid::{Pair, nearly_valid, nearly_valid_policies, one_odd_field};
 
 /// Both paths see the same document as valid, and problems are well formed.
 fn assert_paths_agree(document: &[u8]) -> Result<(), TestCaseError> {
     let problems = diagnose::find(document);
-    match quick(document) {
+    match fast_path(document) {
         Ok(_) => prop_assert_eq!(problems, []),
         Err(refusal) => prop_assert!(
             !problems.is_empty(),
-            "only the quick path refuses: {}",
+            "only the fast path refuses: {}",
             refusal
         ),
     }

@@ -1,13 +1,12 @@
-//! Where a placement's requests go: `url`, or `endpoints`.
+//! Reads where a placement's requests go: `url` or `endpoints`.
 
 use std::collections::HashMap;
 
-use super::fields::{refuse_null, whole};
 use super::policy;
+use super::values::{refuse_null, whole};
 use crate::table::endpoint::Endpoint;
-use crate::table::findings::{Findings, Path};
-use crate::table::locate::Raw;
-use crate::table::object::{Entry, Strays, fields};
+use crate::table::findings::{Entry, Findings, Path, UnknownFields, fields};
+use crate::table::json::Raw;
 use crate::table::routing_table::WeightedEndpoint;
 
 const URL: &str = "url";
@@ -17,7 +16,7 @@ const WEIGHT: &str = "weight";
 /// Most endpoints of one placement.
 const ENDPOINTS_MAX: usize = 1000;
 
-/// What a placement may say.
+/// The fields of a placement.
 pub(super) const PLACEMENT_FIELDS: [&str; policy::FIELDS.len() + 2] = {
     let mut fields = [URL; policy::FIELDS.len() + 2];
     fields[1] = ENDPOINTS;
@@ -29,18 +28,18 @@ pub(super) const PLACEMENT_FIELDS: [&str; policy::FIELDS.len() + 2] = {
     fields
 };
 
-/// The endpoints of one placement while they are being read.
+/// Reads the endpoints of one placement.
 #[derive(Default)]
-pub(super) struct Targets<'a> {
-    /// Empty while there is none, or a problem with one.
-    pub endpoints: Box<[WeightedEndpoint]>,
+pub(super) struct Endpoints<'a> {
+    /// Empty if there is none or a problem with one.
+    pub list: Box<[WeightedEndpoint]>,
     url: Option<Raw<'a>>,
-    list: Option<Raw<'a>>,
+    endpoints: Option<Raw<'a>>,
 }
 
-impl<'a> Targets<'a> {
-    /// Reads `entry` when it is `url` or `endpoints`. What cannot be read is
-    /// reported; null, which no field can be, is left to the caller.
+impl<'a> Endpoints<'a> {
+    /// Reads `entry` if it is `url` or `endpoints`, and reports its problems. The caller
+    /// reports null.
     pub fn field(&mut self, entry: &Entry<'a>, path: Path<'_>, findings: &mut Findings<'a>) {
         let value = entry.value;
         match &*entry.name {
@@ -49,39 +48,36 @@ impl<'a> Targets<'a> {
                 if !value.is_null()
                     && let Some(endpoint) = url(value, path, findings)
                 {
-                    self.endpoints = Box::new([WeightedEndpoint {
-                        endpoint,
-                        weight: 1,
-                    }]);
+                    self.list = Box::new([endpoint.into()]);
                 }
             }
             ENDPOINTS => {
-                self.list = Some(value);
+                self.endpoints = Some(value);
                 if !value.is_null() {
-                    self.endpoints = list(value, path, findings);
+                    self.list = list(value, path, findings);
                 }
             }
             _ => {}
         }
     }
 
-    /// Reports that the placement has neither `url` nor `endpoints`, or both.
-    /// One that was misspelt is among the `strays`, which are reported already.
+    /// Reports a placement with neither `url` nor `endpoints`, or with both. A misspelling of
+    /// one of them is among the `unknown` fields, which are reported already.
     pub fn check(
         &self,
         placement: Raw<'a>,
-        strays: &Strays<'a>,
+        unknown: &UnknownFields<'a>,
         path: Path<'_>,
         findings: &mut Findings<'a>,
     ) {
-        match (self.url, self.list) {
-            (None, None) if strays.look_like(&[URL, ENDPOINTS], &PLACEMENT_FIELDS) => {}
+        match (self.url, self.endpoints) {
+            (None, None) if unknown.look_like(&[URL, ENDPOINTS], &PLACEMENT_FIELDS) => {}
             (None, None) => findings.at(
                 placement,
                 path,
                 || "missing field \"url\" (or \"endpoints\" for several)",
             ),
-            // Null is a problem of its own, and its words say to leave it out.
+            // The message about null says to leave the field out.
             (Some(url), Some(list)) if !url.is_null() && !list.is_null() => findings.at(
                 list,
                 path.child(ENDPOINTS),
@@ -92,7 +88,12 @@ impl<'a> Targets<'a> {
     }
 }
 
-fn url<'a>(value: Raw<'a>, path: Path<'_>, findings: &mut Findings<'a>) -> Option<Endpoint> {
+/// Reads the URL of an endpoint.
+pub(super) fn url<'a>(
+    value: Raw<'a>,
+    path: Path<'_>,
+    findings: &mut Findings<'a>,
+) -> Option<Endpoint> {
     let text = findings.keep(value, path, value.string())?;
     findings.keep(value, path, text.parse())
 }
@@ -102,27 +103,17 @@ fn list<'a>(
     path: Path<'_>,
     findings: &mut Findings<'a>,
 ) -> Box<[WeightedEndpoint]> {
-    let (elements, count) = match value.elements(ENDPOINTS_MAX) {
-        None => {
-            findings.at(value, path, || {
-                format!(
-                    "expected an array such as [{{\"url\": \"http://host:port\"}}], found {}",
-                    value.described()
-                )
-            });
-            return Box::default();
-        }
-        Some(Ok(elements)) => {
-            let count = elements.len();
-            (elements, count)
-        }
-        Some(Err(count)) => (Vec::new(), count),
+    let Some((elements, count)) = value.elements(ENDPOINTS_MAX) else {
+        findings.at(value, path, || {
+            let found = value.described();
+            format!("expected an array such as [{{\"url\": \"http://host:port\"}}], found {found}")
+        });
+        return Box::default();
     };
     if elements.is_empty() {
         findings.at(value, path, || {
             format!("{count} endpoints (valid: 1 to {ENDPOINTS_MAX})")
         });
-        return Box::default();
     }
     let mut endpoints = Vec::with_capacity(elements.len());
     let mut seen: HashMap<Endpoint, Raw<'a>> = HashMap::with_capacity(elements.len());
@@ -142,7 +133,7 @@ fn list<'a>(
     endpoints.into()
 }
 
-/// `{"url": …, "weight": …}`, with the place of its URL.
+/// Reads `{"url": …, "weight": …}`; also returns the place of the URL.
 fn weighted<'a>(
     value: Raw<'a>,
     path: Path<'_>,
@@ -150,24 +141,19 @@ fn weighted<'a>(
 ) -> Option<(WeightedEndpoint, Raw<'a>)> {
     const FIELDS: [&str; 2] = [URL, WEIGHT];
     let (mut target, mut weight) = (None, 1);
-    let strays = fields(value, path, &FIELDS, findings, |entry, findings| {
+    let unknown = fields(value, path, &FIELDS, findings, |entry, findings| {
         let (value, path) = (entry.value, path.child(&entry.name));
-        if entry.name == URL {
-            target = Some((None, value));
-        }
-        if refuse_null(&entry, path, findings) {
-            return;
-        }
+        let is_null = refuse_null(&entry, path, findings);
         match &*entry.name {
+            URL if is_null => target = Some((None, value)),
             URL => target = Some((url(value, path, findings), value)),
-            WEIGHT => policy::set(
-                &mut weight,
-                findings.keep(value, path, whole(value, 1..=1000)),
-            ),
+            WEIGHT if !is_null => {
+                findings.set(&mut weight, value, path, whole(value, 1..=1000_u32));
+            }
             _ => {}
         }
     });
-    let Some(strays) = strays else {
+    let Some(unknown) = unknown else {
         findings.at(value, path, || {
             let found = value.described();
             format!("expected an object such as {{\"url\": \"http://host:port\"}}, found {found}")
@@ -175,16 +161,11 @@ fn weighted<'a>(
         return None;
     };
     let Some((endpoint, place)) = target else {
-        if !strays.look_like(&[URL], &FIELDS) {
+        if !unknown.look_like(&[URL], &FIELDS) {
             findings.at(value, path, || "missing field \"url\"");
         }
         return None;
     };
-    Some((
-        WeightedEndpoint {
-            endpoint: endpoint?,
-            weight,
-        },
-        place,
-    ))
+    let endpoint = endpoint?;
+    Some((WeightedEndpoint { endpoint, weight }, place))
 }
