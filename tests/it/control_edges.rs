@@ -139,7 +139,7 @@ async fn a_herd_after_a_restart_takes_turns() {
     let builder = ControlProcess::builder()
         .set("listen", address.to_string())
         .set("max_snapshots", 3);
-    let (mut control, held) = serving(&builder, &keys("1", 8000)).await;
+    let (mut control, held) = serving(&builder, &keys("1", 100_000)).await;
     let fleet = Fleet::start(address, 100, Some(held.clone())).await;
     control.signal(libc::SIGTERM);
     fleet.closed().await;

@@ -51,7 +51,7 @@ fn size() -> Size {
             apart: 100,
         },
         false => Size {
-            keys: 20_000,
+            keys: 100_000,
             deltas: 100,
             apart: 10,
         },

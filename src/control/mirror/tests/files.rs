@@ -98,7 +98,7 @@ fn what_was_in_the_file_is_remembered() {
         sha256: "ab".to_owned(),
         generation,
         digest: "cd".to_owned(),
-        edit: (generation == 1).then(|| Delta::default()),
+        edit: (generation == 1).then(Delta::default),
     };
     state.write(&[content(2), content(1)]).unwrap();
     assert_eq!(state.read(), [content(2), content(1)]);

@@ -10,7 +10,7 @@ use super::super::database::{Database, FILE};
 use super::super::journal::Journal;
 use super::super::record::Record;
 use super::process::dir;
-use super::{Fixture, at, version};
+use super::{Fixture, at, document};
 use crate::state::{Push, Pushed, Sha256, Source};
 use crate::table::Delta;
 
@@ -19,10 +19,16 @@ const GOLDEN: &str = include_str!("golden.sql");
 
 const MAX_BYTES: u64 = 1 << 20;
 
+/// A document with one key: keys are written in an order of the process.
+fn one_key() -> Vec<u8> {
+    let cells = [("one", "http://127.0.0.1:1"), ("two", "http://127.0.0.1:2")];
+    document("1", &cells, &[("acme", "one")])
+}
+
 /// A snapshot of a routing file, a delta that a control plane pushed, and a journal.
 fn write_sample(dir: &Path) {
     let edge = Fixture::new();
-    let first = edge.changed(&version("1"));
+    let first = edge.changed(&one_key());
     let delta = Delta {
         set: vec![("a \"new\" kéy".to_owned(), "two".to_owned())],
         remove: vec!["acme".to_owned()],
@@ -121,7 +127,7 @@ fn the_format_is_that_of_the_golden_file() {
     let first = database.read(1).unwrap();
     assert_eq!(first.head.number, 1);
     assert_eq!(first.head.source, Source::File);
-    assert_eq!(first.head.sha256, Some(Sha256::of(&version("1"))));
+    assert_eq!(first.head.sha256, Some(Sha256::of(&one_key())));
     assert_eq!(first.head.control_generation, None);
     assert_eq!(first.head.applied_at, at(0));
     assert_eq!(first.table.version(), "1");
