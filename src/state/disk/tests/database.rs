@@ -138,7 +138,7 @@ fn the_format_is_that_of_the_golden_file() {
     assert_eq!(second.head.control_generation, Some(77));
     assert_eq!(second.head.applied_at, at(9));
     assert_eq!(second.table.placement_of("acme"), None);
-    assert_eq!(second.table.key_count(), 2);
+    assert_eq!(second.table.key_count(), 1);
     let journal = database.journal().unwrap();
     assert!(journal.is_promoted(1) && journal.is_quarantined(2));
     assert_eq!(journal.last_contact(), Some(at(60)));
