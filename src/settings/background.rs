@@ -1,5 +1,5 @@
-//! What going to the background needs. Found out here: Pingora panics over it
-//! when nobody looks at the terminal any more.
+//! Checks what running in the background needs: Pingora would panic over it after it has
+//! left the terminal.
 
 use std::ffi::{CString, c_char, c_int};
 use std::io;
@@ -24,7 +24,7 @@ pub(super) fn check(
         if let Err(message) = checked {
             match top.get(key) {
                 Some(at) => reader.problem(at, message),
-                // The default is not good either.
+                // The default cannot be used either.
                 None => reader.problem_elsewhere(key, message),
             }
         }
@@ -43,7 +43,7 @@ pub(super) fn check(
         );
     }
     if daemon {
-        // An older file is renamed, so it is the directory that counts.
+        // An existing file is renamed, so the directory has to be writable.
         blame(
             "pid_file",
             files::parent_writable(Path::new(&server.pid_file)),
@@ -83,12 +83,12 @@ fn group_id(name: &str) -> io::Result<Option<u32>> {
     look_up(name, libc::getgrnam_r, |group: &libc::group| group.gr_gid)
 }
 
-/// `getpwnam_r` and `getgrnam_r`: the name, the entry to fill, a buffer for its
-/// texts and the buffer's length, and where to say whether there is one.
+/// `getpwnam_r` and `getgrnam_r`: the name, the entry to fill, a buffer for its texts, the
+/// buffer's length, and the result.
 type Call<E> =
     unsafe extern "C" fn(*const c_char, *mut E, *mut c_char, libc::size_t, *mut *mut E) -> c_int;
 
-/// More than any list of a group's members takes.
+/// Largest buffer in bytes; a group with many members needs a large one.
 const LARGEST_ENTRY: usize = 16 << 20;
 
 fn look_up<E>(name: &str, call: Call<E>, id: fn(&E) -> u32) -> io::Result<Option<u32>> {
@@ -111,7 +111,7 @@ fn look_up<E>(name: &str, call: Call<E>, id: fn(&E) -> u32) -> io::Result<Option
             // SAFETY: what was found is `entry`, which the call filled.
             0 => return Ok(unsafe { found.as_ref() }.map(id)),
             libc::ERANGE if buffer.len() < LARGEST_ENTRY => buffer.resize(buffer.len() * 2, 0),
-            // Some systems say so instead of finding nothing, see getpwnam(3).
+            // Some systems report these if there is no entry, see getpwnam(3).
             libc::ENOENT | libc::ESRCH => return Ok(None),
             error => return Err(io::Error::from_raw_os_error(error)),
         }

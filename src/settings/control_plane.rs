@@ -1,5 +1,5 @@
-//! The `cellgate.control_plane` section: where routing documents are pushed
-//! from, how the edge proves who it is, and what it keeps of them.
+//! The `cellgate.control_plane` section: the control planes, the credentials of the edge, and
+//! where it keeps tables.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -19,26 +19,25 @@ use super::{ControlPlane, Settings};
 use crate::files::token;
 use crate::protocol::limits::{LABELS, NAME_BYTES, VALUE_BYTES};
 
-/// The variable that wins over `urls`.
+/// The variable that overrides `urls`.
 pub(super) const URLS: &str = "CONTROL_PLANE_URL";
 
-/// The most control planes that an edge knows of.
+/// The most control planes of an edge.
 const MOST_URLS: usize = 100;
 
 /// The longest `edge_id`: that of the protocol.
 const LONGEST_ID: usize = NAME_BYTES;
 
-/// Labels are for people to search by.
+/// Bounds of labels, which operators search by.
 const MOST_LABELS: usize = LABELS;
 const LONGEST_LABEL_NAME: usize = 63;
 const LONGEST_LABEL: usize = VALUE_BYTES;
 
-/// How long a table serves before it counts as good. More than a day would
-/// leave most of what an edge ever serves unproven.
+/// Range of `promote_after`.
 const PROMOTE_AFTER: RangeInclusive<Duration> =
     Duration::from_millis(100)..=Duration::from_secs(86_400);
 
-/// Where the URLs came from, to blame them when everything is known.
+/// The places of the URLs and the token file, for problems that are found later.
 #[derive(Default)]
 pub(super) struct Given<'a> {
     urls: Vec<At<'a>>,
@@ -76,7 +75,7 @@ pub(super) fn read<'a>(
     given
 }
 
-/// Puts [`URLS`] on top and checks what depends on more than one key.
+/// Applies [`URLS`] and checks what depends on more than one key.
 pub(super) fn check(
     reader: &mut Reader<'_>,
     settings: &mut Settings,
@@ -107,7 +106,7 @@ pub(super) fn check(
     }
 }
 
-/// Whether nobody else hears what is sent there.
+/// Whether a token can be sent there without being overheard: TLS, or loopback.
 fn private(url: &Url) -> bool {
     url.scheme() == "wss"
         || match url.host() {
@@ -144,7 +143,7 @@ fn read_urls<'a>(reader: &mut Reader<'a>, at: &At<'a>) -> Vec<(Url, At<'a>)> {
     urls
 }
 
-/// URLs with commas between them.
+/// Parses URLs with commas between them.
 fn parse_list(text: &str) -> Parsed<Vec<Url>> {
     let mut urls = Vec::new();
     for part in text.split(',') {
@@ -167,13 +166,12 @@ fn twice(url: &Url) -> String {
 
 const A_URL: &str = "a ws:// or wss:// URL, such as wss://control:8081/connect";
 
-/// Without a path, it is `/connect`.
+/// Parses a URL; without a path, it gets `/connect`.
 fn parse_url(text: &str) -> Parsed<Url> {
     parse_shown(text, !text.contains('@'))
 }
 
-/// The same. Only what is to be shown is repeated: where there is an `@`, there may
-/// be a password.
+/// Parses a URL. Problems quote it only if `show`: with an `@`, it may have a password.
 fn parse_shown(text: &str, show: bool) -> Parsed<Url> {
     let wrong = |why: &str| match show {
         true => format!("got {text:?}{why}, want {A_URL}"),
@@ -198,15 +196,15 @@ fn parse_shown(text: &str, show: bool) -> Parsed<Url> {
     Ok(url)
 }
 
-/// A file with a token in it. It is read again with every connection, so that
-/// it can be replaced; that there is one now shows that the path is right.
+/// A file with a token. It is read again for every connection, so that it can be replaced;
+/// reading it now finds a wrong path.
 fn token_file(node: &Node) -> Parsed<PathBuf> {
     let path = path(node)?;
     token::read(&path)?;
     Ok(path)
 }
 
-/// `client_cert` and `client_key`, of which one is of no use.
+/// `client_cert` and `client_key`, which need each other.
 fn read_pair<'a>(
     reader: &mut Reader<'a>,
     section: &Section<'a>,
@@ -247,8 +245,7 @@ pub(crate) fn client_cert(node: &Node) -> Parsed<PathBuf> {
     Ok(path)
 }
 
-/// Refuses a key that is none, or of another certificate than that in the setting
-/// `name`.
+/// Refuses a key that is invalid or does not match the certificate of the setting `name`.
 pub(crate) fn key_of(cert: &Path, key: &Path, name: &str) -> Parsed<()> {
     std::fs::metadata(key).map_err(|error| format!("cannot read {}: {error}", shown(key)))?;
     let mut builder = SslContext::builder(SslMethod::tls()).map_err(|error| error.to_string())?;
@@ -315,8 +312,7 @@ fn label(node: &Node) -> Parsed<String> {
     }
 }
 
-/// What the machine calls itself; what an edge is called that was given no
-/// other name.
+/// The host's name: the default `edge_id`.
 pub(crate) fn host_name() -> String {
     let mut buffer = [0u8; 256];
     // SAFETY: `buffer` is valid for writing, for its length.

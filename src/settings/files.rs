@@ -1,4 +1,4 @@
-//! Whether a file could be written where a setting puts it. Nothing is created.
+//! Checks whether a file could be written to a path. Nothing is created.
 
 use std::ffi::CString;
 use std::fs::{self, OpenOptions};
@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-/// A path as part of a message: on one line, whatever it is named.
+/// A path for a message, with control characters escaped.
 pub(crate) fn shown(path: &Path) -> String {
     path.display().to_string().escape_debug().to_string()
 }
@@ -124,7 +124,7 @@ mod tests {
         assert!(refused.starts_with(&expected), "{refused}");
     }
 
-    /// Runs `check` in a thread that is not root: to Linux, users are of threads.
+    /// Runs `check` in a thread that is not root: on Linux, each thread has its own user.
     #[cfg(target_os = "linux")]
     fn without_privileges<T: Send>(check: impl FnOnce() -> T + Send) -> T {
         const NOBODY: libc::uid_t = 65534;

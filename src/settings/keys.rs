@@ -1,9 +1,9 @@
-//! Every key there is, by section, and what to say about one there is not.
+//! All keys by section, and the message for an unknown one.
 
 use super::server;
 
-/// Our sections and their keys, in the order of `conf/edge.yaml`. Maps whose
-/// keys are the operator's own (`hosts`) have none.
+/// Our sections and their keys, in the order of `conf/edge.yaml`. Maps whose keys the
+/// operator chooses (`hosts`) are not listed.
 pub(super) const SECTIONS: &[(&str, &[&str])] = &[
     (
         "cellgate",
@@ -98,7 +98,7 @@ impl Keys {
         format!("unknown key{hint}; valid here: {}", known.join(", "))
     }
 
-    /// A right key in the wrong section, mostly by its indentation.
+    /// A hint for a known key in the wrong section, mostly a matter of indentation.
     fn elsewhere(&self, section: &str, key: &str) -> Option<String> {
         if !section.is_empty() && self.of("").contains(&key) {
             return Some(format!(
@@ -116,7 +116,7 @@ impl Keys {
 
 fn nearest<'a>(key: &str, known: &[&'a str]) -> Option<&'a str> {
     let key = key.to_lowercase().replace('-', "_");
-    // One slip in a short key, a third of a long one.
+    // One wrong letter in a short key, a third of a long one.
     let most = (key.chars().count() / 3).max(1);
     known
         .iter()

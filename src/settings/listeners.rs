@@ -1,4 +1,4 @@
-//! Where the edge listens, and that no two listeners want one port.
+//! Where the edge listens; no two listeners may use one port.
 
 use std::net::SocketAddr;
 
@@ -6,10 +6,10 @@ use super::reader::{At, Reader, Section};
 use super::yaml::Node;
 use super::{Listen, Settings, value};
 
-/// The places in the file that the listeners came from, to blame them when
-/// `PORT` has had its say.
+/// The places of the listeners in the file, for problems that are found after `PORT` is
+/// applied.
 pub(super) struct Listeners<'a> {
-    /// One a listener, or none at all when they are the default.
+    /// One for each listener; empty if they are the default.
     listen: Vec<At<'a>>,
     admin: Option<At<'a>>,
 }
@@ -68,8 +68,8 @@ fn read_one<'a>(reader: &mut Reader<'a>, at: &At<'a>) -> Option<Listen> {
     address.map(|address| Listen { address })
 }
 
-/// Refuses listeners that get in each other's way. `port_from`: the variable
-/// that set the first one's port.
+/// Refuses listeners that use the same port. `port_from` is the variable that set the
+/// first one's port.
 pub(super) fn check<'a>(
     reader: &mut Reader<'a>,
     settings: &Settings,
@@ -122,7 +122,7 @@ mod tests {
             ("127.0.0.1:80", "127.0.0.2:80", false),
             ("0.0.0.0:80", "127.0.0.1:80", true),
             ("[::1]:80", "[::]:80", true),
-            // Whether [::] takes IPv4 as well is the system's choice.
+            // The system decides whether [::] takes IPv4 as well.
             ("0.0.0.0:80", "[::]:80", false),
             ("127.0.0.1:0", "127.0.0.1:0", false),
         ] {

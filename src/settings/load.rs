@@ -1,4 +1,4 @@
-//! The way in: file, then environment, then what only both together decide.
+//! Loads the settings: the file, then the environment, then the checks that need both.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -12,20 +12,20 @@ use super::{
     server,
 };
 
-/// Read when no other file is named, and it is there.
+/// The settings file if none is named. It may be missing.
 pub const DEFAULT_FILE: &str = "conf/edge.yaml";
 
-/// Settings are a page or two; more is another file than was meant.
+/// Largest settings file in bytes; a larger one is another file than was meant.
 const LONGEST_FILE: u64 = 1 << 20;
 
-/// A variable's value, if it is set.
+/// Returns the value of an environment variable, if it is set.
 type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
 
-/// Settings that may have to be repaired, for whoever goes on all the same.
+/// Settings with their problems, for commands that continue in spite of them.
 pub struct Draft {
-    /// What is wrong has its default.
+    /// Invalid settings have their defaults.
     pub settings: Settings,
-    /// Everything that is wrong; empty when the settings are good.
+    /// All problems; empty if the settings are valid.
     pub problems: Vec<SettingsProblem>,
     /// Whether `settings.routing.path` is what the operator asked for. After a
     /// mistake it may be the default only because the mistake hid it.
@@ -33,7 +33,7 @@ pub struct Draft {
 }
 
 impl Draft {
-    /// Nothing could be made of the file.
+    /// The file could not be read or parsed.
     fn refused(problem: SettingsProblem) -> Draft {
         Draft {
             settings: Settings::default(),
@@ -53,18 +53,18 @@ impl Draft {
 
 impl Settings {
     /// Reads the settings: from `path`; without one, from [`DEFAULT_FILE`] if
-    /// there is one, and else the defaults. Of the environment, `CONFIG_PATH`,
-    /// `PORT` and `CONTROL_PLANE_URL` win over the file, and `SSL_CERT_FILE` names the system's
-    /// certificates; an empty variable is as good as none.
+    /// there is one, and else the defaults. The variables `CONFIG_PATH`, `PORT` and
+    /// `CONTROL_PLANE_URL` override the file, and `SSL_CERT_FILE` names the system's
+    /// certificates; an empty variable counts as not set.
     ///
     /// # Errors
-    /// Everything that is wrong, at once; never empty.
+    /// All problems at once; never empty.
     pub fn load(path: Option<&Path>, env: Env<'_>) -> Result<Settings, Vec<SettingsProblem>> {
         Settings::read(path, env, false).into_result()
     }
 
-    /// Like [`Settings::load`], for whoever goes on in spite of problems.
-    /// `daemon`: the edge is to run in the background, whatever the file says.
+    /// Like [`Settings::load`], for commands that continue in spite of problems. With
+    /// `daemon`, the edge runs in the background, whatever the file says.
     pub fn read(path: Option<&Path>, env: Env<'_>, daemon: bool) -> Draft {
         let default = Path::new(DEFAULT_FILE);
         let (path, text) = match path {
@@ -85,7 +85,7 @@ impl Settings {
         }
     }
 
-    /// Like `read`, for a text that was read already. `file` is only named.
+    /// Like `read`, from a text. `file` is used in problems only.
     fn read_text(file: Option<&Path>, text: &str, env: Env<'_>, daemon: bool) -> Draft {
         match yaml::parse(text) {
             Ok(root) => {
@@ -117,7 +117,7 @@ impl Settings {
     }
 }
 
-/// A file of settings, which has an end.
+/// Reads a settings file of at most [`LONGEST_FILE`] bytes.
 pub(crate) fn read_file(path: &Path) -> io::Result<String> {
     let mut text = String::new();
     let read = File::open(path)?
@@ -159,7 +159,7 @@ fn read<'a>(
     (settings, path_is_given)
 }
 
-/// The variable's name, when it set the port.
+/// Applies `PORT`. Returns the variable's name if it set the port.
 fn set_port(reader: &mut Reader<'_>, settings: &mut Settings, port: &str) -> Option<&'static str> {
     const PORT: &str = "PORT";
     match port.trim().parse::<u16>() {
@@ -197,7 +197,7 @@ fn certificates<'a>(
             None
         }
         (Some(file), _) | (None, Some(file)) => Some(file),
-        // Other roots than the ones that were asked for would be worse.
+        // After a problem, do not fall back to other roots than those that were asked for.
         (None, None) => match ssl_cert_file {
             Some(file) => match ca::check(Path::new(&file)) {
                 Ok(()) => Some(file.into()),
@@ -211,8 +211,8 @@ fn certificates<'a>(
     }
 }
 
-/// Going to the background changes the directory when `working_directory` is
-/// set. Relative paths keep the meaning they have now.
+/// Makes relative paths absolute if `working_directory` is set, because running in the
+/// background changes the directory.
 fn pin_relative_paths(reader: &mut Reader<'_>, top: &Section<'_>, settings: &mut Settings) {
     let Some(directory) = settings.server.0.working_directory.clone() else {
         return;

@@ -178,7 +178,7 @@ impl<'a> Reader<'a> {
         unique
     }
 
-    /// The value of `name`, when it is there and good.
+    /// The value of `name`, if it is set and valid.
     pub fn read<T>(
         &mut self,
         section: &Section<'a>,
@@ -195,7 +195,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Like `read`, into the place that has the default.
+    /// Like `read`, into `target`, which has the default.
     pub fn set<T>(
         &mut self,
         section: &Section<'a>,

@@ -1,4 +1,4 @@
-//! The `cellgate:` section: from the tree to the types.
+//! Reads the `cellgate:` section of the tree into the types.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -16,22 +16,22 @@ use super::{ca, control_plane, files, value};
 
 const DAY: Duration = Duration::from_secs(86_400);
 
-/// A wait that is not zero. Nothing an edge waits for takes a day.
+/// Range of timeouts.
 const WAIT: RangeInclusive<Duration> = Duration::from_millis(1)..=DAY;
 
-/// Faster than this, looking costs more than it tells.
+/// Range of polling intervals; shorter ones only cost CPU time.
 const INTERVAL: RangeInclusive<Duration> = Duration::from_millis(100)..=DAY;
 
-/// A failed lookup is repeated after a second, so a good one not before that.
+/// Range of `dns_refresh`. A failed lookup is repeated after a second, a good one not earlier.
 const DNS_INTERVAL: RangeInclusive<Duration> = Duration::from_secs(1)..=DAY;
 
-/// What there is to know of the section beside its settings.
+/// What later checks need to know about the section.
 pub(super) struct Given<'a> {
-    /// To be checked when all of them are known.
+    /// Checked when all of them are known.
     pub listeners: Listeners<'a>,
-    /// Whether `routing.path` is here, and good.
+    /// Whether `routing.path` is set and valid.
     pub routing_path: bool,
-    /// To be checked when the environment had its say.
+    /// Checked after the environment is applied.
     pub control_plane: control_plane::Given<'a>,
 }
 
@@ -156,7 +156,7 @@ fn read_limits<'a>(reader: &mut Reader<'a>, section: &Section<'a>, settings: &mu
     let header_bytes = reader.read(
         &limits,
         "header_bytes",
-        // Pingora's own limit is the upper one.
+        // The upper bound is Pingora's own limit.
         value::bytes(1 << 10..=1 << 20),
     );
     if let Some(bytes) = header_bytes.and_then(|bytes| usize::try_from(bytes).ok()) {
@@ -197,7 +197,7 @@ pub(super) fn path(node: &Node) -> value::Parsed<PathBuf> {
     value::path(node).map(PathBuf::from)
 }
 
-/// A file that can be used right now: found out here, not by a panic later.
+/// A file that can be loaded now: Pingora panics later on one that cannot.
 pub(super) fn ca_file(node: &Node) -> value::Parsed<PathBuf> {
     let path = path(node)?;
     ca::check(&path)?;

@@ -1,7 +1,7 @@
 //! Pingora's own keys: the top level of `conf/edge.yaml`.
 //!
-//! Pingora reads them itself. What is checked here beside that are the values that it takes
-//! and that do harm: they make it panic later, or are far from what anyone wants.
+//! Pingora parses them itself. Checked here are the values that it accepts and that do harm:
+//! they make it panic later, or exhaust memory or descriptors.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::ops::Deref;
@@ -19,7 +19,7 @@ use super::yaml::Node;
 
 const DAY: u64 = 86_400;
 
-/// Keys with bounds of ours: Pingora has none, or only finds out when it runs.
+/// Keys with bounds of ours: Pingora has none, or checks them only when it runs.
 const BOUNDS: [(&str, u64, u64); 9] = [
     ("threads", 1, 1024),
     ("listener_tasks_per_fd", 1, 1024),
@@ -39,7 +39,7 @@ static KEYS: LazyLock<Vec<String>> = LazyLock::new(|| match as_json(&ServerConf:
     _ => Vec::new(),
 });
 
-/// The name of every key that Pingora has.
+/// The names of all keys that Pingora has.
 pub(super) fn keys() -> impl Iterator<Item = &'static str> {
     KEYS.iter().map(String::as_str)
 }
@@ -112,14 +112,14 @@ impl Default for ServerSettings {
             version: 1,
             // Pingora's default is one thread.
             threads: available_parallelism().map_or(1, usize::from),
-            // Pingora's default is 300: a deployment would wait five minutes
-            // for one stuck client.
+            // Pingora's default is 300 s: one stuck client would delay a deployment by five
+            // minutes.
             grace_period_seconds: Some(30),
             graceful_shutdown_timeout_seconds: Some(5),
-            // Per thread. Pingora's 128 closes connections that a busy edge
-            // opens again a moment later.
+            // Per thread. With Pingora's 128, a busy edge closes connections that it opens
+            // again at once.
             upstream_keepalive_pool_size: 1024,
-            // Places where an edge without privileges can write, too.
+            // Directories where a process without privileges can write.
             pid_file: "/tmp/cellgate.pid".to_owned(),
             upgrade_sock: "/tmp/cellgate_upgrade.sock".to_owned(),
             ..ServerConf::default()
@@ -150,8 +150,8 @@ impl Settings {
         let mut conf: ServerConf = serde_json::from_value(as_json(&self.server)?)?;
         conf.daemon |= daemon;
         if conf.daemon && conf.working_directory.is_none() {
-            // Daemonizing goes to `/` otherwise, and every relative path in the
-            // settings would mean another file from then on.
+            // Without it, a daemon changes to `/`, and relative paths in the settings would
+            // name other files.
             conf.working_directory = std::env::current_dir().ok();
         }
         conf.ca_file = self

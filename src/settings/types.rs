@@ -1,4 +1,4 @@
-//! The settings as the rest of the edge reads them: validated, typed, defaulted.
+//! The settings as the edge reads them: validated, typed, with defaults.
 //!
 //! Every field has its default in a `Default` impl beside it. The reasons for
 //! the less obvious ones are here; what an operator reads is
@@ -21,8 +21,7 @@ pub struct Settings {
     /// Where clients connect. Never empty, no address twice. Port 0 asks the
     /// system for a free port.
     pub listen: Vec<Listen>,
-    /// The admin service. Loopback by default: it answers without asking who
-    /// is there.
+    /// The admin service. Loopback by default, because it does not authenticate clients.
     pub admin_listen: SocketAddr,
     pub routing: Routing,
     pub control_plane: ControlPlane,
@@ -38,12 +37,12 @@ pub struct Settings {
     pub tls: Tls,
     pub timeouts: Timeouts,
     pub limits: Limits,
-    /// Peers whose `X-Forwarded-*` headers are believed. Empty: nobody's.
+    /// Peers whose `X-Forwarded-*` headers are trusted. Empty: none.
     pub trusted_proxies: Vec<IpNet>,
     /// Answer `/debug/config` on the proxy's own listeners as well.
     pub debug_config_on_proxy: bool,
     /// How long listeners stay open after SIGTERM while `/readyz` already says
-    /// 503, so that a load balancer can look away first.
+    /// 503, so that a load balancer can remove the edge first.
     pub drain_delay: Duration,
     /// Pingora's own keys.
     pub server: ServerSettings,
@@ -72,8 +71,7 @@ impl Default for Settings {
     }
 }
 
-/// One listener of the proxy. A struct, and an object in the file, so that TLS
-/// can join it without changing the format.
+/// One listener of the proxy. An object in the file, so that TLS settings can be added to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listen {
     pub address: SocketAddr,
@@ -87,12 +85,12 @@ impl Default for Listen {
     }
 }
 
-/// Where the routing document is, and how often it is looked at.
+/// Where the routing document is, and how often it is checked for changes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Routing {
     /// Relative paths are relative to the directory the edge was started in.
     pub path: PathBuf,
-    /// The safety net under file notification and SIGHUP.
+    /// Finds changes that file notification misses.
     pub poll_interval: Duration,
 }
 
@@ -111,27 +109,27 @@ pub struct ControlPlane {
     /// `ws://` or `wss://`, each with a path; none twice. Empty: there is no
     /// control plane, and documents come from the routing file.
     pub urls: Vec<Url>,
-    /// Holds the bearer token. Only with URLs where nobody else hears it.
+    /// Holds the bearer token. Only with `wss://` or loopback URLs.
     pub token_file: Option<PathBuf>,
     /// PEM certificates that control planes are verified against; none: the
     /// system's.
     pub ca_file: Option<PathBuf>,
-    /// PEM certificate that the edge shows, with its key or not at all.
+    /// PEM certificate that the edge presents; set together with its key.
     pub client_cert: Option<PathBuf>,
     pub client_key: Option<PathBuf>,
     /// What the control plane calls this edge: visible ASCII, never empty; the
     /// host's name unless configured.
     pub edge_id: String,
-    /// For people to tell edges apart by.
+    /// Shown to operators to tell edges apart.
     pub labels: BTreeMap<String, String>,
-    /// Where the last known good tables are kept for a restart; none: they are
-    /// not. Need not exist: an edge that cannot keep them serves all the same.
+    /// Directory of the last known good tables for a restart; none: they are not kept. An
+    /// edge that cannot write there serves all the same.
     pub state_dir: Option<PathBuf>,
-    /// How long a table has to serve to count as good, 100 ms or more.
+    /// How long a table has to serve before it counts as good, 100 ms or more.
     pub promote_after: Duration,
 }
 
-/// How a request says whom it is for.
+/// Where a request carries its routing key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RoutingKey {
     /// Never a framing or hop-by-hop header.
@@ -172,7 +170,7 @@ pub struct Tls {
     pub ca_file: Option<PathBuf>,
 }
 
-/// How long the edge waits for what. None is zero.
+/// Timeouts of the edge. None is zero.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Timeouts {
     /// One connection attempt to a cell, TCP and TLS together.
@@ -185,7 +183,7 @@ pub struct Timeouts {
     pub stream_idle: Duration,
     /// An unused connection to a cell is closed after this.
     pub upstream_idle: Duration,
-    /// A client's whole request header, however it drips.
+    /// A client's whole request header, from its first byte.
     pub client_header: Duration,
     /// A client's keepalive connection between two requests.
     pub client_idle: Duration,
@@ -205,17 +203,16 @@ impl Default for Timeouts {
     }
 }
 
-/// What the edge refuses to hold. None is zero.
+/// Limits of the edge. None is zero.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Client connections at a time, over all listeners. An idle one costs
-    /// about 23 KB, so the default of 16384 bounds them to about 0.4 GB; with
-    /// one cell connection each that is 32768 descriptors, half of the 65536
-    /// that the systemd unit grants.
+    /// about 2 KB. With one connection to a cell each, the default of 16384 needs 32768
+    /// descriptors, half of the 65536 that the systemd unit grants.
     pub client_connections: usize,
     /// The largest routing document that is read, in bytes.
     pub routing_file_bytes: u64,
-    /// The largest request header, in bytes; Pingora itself ends at 1 MiB.
+    /// The largest request header, in bytes; Pingora's own limit is 1 MiB.
     pub header_bytes: usize,
 }
 

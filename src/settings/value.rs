@@ -1,5 +1,4 @@
-//! One parser a kind of value. Each answers `got X, want Y` when the value is
-//! not that.
+//! Parsers, one for each kind of value. Each reports `got X, want Y`.
 
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
@@ -107,10 +106,10 @@ pub(crate) fn duration(range: RangeInclusive<Duration>) -> impl Fn(&Node) -> Par
     }
 }
 
-/// Any text with something in it.
+/// A text that is not empty.
 pub(crate) fn text(want: &'static str) -> impl Fn(&Node) -> Parsed<String> {
     move |node| match node {
-        // NUL ends a path or a name early for the system.
+        // The system would cut a path or a name at a NUL.
         Node::Text(text) if !text.is_empty() && !text.contains('\0') => Ok(text.clone()),
         _ => wrong(node, want),
     }
@@ -173,7 +172,7 @@ pub(crate) fn network(node: &Node) -> Parsed<IpNet> {
         );
     };
     if network.addr() != network.network() {
-        // Trusting a whole network where one host was meant is a way in.
+        // With host bits set, one host may have been meant; do not trust a whole network.
         let host = IpNet::from(network.addr());
         let want = format!("the network {} or the host {host}", network.trunc());
         return wrong(node, &want);
@@ -240,8 +239,8 @@ pub(crate) fn routing_key_header(node: &Node) -> Parsed<HeaderName> {
     Ok(name)
 }
 
-/// `stdout`, `off`, or a path. A bare word is none of them: it is a slip of the
-/// finger more often than a file.
+/// `stdout`, `off`, or a path. A word without `/` or `.` is refused: it is more often a
+/// typing error than a file.
 pub(crate) fn access_log(node: &Node) -> Parsed<AccessLogTarget> {
     match node {
         Node::Text(text) if text == "stdout" => Ok(AccessLogTarget::Stdout),

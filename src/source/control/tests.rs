@@ -228,7 +228,10 @@ async fn what_cannot_be_served_is_refused_with_all_problems() {
         })
     };
     assert_eq!(edge.hear(checkpoint(2)).await, None);
-    resync(edge.hear(checkpoint(3)).await, "this edge has generation 1, but should have 3");
+    resync(
+        edge.hear(checkpoint(3)).await,
+        "this edge has generation 1, but should have 3",
+    );
     assert_eq!(edge.serves(), Some((1, "1".to_owned())));
 }
 
