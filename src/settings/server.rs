@@ -20,15 +20,23 @@ use super::yaml::Node;
 const DAY: u64 = 86_400;
 
 /// Keys with bounds of ours: Pingora has none, or checks them only when it runs.
-const BOUNDS: [(&str, u64, u64); 9] = [
+const BOUNDS: [(&str, u64, u64); 6] = [
     ("threads", 1, 1024),
     ("listener_tasks_per_fd", 1, 1024),
-    ("max_blocking_threads", 1, 100_000),
     ("grace_period_seconds", 0, DAY),
     ("graceful_shutdown_timeout_seconds", 0, DAY),
-    ("upgrade_sock_connect_accept_max_retries", 1, 3600),
     ("upstream_keepalive_pool_size", 1, 1_000_000),
     ("max_retries", 1, 100),
+];
+
+/// The same for keys that may be `null`: Pingora decides.
+const OPTIONAL_BOUNDS: [(&str, u64, u64); 7] = [
+    ("max_blocking_threads", 1, 100_000),
+    ("upgrade_sock_connect_accept_max_retries", 1, 3600),
+    ("upstream_connect_offload_threadpools", 1, 1024),
+    ("upstream_connect_offload_thread_per_pool", 1, 1024),
+    ("downstream_tls_offload_threadpools", 1, 1024),
+    ("downstream_tls_offload_thread_per_pool", 1, 1024),
     // Each worker thread has as many counters.
     ("runtime_metrics_poll_time_histogram_buckets", 1, 1024),
 ];
@@ -61,12 +69,16 @@ pub(super) fn read<'a>(reader: &mut Reader<'a>, top: &Section<'a>) -> ServerSett
 }
 
 fn check(name: &str, node: &Node) -> Parsed<()> {
-    if let Some((_, least, most)) = BOUNDS.iter().find(|(bounded, ..)| *bounded == name) {
+    let optional = OPTIONAL_BOUNDS.iter().filter(|_| *node != Node::Null);
+    let bounded = BOUNDS.iter().chain(optional).find(|it| it.0 == name);
+    if let Some((_, least, most)) = bounded {
         return value::count(*least..=*most)(node).map(drop);
     }
     match name {
         "client_bind_to_ipv4" => addresses::<Ipv4Addr>(node, "IPv4"),
         "client_bind_to_ipv6" => addresses::<Ipv6Addr>(node, "IPv6"),
+        // Empty texts, and those that the system would cut at a NUL.
+        _ if matches!(node, Node::Text(_)) => value::text("a text")(node).map(drop),
         _ => Ok(()),
     }
 }

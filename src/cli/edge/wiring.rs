@@ -200,6 +200,9 @@ impl Edge {
             access_log,
             state_dir,
         } = self;
+        if let Some(state_dir) = state_dir.as_ref().filter(|_| server.configuration.daemon) {
+            state_dir.close_before_fork();
+        }
         server.run(RunArgs {
             shutdown_signal: Box::new(signals),
         });

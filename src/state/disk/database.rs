@@ -8,6 +8,7 @@ use std::io::{self, ErrorKind};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
@@ -63,6 +64,9 @@ pub(super) struct Lock {
     _file: File,
 }
 
+/// How long a transaction waits for another process.
+const BUSY: Duration = Duration::from_secs(5);
+
 pub(super) struct Database {
     pub(super) connection: Connection,
     pub(super) dir: PathBuf,
@@ -93,11 +97,20 @@ impl Lock {
     }
 }
 
-/// Creates the file if there is none, readable for this user only: keys name tenants.
+/// Creates the file if there is none, readable for one user only: keys name tenants. That
+/// user is the owner of the directory, as whom a daemon may run later.
 fn open_private(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.write(true).create(true).truncate(false);
-    options.mode(0o600).open(path)
+    let file = options.mode(0o600).open(path)?;
+    // SAFETY: touches no memory.
+    if unsafe { libc::geteuid() } == 0
+        && let Some(dir) = path.parent()
+    {
+        let owner = fs::metadata(dir)?;
+        std::os::unix::fs::fchown(&file, Some(owner.uid()), Some(owner.gid()))?;
+    }
+    Ok(file)
 }
 
 impl Database {
@@ -110,7 +123,6 @@ impl Database {
         let log_bytes = fs::metadata(dir.join(LOG)).map_or(0, |log| log.len());
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE;
         let mut database = Self::connect(dir, max_bytes, flags, "unix")?;
-        // Only `empty_log` starts the log anew, so all of it is of one run.
         database.connection.execute_batch(
             "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 0;",
         )?;
@@ -184,16 +196,20 @@ impl Database {
             log::warn!(
                 target: "cellgate::state",
                 "the last {incomplete} bytes of {} are ignored: they are not a complete \
-                 transaction (a write was cut off, or the file is damaged)",
+                 transaction (left from earlier, a write that was cut off, or damage)",
                 self.dir.join(LOG).display()
             );
         }
         Ok(())
     }
 
-    /// Copies the write-ahead log into the database and empties it.
+    /// Copies the write-ahead log into the database and empties it, unless another process
+    /// reads it: a reader is not waited for.
     pub fn empty_log(&self) -> Result<()> {
-        self.integer("PRAGMA wal_checkpoint(TRUNCATE)").map(|_| ())
+        self.connection.busy_timeout(Duration::ZERO)?;
+        let emptied = self.integer("PRAGMA wal_checkpoint(TRUNCATE)").map(|_| ());
+        self.connection.busy_timeout(BUSY)?;
+        emptied
     }
 
     pub(super) fn empty_large_log(&self) {
@@ -206,9 +222,16 @@ impl Database {
     /// Renames a database that cannot be used, so that the next [`open`](Self::open) creates
     /// one. Returns the new path.
     pub fn move_aside(dir: &Path) -> io::Result<PathBuf> {
-        let aside = dir.join(format!("{FILE}.unusable"));
+        let first = dir.join(format!("{FILE}.unusable"));
+        let others = (2..10).map(|nth| dir.join(format!("{FILE}.unusable-{nth}")));
+        let mut names = std::iter::once(first.clone()).chain(others);
+        // Of more than nine, the first is replaced.
+        let aside = names.find(|name| !name.exists()).unwrap_or(first);
         fs::rename(dir.join(FILE), &aside)?;
-        let _ = fs::remove_file(dir.join(LOG));
+        // It may have the newest changes; without one, there is nothing to keep.
+        let mut log = aside.clone().into_os_string();
+        log.push("-wal");
+        let _ = fs::rename(dir.join(LOG), log);
         Ok(aside)
     }
 

@@ -64,12 +64,24 @@ impl StateDir {
         let _ = spawn_blocking(move || state_dir.end()).await;
     }
 
+    /// Closes the database until the next write. Call it before the process forks: SQLite's
+    /// locks are not inherited, so another process would take the database for unused and
+    /// remove its write-ahead log.
+    pub fn close_before_fork(&self) {
+        let mut inner = self.inner.lock();
+        inner.closed = inner.database.take().is_some();
+    }
+
     /// The process ends in order: nothing is written after this, and another process may
     /// write.
     pub fn end(&self) {
         let mut inner = self.inner.lock();
         if inner.ended {
             return;
+        }
+        if inner.closed {
+            let opened = self.acquire(&mut inner);
+            self.report(&mut inner, opened.err().as_ref());
         }
         inner.ended = true;
         if let Some(database) = inner.database.take_if(|database| database.is_writable()) {

@@ -72,6 +72,8 @@ pub(super) struct Inner {
     pub stored: Option<u64>,
     /// What the next delta is made from; none: the next generation needs a snapshot.
     pub tip: Option<Tip>,
+    /// The database was closed before the process forks, and is this process's as before.
+    pub closed: bool,
     /// The process ends, and another one may have begun to write.
     pub ended: bool,
     pub fallback: Option<Fallback>,
@@ -248,6 +250,10 @@ impl StateDir {
         }
         let dir = &self.options.dir;
         inner.database = None;
+        if std::mem::take(&mut inner.closed) {
+            inner.database = Some(Database::open(dir, self.options.max_bytes)?);
+            return Ok(true);
+        }
         // The directory may be another one than before.
         let held = inner.lock.take().is_some();
         inner.lock = Some(Lock::acquire(dir)?);
@@ -258,8 +264,10 @@ impl StateDir {
             }
             opened => opened,
         }?;
-        if !held {
-            inner.journal = self.read_journal(Some(&database));
+        match held {
+            // Of a database that is new, or of another directory.
+            true => database.write_journal(&inner.journal)?,
+            false => inner.journal = self.read_journal(Some(&database)),
         }
         // What is stored may be of another process.
         (inner.stored, inner.tip) = (None, None);

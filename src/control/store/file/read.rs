@@ -90,15 +90,19 @@ impl Database {
         let mut rows = rows.query(())?;
         let mut runs: Vec<Run> = Vec::new();
         while let Some(row) = rows.next()? {
-            let bytes = row.get::<_, u64>(2)?.saturating_add(Run::ROW_BYTES);
-            match (row.get::<_, String>(1)?.as_str(), runs.last_mut()) {
-                ("delta", Some(run)) => {
+            // Damage to these columns is found when the generation is read. Here, whatever is
+            // not a table belongs to the run before it, so that no table is removed by mistake.
+            let bytes = row.get::<_, u64>(2).unwrap_or_default();
+            let bytes = bytes.saturating_add(Run::ROW_BYTES);
+            let content = row.get::<_, String>(1).unwrap_or_default();
+            match (content.as_str(), runs.last_mut()) {
+                ("table", _) => runs.push(Run::new(row.get(0)?, bytes)),
+                (_, Some(run)) => {
                     run.generations += 1;
                     run.bytes = run.bytes.saturating_add(bytes);
                 }
                 // Without the table that it follows, it cannot be read.
-                ("delta", None) => {}
-                _ => runs.push(Run::new(row.get(0)?, bytes)),
+                (_, None) => {}
             }
         }
         Ok(runs)

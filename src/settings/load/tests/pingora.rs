@@ -82,6 +82,23 @@ fn the_others_pass_through() {
              refuses: unknown variant `cubic`, expected `linear` or `log`",
         ]
     );
+    for key in [
+        "max_blocking_threads",
+        "runtime_metrics_poll_time_histogram_buckets",
+    ] {
+        load(&format!("{key}: null"), &[]).unwrap();
+    }
+    assert_eq!(
+        refused(
+            "upgrade_sock: \"\"\nupstream_connect_offload_threadpools: 5000",
+            &[]
+        ),
+        [
+            "edge.yaml:1:15: upgrade_sock: got \"\", want a text",
+            "edge.yaml:2:39: upstream_connect_offload_threadpools: got 5000, want a whole number \
+             from 1 to 1024",
+        ]
+    );
     let set = load("fast_timeout_to_tokio_threshold_seconds: null", &[]).unwrap();
     assert_eq!(set.server.fast_timeout_to_tokio_threshold_seconds, None);
 }

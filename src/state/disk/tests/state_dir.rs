@@ -46,6 +46,31 @@ fn a_restart_serves_what_was_served_last() {
     assert!(Process::start(&dir, 50).status().promoted);
 }
 
+/// SQLite's locks do not survive a fork: another process would remove the write-ahead log of
+/// a database that it takes for unused.
+#[test]
+fn a_daemon_opens_the_database_again_after_its_fork() {
+    let (_keep, dir) = dir();
+    let process = Process::serving(&dir, &version("a"), 0);
+    process.state_dir.close_before_fork();
+    let database = dir.join(FILE).canonicalize().unwrap();
+    let open_here = fs::read_dir("/proc/self/fd")
+        .unwrap()
+        .filter_map(Result::ok);
+    let mut open_here = open_here.filter_map(|fd| fs::read_link(fd.path()).ok());
+    assert!(!open_here.any(|path| path == database), "it is still open");
+    assert_eq!(snapshots(&dir), [1], "another process reads it");
+    process.apply("b", 5);
+    assert!(process.status().error.is_none());
+    process.end();
+    let process = Process::start(&dir, 10);
+    assert_eq!(process.serves(), ("b".to_owned(), 2));
+    process.state_dir.close_before_fork();
+    // An orderly end before the next write is no crash either.
+    process.end();
+    assert_eq!(Process::start(&dir, 11).serves(), ("b".to_owned(), 2));
+}
+
 #[test]
 fn nobody_else_can_read_the_tables() {
     let (_keep, dir) = dir();
