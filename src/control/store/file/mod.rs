@@ -98,8 +98,8 @@ impl FileStore {
         })
     }
 
-    /// As [`write`](Self::write), on a connection of its own: readers do not wait for a
-    /// generation that is being added.
+    /// As [`write`](Self::write), on a connection of its own, so that the work itself does
+    /// not wait for a generation that is being added.
     async fn read<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Database) -> Result<T, StoreError> + Send + 'static,
