@@ -1,7 +1,7 @@
 //! The separate HTTP service that tells an operator, or a machine of theirs,
 //! what the edge is doing.
 //!
-//! It only ever looks: nothing here changes anything. `cli` sets it up; it
+//! It is read-only: nothing here changes what is served. `cli` sets it up; it
 //! imports `state`, `http` and `telemetry`.
 
 mod respond;

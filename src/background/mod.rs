@@ -6,11 +6,17 @@
 
 mod pace;
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use tokio::task::{JoinError, spawn_blocking};
 
 /// The nice value of such a thread (setpriority(2)): it gets about a tenth of a processor
 /// that requests keep busy, and all of an idle one.
 const NICE: libc::c_int = 10;
+
+/// How often [`drop_when_unshared`] looks.
+const LOOK: Duration = Duration::from_millis(10);
 
 /// Does `work` on a thread of its own with low priority, and returns the memory that it
 /// freed to the system.
@@ -36,6 +42,18 @@ pub(crate) fn wait_for<T: Send>(work: impl FnOnce() -> T + Send) -> T {
         give_memory_back();
         done
     })
+}
+
+/// Drops `last` on a thread of low priority, once nothing else holds it. If there can be no
+/// thread, whatever holds it last drops it.
+pub(crate) fn drop_when_unshared<T: Send + Sync + 'static>(last: Arc<T>) {
+    let wait = move || {
+        while Arc::strong_count(&last) > 1 {
+            std::thread::sleep(LOOK);
+        }
+        wait_for(|| drop(last));
+    };
+    let _ = std::thread::Builder::new().spawn(wait);
 }
 
 /// Returns what `work` returns; panics if it does.

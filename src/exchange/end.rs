@@ -133,16 +133,21 @@ impl Exchange {
 }
 
 impl Drop for Exchange {
-    /// An exchange that nobody ended was cut by a panic or by the end of the process.
+    /// An exchange that nobody ended was cut by a panic, which is a defect, or by the end of
+    /// the process, which is not.
     fn drop(&mut self) {
         if matches!(self.course, Course::Ended) {
             return;
         }
-        if self.failure().is_none() {
-            self.fail(Failure::INTERNAL);
+        let panicked = std::thread::panicking();
+        let failure = self.failure().unwrap_or(match panicked {
+            true => Failure::INTERNAL,
+            false => Failure::STOPPED,
+        });
+        self.fail(failure);
+        if panicked {
+            self.log_failure(failure, &"a panic ended it");
         }
-        let failure = self.failure().unwrap_or(Failure::INTERNAL);
-        self.log_failure(failure, &"it was dropped before its end");
         self.end(Ending {
             written: self.status,
             bytes_sent: 0,

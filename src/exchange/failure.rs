@@ -8,7 +8,8 @@ use crate::upstream::{Cause, FailoverReason, Rejected};
 /// The codes are part of the contract with clients: they never change meaning.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Failure {
-    /// HTTP status; that of [`Failure::CLIENT_GONE`] is only logged, never sent.
+    /// HTTP status; those of [`Failure::CLIENT_GONE`] and [`Failure::STOPPED`] are only logged,
+    /// never sent.
     pub status: u16,
     /// Stable machine-readable code.
     pub code: &'static str,
@@ -98,6 +99,8 @@ impl Failure {
         "upstream_bad_response",
         "the cell's response was not valid or not complete",
     );
+    /// The process ended before the exchange did, so this is only ever logged.
+    pub const STOPPED: Failure = failure(503, "edge_stopped", "the edge was stopped");
     pub const NOT_READY: Failure = failure(503, "not_ready", "no routing table is loaded yet");
     pub const UNHEALTHY: Failure = failure(503, "upstream_unhealthy", "the cell is not healthy");
     pub const CIRCUIT_OPEN: Failure = failure(

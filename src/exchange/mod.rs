@@ -6,7 +6,8 @@
 //! every engine can carry it, and assumes neither HTTP/1 nor one request at a time on a
 //! connection.
 //!
-//! `proxy` decides by it and moves it on. It imports `http`, `upstream` and `telemetry`.
+//! `proxy` decides by it and moves it on. It imports `http`, `upstream`, `telemetry`
+//! and values of `table` and `resilience`.
 
 mod destination;
 mod end;
@@ -232,7 +233,10 @@ impl Exchange {
 
     /// The cell began to answer.
     pub fn answer_begins(&mut self) {
-        self.course = Course::Begun;
+        // An engine may read the answer after it found out that the request failed.
+        if !matches!(self.course, Course::Failed { .. }) {
+            self.course = Course::Begun;
+        }
     }
 
     /// A 1xx other than 101 is here.
@@ -256,7 +260,7 @@ impl Exchange {
                 _ => attempt.answered(),
             }
         }
-        if !error {
+        if !error && !matches!(self.course, Course::Failed { .. }) {
             self.course = Course::Answered;
         }
     }

@@ -184,28 +184,38 @@ fn an_end_is_recorded_once_and_gives_everything_back() {
 
 #[test]
 fn however_it_is_dropped_it_ends() {
-    let drops: [fn(Exchange); 3] = [
-        drop,
-        |exchange| {
-            let panicked = catch_unwind(AssertUnwindSafe(move || {
-                let _exchange = exchange;
-                resume_unwind(Box::new(()));
-            }));
-            assert!(panicked.is_err());
-        },
-        |exchange| {
-            let runtime = tokio::runtime::Builder::new_current_thread().build();
-            let runtime = runtime.unwrap();
-            runtime.spawn(async move {
-                let _exchange = exchange;
-                std::future::pending::<()>().await;
-            });
-            runtime.block_on(tokio::task::yield_now());
-            // A process that ends drops its tasks so.
-            drop(runtime);
-        },
+    /// How it is dropped, and the status and the error that are logged if it had no answer.
+    type Case = (fn(Exchange), u16, &'static str);
+    let drops: [Case; 3] = [
+        (drop, 503, "edge_stopped"),
+        (
+            |exchange| {
+                let panicked = catch_unwind(AssertUnwindSafe(move || {
+                    let _exchange = exchange;
+                    resume_unwind(Box::new(()));
+                }));
+                assert!(panicked.is_err());
+            },
+            500,
+            "internal_error",
+        ),
+        (
+            |exchange| {
+                let runtime = tokio::runtime::Builder::new_current_thread().build();
+                let runtime = runtime.unwrap();
+                runtime.spawn(async move {
+                    let _exchange = exchange;
+                    std::future::pending::<()>().await;
+                });
+                runtime.block_on(tokio::task::yield_now());
+                // A process that ends drops its tasks so.
+                drop(runtime);
+            },
+            503,
+            "edge_stopped",
+        ),
     ];
-    for how in drops {
+    for (how, unanswered, error) in drops {
         let fixture = Fixture::new(serde_json::json!({}));
         how(fixture.sent());
         assert_eq!((fixture.held(), fixture.counted()), ((0, 0), (1, 1)));
@@ -217,9 +227,9 @@ fn however_it_is_dropped_it_ends() {
         assert_eq!((fixture.held(), fixture.counted()), ((0, 0), (2, 1)));
         let lines = fixture.logged();
         assert_eq!(lines.len(), 2);
-        for (line, status) in lines.iter().zip([500, 200]) {
+        for (line, status) in lines.iter().zip([unanswered, 200]) {
             assert_eq!(line["status_code"], status);
-            assert_eq!(line["error"], "internal_error");
+            assert_eq!(line["error"], error);
         }
     }
 }

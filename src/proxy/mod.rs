@@ -3,7 +3,7 @@
 //! `decide` judges a request and finds the cell that takes it, `attempt` finds the backend
 //! for each attempt and says what follows when one fails, `headers` says how heads change on
 //! the way, `reply` makes the edge's own answers. They are asked by every engine and know
-//! none. `pingora` is an engine: the only file that knows Pingora's request types.
+//! none. `pingora` is an engine: only it knows Pingora's request types.
 //!
 //! Imported by `cli`, which wires it, and by nothing else. It imports `exchange`, `state` and
 //! what those import.

@@ -28,7 +28,7 @@ pub struct EdgeState {
     /// takes it.
     pub(super) writer: Mutex<Writer>,
     /// Held while the outcome of a change is written or shown, so that nobody is shown half
-    /// of it. No request takes it.
+    /// of it. Of requests, only `/debug/config` takes it.
     pub(super) failures: Mutex<Failures>,
     /// What is shown of the state directory; none without one.
     pub(super) state_dir: Mutex<Option<StateDirStatus>>,

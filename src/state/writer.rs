@@ -8,6 +8,7 @@ use super::edge_state::EdgeState;
 use super::failure::Cause;
 use super::generation::{Generation, Head, Source};
 use super::restore::Quarantined;
+use crate::background;
 use crate::files::Sha256;
 use crate::table::{self, Problem, RoutingTable};
 use crate::telemetry::metrics::Reload;
@@ -144,6 +145,7 @@ impl EdgeState {
         // After the lock is released: of a large table, this takes long.
         if let Some(old) = old {
             release(old, &generation);
+            self.writer.lock().registry.sweep();
         }
         Ok(generation)
     }
@@ -215,8 +217,12 @@ fn release(old: Arc<Generation>, new: &Generation) {
         return;
     }
     let start = Instant::now();
-    // Tasks in the background may hold it for longer. Those can free it.
-    while Arc::strong_count(&old) > 1 && start.elapsed() < PATIENCE {
+    while Arc::strong_count(&old) > 1 {
+        if start.elapsed() >= PATIENCE {
+            // A task in the background holds it for longer, and would free it without pauses.
+            background::drop_when_unshared(old);
+            return;
+        }
         std::thread::sleep(PAUSE);
     }
 }

@@ -4,7 +4,7 @@
 //! Their state outlives generations, so that what a reload does not change keeps its health,
 //! its breakers and its count of requests in flight. [`Registry`] sees to that.
 //!
-//! `state`, `proxy` and `admin` import this folder; it imports `table`, `resilience` and
+//! `state`, `exchange`, `proxy`, `source`, `admin` and `cli` import this folder; it imports `table`, `resilience` and
 //! `telemetry`.
 
 mod admit;

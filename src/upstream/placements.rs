@@ -66,6 +66,9 @@ pub struct Registry {
     /// Placements that `current` replaced and that requests may still hold. Kept here so
     /// that the last of these requests does not pay for freeing thousands of placements.
     replaced: Vec<Placements>,
+    /// Placements were bound or freed since the last sweep, so that there may be endpoints and
+    /// states which nothing holds.
+    unswept: bool,
     /// Notified when the addresses of any endpoint change.
     addresses: watch::Sender<()>,
     /// Addresses of hosts that are not looked up, by host in lower case.
@@ -89,6 +92,7 @@ impl Registry {
             current: watch::Sender::default(),
             current_endpoints: 0,
             replaced: Vec::new(),
+            unswept: false,
             addresses: watch::Sender::new(()),
             hosts,
             metrics,
@@ -110,6 +114,8 @@ impl Registry {
     /// # Errors
     /// Names of placements that cannot be the value of a header.
     pub fn bind(&mut self, table: &RoutingTable) -> Result<Placements, Vec<Problem>> {
+        // Also if the table is refused.
+        self.unswept = true;
         let mut problems = Vec::new();
         let mut placements = Vec::with_capacity(table.placements().len());
         for placement in table.placements() {
@@ -172,11 +178,17 @@ impl Registry {
     }
 
     /// Frees replaced placements that nobody holds any more, and forgets the endpoints and
-    /// the metrics that only they had. Costs nothing while nothing was replaced.
+    /// the metrics that only they had. Costs next to nothing while only keys change, also if
+    /// requests hold replaced placements.
     pub fn sweep(&mut self) {
+        let before = self.replaced.len();
         // A count of one does not grow again: whoever clones holds one as well.
         self.replaced
             .retain(|placements| Arc::strong_count(&placements.0) > 1);
+        let freed = self.replaced.len() < before;
+        if !std::mem::take(&mut self.unswept) && !freed {
+            return;
+        }
         if self.endpoints.len() > self.current_endpoints {
             self.endpoints
                 .retain(|_, endpoint| Weak::strong_count(endpoint) > 0);

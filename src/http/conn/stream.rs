@@ -14,7 +14,7 @@ use pingora_core::protocols::{
     TimingDigest, UniqueID, UniqueIDType,
 };
 use socket2::SockRef;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::{ClientConn, Stage};
@@ -48,8 +48,8 @@ impl ClientStream for TcpStream {
     }
 }
 
-/// A pipe in memory, for tests.
-impl ClientStream for DuplexStream {}
+#[cfg(test)]
+impl ClientStream for tokio::io::DuplexStream {}
 
 impl Drop for ClientConn {
     fn drop(&mut self) {

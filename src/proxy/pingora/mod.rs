@@ -240,6 +240,7 @@ impl ProxyHttp for EdgeProxy {
             can_reuse_downstream: false,
         };
         let Some(exchange) = ctx else {
+            log::error!("a request ended before its exchange began: {error}");
             return failed(Failure::INTERNAL);
         };
         let failure = exchange.judge(exchange_failure(error));
